@@ -1,0 +1,73 @@
+"""The command line: one lazily imported module in `commands/` per command, and one place that turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from edgeinfer import __version__, commands
+from edgeinfer.errors import EdgeinferError, UsageError
+
+
+def _command_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(commands.__path__) if module.name[0] != "_")
+
+
+class LazyGroup(click.Group):
+    """Finds commands by file name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return _command_names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _command_names():
+            return None
+        module = importlib.import_module(f"edgeinfer.commands.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)  # noqa: S101 (our own modules)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeinfer")
+def edgeinfer() -> None:
+    """Cameras in, detections out over ZeroMQ."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point: runs a command and exits with its code. Every error is one line on stderr."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        code = run(args)
+    except EdgeinferError as error:
+        if "--verbose" in args:
+            traceback.print_exc()
+        print(f"edgeinfer: error: {error}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def run(args: list[str]) -> int:
+    """Runs one command and returns its exit code. Raises EdgeinferError."""
+    try:
+        result: Any = edgeinfer.main(args, prog_name="edgeinfer", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return UsageError.exit_code
+    except click.ClickException as error:
+        raise UsageError(error.format_message(), _usage_hint(error)) from error
+    except click.Abort:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context else "see edgeinfer --help"

@@ -1,0 +1,62 @@
+"""The error tree. Every error is one line for the operator and one exit code for whatever started the process.
+
+Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix the config" from "try again".
+"""
+
+from __future__ import annotations
+
+
+class EdgeinferError(Exception):
+    """Base of every error that edgeinfer raises on purpose.
+
+    `message` says what is wrong and where; `hint` says how to mend it. Both are kept to one line.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
+        super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
+
+
+class UsageError(EdgeinferError):
+    """The command line makes no sense."""
+
+    exit_code = 64
+
+
+class InputError(EdgeinferError):
+    """An input (camera, video, image, model file) is missing or can't be read."""
+
+    exit_code = 66
+
+
+class UnavailableError(EdgeinferError):
+    """No usable device, or a library that the chosen part needs is not installed."""
+
+    exit_code = 69
+
+
+class FatalError(EdgeinferError):
+    """The process can't go on and must be started again."""
+
+    exit_code = 70
+
+
+class TemporaryError(EdgeinferError):
+    """It may well work later: a port in use, no memory, no disk space."""
+
+    exit_code = 75
+
+
+class ConfigError(EdgeinferError):
+    """The configuration is wrong; starting again would not help."""
+
+    exit_code = 78
+
+
+class StalledError(EdgeinferError):
+    """A live source gave no frame within its read deadline. The capture thread decides what happens next."""
+
+    exit_code = 66

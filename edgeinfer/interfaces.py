@@ -1,0 +1,109 @@
+"""The four kinds of plugin, and who may call them from which thread.
+
+A plugin is one module in `sources/`, `backends/`, `decoders/` or `sinks/`: an `Options` struct and a function `open`
+that takes those options (and what its kind adds, see `plugins.py`) and returns one of the objects below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgeinfer.messages import Message
+from edgeinfer.types import Capture, Detections, Float32, Letterbox, Outputs, Result, TensorSpec
+
+
+class Source(Protocol):
+    """Gives pictures. Opened, read and closed by one capture thread of its own.
+
+    `live`: the newest frame wins and older ones may be dropped; otherwise every frame waits for its turn.
+    `fps`: the nominal rate in frames per second, 0 where there is none.
+    """
+
+    live: bool
+    fps: float
+
+    def read(self) -> Capture | None:
+        """The next picture, or None at the end. The caller owns it.
+
+        Blocks, but for a live source never longer than its read deadline.
+        Raises StalledError on that deadline, InputError where reading on makes no sense, and UnreadableItem where
+        one picture is bad and the next may be good.
+        """
+
+    def close(self) -> None:
+        """Gives the device or file back. Called once, after the last read."""
+
+
+class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)
+    """One picture of a source can't be read; the ones after it may be fine."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """One batch in flight, with the buffers that belong to it. Owned by the backend, lent to the pipeline.
+
+    `input` is (N, C, H, W) float32 on the host, N the largest batch; the pipeline writes the first `count` pictures.
+    `outputs` is valid from `collect` until `release`.
+    """
+
+    input: Float32
+    outputs: Outputs = field(default_factory=dict)
+    count: int = 0
+    infer_ms: float = 0.0
+
+
+class Backend(Protocol):
+    """Runs the network on batches, several at a time. Used by the inference thread alone.
+
+    `name` says what really runs, for instance "onnxruntime-cpu". `max_batch` and `slots` bound the work in flight.
+    """
+
+    name: str
+    max_batch: int
+    slots: int
+    versions: dict[str, str]
+
+    def acquire(self) -> Slot | None:
+        """A free slot to fill, or None while all are in flight. Never blocks."""
+
+    def submit(self, slot: Slot, count: int) -> None:
+        """Starts inference on the first `count` pictures of the slot's input. Never waits for the result."""
+
+    def collect(self, timeout_s: float) -> Slot | None:
+        """The oldest batch in flight once it is done, or None after `timeout_s`. Batches come in submission order.
+
+        Raises FatalError where the device can't go on.
+        """
+
+    def release(self, slot: Slot) -> None:
+        """Gives a collected slot back; its outputs may be overwritten from now on."""
+
+    def close(self) -> None:
+        """Waits for what runs and frees everything. Called once."""
+
+
+class Decoder(Protocol):
+    """Turns raw outputs into detections. Pure; called by the inference thread."""
+
+    outputs: tuple[str, ...]
+
+    def check(self, specs: Sequence[TensorSpec], labels: int) -> None:
+        """Raises ConfigError where the network's outputs are not what this decoder reads."""
+
+    def decode(self, outputs: Outputs, letterboxes: Sequence[Letterbox]) -> list[Detections]:
+        """One Detections per letterbox, in order, in pixels of its frame. Returned arrays don't alias `outputs`."""
+
+
+class Sink(Protocol):
+    """Takes messages. All calls come from the publisher thread; none may block for long."""
+
+    def write(self, message: Message, result: Result | None) -> None:
+        """One message; for detections `result` is what it was made of (its frame included), read-only."""
+
+    def service(self) -> None:
+        """Called at least every 50 ms, also when nothing is published."""
+
+    def close(self) -> None:
+        """Flushes and closes. Called once."""

@@ -1,0 +1,157 @@
+"""Wire schema v1: what subscribers receive. The JSON Schema in `docs/schema/` is generated from these structs.
+
+A ZeroMQ message is `[topic, payload]`; the topic is `edgeinfer/1/<kind>/<source>/`, the payload JSON or MessagePack.
+Inside v1 fields are only ever added. Times are nanoseconds: `t_*_ns` of CLOCK_REALTIME, `t_*_mono_ns` of
+CLOCK_MONOTONIC, comparable within one boot of one machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+VERSION = 1
+DAEMON = "_daemon"
+"""The source of messages that speak of the daemon as a whole."""
+
+SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+Count = Annotated[int, Meta(ge=0)]
+Box = tuple[float, float, float, float]
+State = Literal["starting", "running", "stalled", "reconnecting", "ended", "failed"]
+
+
+class _Base(Struct, frozen=True, kw_only=True, tag_field="kind"):
+    source: str
+    session: Annotated[str, Meta(description="new at every start of the daemon; counters start again with it")]
+    t_publish_ns: int
+    t_publish_mono_ns: int
+    v: Literal[1] = 1
+
+
+class Detection(Struct, frozen=True, kw_only=True):
+    """One object. `box` is x1 y1 x2 y2 in float pixels of the captured frame, origin top left."""
+
+    class_id: Count
+    label: str
+    score: Annotated[float, Meta(ge=0, le=1)]
+    box: Box
+    track_id: int | UnsetType = UNSET
+    keypoints: list[tuple[float, float, float]] | UnsetType = UNSET
+    angle: float | UnsetType = UNSET
+
+
+class TimingMs(Struct, frozen=True, kw_only=True):
+    """Where the frame's time went, in milliseconds; `total` is capture to publish."""
+
+    queue: float
+    preprocess: float
+    infer: float
+    decode: float
+    total: float
+
+
+class DetectionsMessage(_Base, frozen=True, kw_only=True, tag="detections"):
+    """What was found in one frame. An empty scene is an empty list."""
+
+    seq: Annotated[int, Meta(ge=0, description="published messages of this source; a gap is loss in transport")]
+    frame_id: Annotated[int, Meta(ge=0, description="captured frames of this source; a gap is drops before inference")]
+    t_capture_ns: int
+    t_capture_mono_ns: int
+    capture_clock: Literal["driver", "rtcp", "arrival", "file"]
+    t_media_ns: int | UnsetType = UNSET
+    width: Count
+    height: Count
+    model: str
+    backend: str
+    timing_ms: TimingMs
+    dropped: Annotated[int, Meta(ge=0, description="frames of this source dropped so far, for any reason")]
+    detections: list[Detection]
+
+
+class Reason(Struct, frozen=True):
+    """Why a source is in its state: a short code for programs and a sentence for people."""
+
+    code: str
+    text: str
+
+
+class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
+    """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
+
+    captured = inferred + dropped + in_flight, always.
+    """
+
+    state: State
+    reason: Reason | None
+    captured: Count
+    inferred: Count
+    in_flight: Count
+    dropped: Count
+    dropped_by_reason: dict[str, int]
+    fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """The model that runs. `id` is what detections carry; `input_size` is width, height."""
+
+    id: str
+    name: str
+    sha256: str
+    task: str
+    input_size: tuple[int, int]
+    labels: list[str]
+
+
+class InfoMessage(_Base, frozen=True, kw_only=True, tag="info"):
+    """What the daemon is. Latched like `status`."""
+
+    version: str
+    host: str
+    boot_id: str
+    pid: int
+    t_start_ns: int
+    model: ModelInfo
+    backend: Annotated[str | None, Meta(description="null until the model is loaded")]
+    versions: dict[str, str]
+    sources: list[str]
+
+
+Message = DetectionsMessage | StatusMessage | InfoMessage
+KINDS: dict[str, type[Message]] = {"detections": DetectionsMessage, "status": StatusMessage, "info": InfoMessage}
+Encoding = Literal["json", "msgpack"]
+
+_json_decoder = msgspec.json.Decoder(Message)
+_msgpack_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def kind_of(message: Message) -> str:
+    """The message's kind as it stands in the topic."""
+    return str(type(message).__struct_config__.tag)
+
+
+def topic(kind: str, source: str = "") -> bytes:
+    """The topic of a kind and source; without a source, the prefix of all of that kind."""
+    return f"edgeinfer/{VERSION}/{kind}/{source}/".encode() if source else f"edgeinfer/{VERSION}/{kind}/".encode()
+
+
+def encode(message: Message, encoding: Encoding = "json") -> bytes:
+    """The payload."""
+    return msgspec.json.encode(message) if encoding == "json" else msgspec.msgpack.encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """The typed message in a payload of either encoding; the first byte tells which.
+
+    Raises msgspec.MsgspecError where the payload is not a message of schema v1. Unknown fields are ignored.
+    """
+    return _json_decoder.decode(payload) if payload[:1] == b"{" else _msgpack_decoder.decode(payload)
+
+
+def json_schema(kind: str) -> bytes:
+    """The JSON Schema of a kind, indented, as it stands in `docs/schema/`."""
+    schema = msgspec.json.schema(KINDS[kind])
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return msgspec.json.format(msgspec.json.encode(schema, order="sorted"), indent=2) + b"\n"

@@ -1,0 +1,136 @@
+"""What flows through the pipeline: frozen data, numpy only.
+
+A frame's image is written once, by its source, and only read after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+"""(H, W, 3) uint8, BGR, C-contiguous."""
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+AnyArray = npt.NDArray[Any]
+
+CaptureClock = Literal["driver", "rtcp", "arrival", "file"]
+"""Who stamped a frame: the camera driver, the sender's RTCP clock, our clock on arrival, or a file being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One picture as a source hands it over.
+
+    `t_ns` is CLOCK_REALTIME and `t_mono_ns` CLOCK_MONOTONIC of the same instant; `t_media_ns` is the position in
+    the medium (a file's timeline), where there is one.
+    """
+
+    image: Image
+    t_ns: int
+    t_mono_ns: int
+    clock: CaptureClock = "arrival"
+    t_media_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A capture with its place in the run. `frame_id` counts the frames captured from `source`, from 0."""
+
+    source: str
+    frame_id: int
+    capture: Capture
+
+    @property
+    def image(self) -> Image:
+        """The picture, (H, W, 3) uint8 BGR."""
+        return self.capture.image
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How a frame was fitted into the model's input: scaled per axis, then shifted by the padding.
+
+    Lengths are in pixels; a frame pixel x lies at `x * scale_x + pad_x` of the input.
+    """
+
+    frame_width: int
+    frame_height: int
+    scale_x: float
+    scale_y: float
+    pad_x: int
+    pad_y: int
+
+    def to_frame(self, boxes: Float32) -> Float32:
+        """Maps (n, 4) x1 y1 x2 y2 boxes from input pixels to frame pixels, clipped to the frame. Returns a new array."""
+        shift = np.array([self.pad_x, self.pad_y] * 2, np.float32)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        limit = np.array([self.frame_width, self.frame_height] * 2, np.float32)
+        return np.clip((boxes - shift) / scale, 0, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Objects found in one frame, best score first.
+
+    boxes: (n, 4) float32, x1 y1 x2 y2 in pixels of the frame, origin top left.
+    scores: (n,) float32, 0 to 1.
+    class_ids: (n,) int32, indices into the model's labels.
+    """
+
+    boxes: Float32
+    scores: Float32
+    class_ids: Int32
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        shapes = (self.boxes.shape, self.scores.shape, self.class_ids.shape)
+        if shapes != ((n, 4), (n,), (n,)):
+            raise ValueError(f"expected boxes, scores and class_ids of shapes {((n, 4), (n,), (n,))}, got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @staticmethod
+    def empty() -> Detections:
+        """Nothing found."""
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a frame's time went, in milliseconds. A batch's times are those of the whole batch."""
+
+    queue: float
+    preprocess: float
+    infer: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0."""
+
+    frame: Frame
+    seq: int
+    detections: Detections
+    timing: Timing
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a model. `shape` holds -1 where the size is free."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Outputs = Mapping[str, AnyArray]
+"""Output name → array with the batch as its first axis. Valid until the slot that holds it is released."""
