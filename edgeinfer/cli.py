@@ -12,6 +12,7 @@ import click
 
 from edgeinfer import __version__, commands
 from edgeinfer.errors import EdgeinferError, UsageError
+from edgeinfer.uri import redact
 
 
 def _command_names() -> list[str]:
@@ -44,13 +45,13 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     try:
         code = run(args)
-    except EdgeinferError as error:
-        if "--verbose" in args:
-            traceback.print_exc()
-        print(f"edgeinfer: error: {error}", file=sys.stderr)  # noqa: T201
-        code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if "--verbose" in args:
+            traceback.print_exc()
+        print(f"edgeinfer: error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
     sys.exit(code)
 
 
@@ -66,6 +67,12 @@ def run(args: list[str]) -> int:
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, EdgeinferError):
+        return redact(str(error))
+    return redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; --verbose shows where")
 
 
 def _usage_hint(error: click.ClickException) -> str:
