@@ -91,8 +91,15 @@ class Ledger:
     def snapshot(self) -> Snapshot:
         """A consistent copy."""
         with self._lock:
-            return Snapshot(self._state, self._reason, self._captured, self._inferred, self._in_flight,
-                            dict(self._dropped), self._fps())
+            return Snapshot(
+                self._state,
+                self._reason,
+                self._captured,
+                self._inferred,
+                self._in_flight,
+                dict(self._dropped),
+                self._fps(),
+            )
 
     def _fps(self) -> float:
         since = self.clock() - _FPS_WINDOW_NS

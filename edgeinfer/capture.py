@@ -141,5 +141,6 @@ class CaptureThread(threading.Thread):
 
 
 def _unreadable_error(texts: list[str]) -> EdgeinferError:
-    return InputError(texts[0] if len(texts) == 1 else f"{len(texts)} pictures could not be read, the first: {texts[0]}")
-
+    return InputError(
+        texts[0] if len(texts) == 1 else f"{len(texts)} pictures could not be read, the first: {texts[0]}"
+    )

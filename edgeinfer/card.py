@@ -97,8 +97,10 @@ def load_model(name_or_path: str, card_path: str | None = None) -> Model:
     path = card_file.parent / card.file if name_or_path in vendored() else Path(name_or_path)
     digest = file_sha256(path)
     if card.sha256 is not None and card.sha256 != digest:
-        raise ConfigError(f"{path}: its SHA-256 is {digest[:12]}…, and the card {card_file} says {card.sha256[:12]}…",
-                          "take the card's sha256 out, or the file that belongs to it")
+        raise ConfigError(
+            f"{path}: its SHA-256 is {digest[:12]}…, and the card {card_file} says {card.sha256[:12]}…",
+            "take the card's sha256 out, or the file that belongs to it",
+        )
     return Model(card=card, path=path, sha256=digest)
 
 
@@ -138,8 +140,10 @@ def _card_file(name_or_path: str, card_path: str | None) -> Path:
         raise _no_such_model(name_or_path)
     card = Path(card_path) if card_path else path.with_suffix(".yaml")
     if not card.is_file():
-        raise InputError(f"{path}: no model card at {card}",
-                         f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels")
+        raise InputError(
+            f"{path}: no model card at {card}",
+            f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels",
+        )
     return card
 
 
@@ -147,4 +151,6 @@ def _no_such_model(name: str) -> InputError | ConfigError:
     if "/" in name or "." in name:
         kind = "is a directory" if Path(name).is_dir() else "no such file"
         return InputError(f"model {name}: {kind}", f"give an ONNX file, or one of: {', '.join(vendored())}")
-    return ConfigError(f"no model called {name!r}", f"{strict.nearest(name, vendored())}; or give the path of an ONNX file")
+    return ConfigError(
+        f"no model called {name!r}", f"{strict.nearest(name, vendored())}; or give the path of an ONNX file"
+    )

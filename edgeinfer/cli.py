@@ -1,4 +1,4 @@
-"""The command line: one lazily imported module in `commands/` per command, and one place that turns errors into exit codes."""
+"""The command line: a module in `commands/` per command, and one place that turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if "--verbose" in args:
             traceback.print_exc()
-        print(f"edgeinfer: error: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        print(f"edgeinfer: error: {_one_line(error)}", file=sys.stderr)
         code = error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
     sys.exit(code)
 

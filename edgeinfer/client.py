@@ -1,9 +1,9 @@
 """For Python programs that consume detections.
 
-    from edgeinfer.client import Subscriber
+from edgeinfer.client import Subscriber
 
-    for message in Subscriber("tcp://127.0.0.1:5555"):
-        print(message.source, [found.label for found in message.detections])
+for message in Subscriber("tcp://127.0.0.1:5555"):
+    print(message.source, [found.label for found in message.detections])
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Subscriber:
     ) -> None:
         """Connects at once; the daemon need not be there yet.
 
-        `sources` and `kinds` choose what is received (no sources: all). `latest` gives the newest message per topic and skips those
-        it overtook. After `timeout_s` without a message the iteration ends; by default it waits for ever.
+        `sources` and `kinds` choose what is received (no sources: all). `latest` gives the newest message per topic and
+        skips those it overtook. After `timeout_s` without a message the iteration ends; by default it waits for ever.
         """
         self.lost: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()

@@ -72,7 +72,7 @@ class _File(Struct, frozen=True, kw_only=True):
     model: str | ModelConfig = DEFAULT_MODEL
     backend: str | dict[str, Any] = "auto"
     sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
-    publish: dict[str, Any] | None | UnsetType = UNSET
+    publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
     frames: Annotated[int, Meta(ge=1)] | None = None
 
@@ -135,8 +135,10 @@ def _backend(value: str | dict[str, Any]) -> PluginConfig:
     table = {"name": value} if isinstance(value, str) else dict(value)
     name = table.pop("name", "auto")
     if not isinstance(name, str):
-        raise ConfigError(f"backend.name: {name!r} is not allowed: expected a name",
-                          strict.nearest("", ["auto", *plugins.names("backends")]))
+        raise ConfigError(
+            f"backend.name: {name!r} is not allowed: expected a name",
+            strict.nearest("", ["auto", *plugins.names("backends")]),
+        )
     if name == "auto":
         name = choose_backend()
     module = plugins.load("backends", name, "backend")
@@ -161,8 +163,9 @@ def _source(name: str, table: Any) -> SourceConfig:
     own = {key: value for key, value in table.items() if key not in general}
     for key in own:
         if key not in strict.field_names(module.Options):
-            raise ConfigError(f"{path}.{key}: unknown key",
-                              strict.nearest(str(key), [*general, *strict.field_names(module.Options)]))
+            raise ConfigError(
+                f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
+            )
     return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path))
 
 
@@ -172,7 +175,7 @@ def _sinks(file: _File) -> dict[str, PluginConfig]:
         chosen["publish"] = ("zmq", file.publish if isinstance(file.publish, dict) else {})
     for name, table in file.sinks.items():
         chosen[f"sinks.{name}"] = (name, table)
-    return {key: PluginConfig(name=name, options=plugins.options(plugins.load("sinks", name, key), table, key))
-            for key, (name, table) in chosen.items()}
-
-
+    return {
+        key: PluginConfig(name=name, options=plugins.options(plugins.load("sinks", name, key), table, key))
+        for key, (name, table) in chosen.items()
+    }

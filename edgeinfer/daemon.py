@@ -43,7 +43,9 @@ class Daemon:
 
     def __init__(self, config: Config, extra_sinks: Mapping[str, Sink] | None = None) -> None:
         if not config.sources:
-            raise ConfigError("no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera")
+            raise ConfigError(
+                "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
+            )
         self._config = config
         self.model = load_model(config.model.path, config.model.card)
         self._decoder = open_decoder(self.model, config.model)
@@ -66,8 +68,15 @@ class Daemon:
         self.publisher.set_backend(backend.name, backend.versions)
         mailbox = Mailbox(depth=backend.max_batch)
         self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
-        parts = Parts(backend, Preprocessor(self.model.card.input), self._decoder, mailbox, self.ledgers,
-                      self.publisher, self._config.frames)
+        parts = Parts(
+            backend,
+            Preprocessor(self.model.card.input),
+            self._decoder,
+            mailbox,
+            self.ledgers,
+            self.publisher,
+            self._config.frames,
+        )
         self._pipeline = Pipeline(parts, self._captures)
         self._pipeline.start()
         self._started_s = time.monotonic()
@@ -75,11 +84,14 @@ class Daemon:
             capture.start()
 
     def running(self) -> bool:
-        """Whether the run goes on: false once all sources are at their end. Raises FatalError where a stage has died."""
+        """Whether the run goes on: false once all sources have ended. Raises FatalError where a stage has died."""
         for stage in (self._pipeline, self.publisher):
             if stage is not None and stage.error is not None:
-                raise stage.error if isinstance(stage.error, EdgeinferError) else FatalError(
-                    f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
+                raise (
+                    stage.error
+                    if isinstance(stage.error, EdgeinferError)
+                    else FatalError(f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
+                )
         return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
 
     def stop(self, patience: Patience) -> Summary:
@@ -96,8 +108,13 @@ class Daemon:
         seconds = time.monotonic() - self._started_s
         self.publisher.close()
         patience.join(self.publisher)
-        return Summary(self.model.id, self.backend_name, seconds,
-                       {name: ledger.snapshot() for name, ledger in self.ledgers.items()}, self.stats.percentiles())
+        return Summary(
+            self.model.id,
+            self.backend_name,
+            seconds,
+            {name: ledger.snapshot() for name, ledger in self.ledgers.items()},
+            self.stats.percentiles(),
+        )
 
     def failure(self) -> EdgeinferError | None:
         """What went wrong although the run came to its end: a source or a sink that failed."""
@@ -105,7 +122,9 @@ class Daemon:
             return error
         for name, trouble in self.publisher.failed_sinks.items():
             if not isinstance(trouble, BrokenPipeError):
-                return TemporaryError(f"{name}: {trouble.strerror or trouble}", "what came after that was not written there")
+                return TemporaryError(
+                    f"{name}: {trouble.strerror or trouble}", "what came after that was not written there"
+                )
         return None
 
     @property
@@ -125,8 +144,14 @@ class Daemon:
 def model_info(model: Model) -> ModelInfo:
     """The model as `info` describes it."""
     card = model.card
-    return ModelInfo(id=model.id, name=card.name, sha256=model.sha256, task=card.task,
-                     input_size=(card.input.width, card.input.height), labels=card.labels)
+    return ModelInfo(
+        id=model.id,
+        name=card.name,
+        sha256=model.sha256,
+        task=card.task,
+        input_size=(card.input.width, card.input.height),
+        labels=card.labels,
+    )
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -150,8 +175,9 @@ def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
 
 def open_backend(model: Model, config: Config, decoder: Decoder) -> Backend:
     """Loads the model on the chosen backend and checks that the decoder can read its outputs."""
-    max_batch = config.model.max_batch or model.card.max_batch
-    backend: Backend = plugins.load("backends", config.backend.name).open(model, max_batch, config.backend.options)
+    backend: Backend = plugins.load("backends", config.backend.name).open(
+        model, config.model.max_batch, config.backend.options
+    )
     decoder.check(backend.output_specs, len(model.card.labels))
     return backend
 

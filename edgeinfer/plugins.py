@@ -4,7 +4,7 @@ A plugin's file name is its name in the config. A dotted name ("mypackage.mysour
 module holds an `Options` struct and an `open` function:
 
     sources   open(uri: str, options) -> Source
-    backends  open(model: ModelCard, options) -> Backend
+    backends  open(model: Model, max_batch: int | None, options) -> Backend
     decoders  open(options) -> Decoder
     sinks     open(options) -> Sink
 """
@@ -49,8 +49,9 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
         missing = error.name or ""
         if target == missing or target.startswith(f"{missing}."):
             raise ConfigError(f"{where}no module called {name!r} for a {kind[:-1]}", "is it on PYTHONPATH?") from None
-        raise UnavailableError(f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed",
-                               _install_hint(missing)) from error
+        raise UnavailableError(
+            f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
+        ) from error
     return _checked(module, kind, where)
 
 
@@ -62,9 +63,13 @@ def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Str
 
 def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:
     struct = getattr(module, "Options", None)
-    if not (isinstance(struct, type) and issubclass(struct, msgspec.Struct) and callable(getattr(module, "open", None))):
-        raise ConfigError(f"{where}{module.__name__} is not a {kind[:-1]}",
-                          "a plugin module has an Options struct and an open function")
+    if not (
+        isinstance(struct, type) and issubclass(struct, msgspec.Struct) and callable(getattr(module, "open", None))
+    ):
+        raise ConfigError(
+            f"{where}{module.__name__} is not a {kind[:-1]}",
+            "a plugin module has an Options struct and an open function",
+        )
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -62,7 +63,9 @@ class Publisher(threading.Thread):
     A sink that fails is closed and named in `failed_sinks`; the others go on. `error` is a bug that ended the thread.
     """
 
-    def __init__(self, identity: Identity, ledgers: Mapping[str, Ledger], sinks: Mapping[str, Sink], stats: Statistics) -> None:
+    def __init__(
+        self, identity: Identity, ledgers: Mapping[str, Ledger], sinks: Mapping[str, Sink], stats: Statistics
+    ) -> None:
         super().__init__(name="publisher", daemon=True)
         self.error: BaseException | None = None
         self.failed_sinks: dict[str, OSError] = {}
@@ -145,10 +148,8 @@ class Publisher(threading.Thread):
         self.failed_sinks[name] = error
         if not isinstance(error, BrokenPipeError):
             log.error("%s: %s; no more is written to it", name, error.strerror or error)
-        try:
+        with contextlib.suppress(OSError):  # it has failed already, and that was said
             sink.close()
-        except OSError:
-            pass  # it has failed already, and that was said
 
     def _write_status(self, final: bool = False) -> None:
         """Every source's status once a second, and a source's whose state has changed."""

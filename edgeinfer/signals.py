@@ -30,14 +30,14 @@ class Signals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signal module's interface)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.first_s = self.first_s or time.monotonic()
         self.received += 1
         self.last = number
 
 
 class Patience:
-    """Waits for threads: as long as it takes while no signal came, DRAIN_S after the first, no longer after the second."""
+    """Waits for threads: without a signal as long as it takes, DRAIN_S after one, no more after two."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals

@@ -32,5 +32,7 @@ class Statistics:
         if not rows:
             return {}
         table = np.percentile(np.array(rows), (50, 95, 99), axis=0)
-        return {stage: {f"p{q}": round(float(table[i, column]), 3) for i, q in enumerate((50, 95, 99))}
-                for column, stage in enumerate(STAGES)}
+        return {
+            stage: {f"p{q}": round(float(table[i, column]), 3) for i, q in enumerate((50, 95, 99))}
+            for column, stage in enumerate(STAGES)
+        }

@@ -32,7 +32,7 @@ def convert(value: Any, target: type[T], path: str = "") -> T:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """" (did you mean …?)" where a known name is near, else the known ones, else nothing."""
+    """ " (did you mean …?)" where a known name is near, else the known ones, else nothing."""
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1)
     if match:
@@ -56,8 +56,10 @@ def _convert(value: Any, target: Any, path: str) -> Any:
 
 def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
     if not isinstance(value, dict):
-        raise ConfigError(f"{path or 'config'}: {_short.repr(value)} is not allowed: expected keys with values",
-                          f"one of: {', '.join(field_names(struct))}")
+        raise ConfigError(
+            f"{path or 'config'}: {_short.repr(value)} is not allowed: expected keys with values",
+            f"one of: {', '.join(field_names(struct))}",
+        )
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     for key in value:
         if key not in fields:
@@ -65,20 +67,26 @@ def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
     for name, field in fields.items():
         if field.required and name not in value:
             raise ConfigError(f"{_join(path, name)}: missing, and there is no default")
-    return struct(**{fields[key].name: _convert(item, fields[key].type, _join(path, key)) for key, item in value.items()})
+    return struct(
+        **{fields[key].name: _convert(item, fields[key].type, _join(path, key)) for key, item in value.items()}
+    )
 
 
 def _convert_dict(value: dict[Any, Any], target: Any, path: str) -> dict[Any, Any]:
     key_type, item_type = typing.get_args(target)
-    return {_convert_leaf(key, key_type, _join(path, key)): _convert(item, item_type, _join(path, key))
-            for key, item in value.items()}
+    return {
+        _convert_leaf(key, key_type, _join(path, key)): _convert(item, item_type, _join(path, key))
+        for key, item in value.items()
+    }
 
 
 def _convert_leaf(value: Any, target: Any, path: str) -> Any:
     try:
         return msgspec.convert(value, target)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path or 'config'}: {_short.repr(value)} is not allowed: {_lower_first(str(error))}") from None
+        raise ConfigError(
+            f"{path or 'config'}: {_short.repr(value)} is not allowed: {_lower_first(str(error))}"
+        ) from None
 
 
 def _only_struct(target: Any, value: Any) -> type[msgspec.Struct] | None:

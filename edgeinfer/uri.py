@@ -80,4 +80,6 @@ def _plugin_of(scheme: str, text: str, path: str) -> str:
 
 def _is_images(text: str) -> bool:
     path = Path(text)
-    return path.is_dir() or any(c in text for c in "*?[") and not path.exists() or path.suffix.lower() in IMAGE_SUFFIXES
+    return (
+        path.is_dir() or (any(c in text for c in "*?[") and not path.exists()) or path.suffix.lower() in IMAGE_SUFFIXES
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -22,7 +21,8 @@ from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableErr
 from edgeinfer.interfaces import Slot
 from edgeinfer.types import AnyArray, TensorSpec
 
-log = logging.getLogger(__name__)
+CPU_BATCH = 4
+"""A CPU is no faster per picture in larger batches, and every picture waits for the whole batch."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -38,13 +38,22 @@ class Options(Struct, frozen=True, kw_only=True):
     provider_options: dict[str, dict[str, Any]] = {}
 
 
-def open(model: Model, max_batch: int, options: Options) -> OnnxRuntime:  # noqa: A001 (the plugin interface)
+def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime:  # noqa: A001 (the plugin interface)
     """Loads the model and runs it once, so that the first frame doesn't pay for that.
+
+    `max_batch` None leaves the largest batch to the backend, up to the card's.
 
     Raises InputError for a file that is no ONNX model, ConfigError where it does not fit its card, UnavailableError
     where a provider is not there.
     """
     return OnnxRuntime(model, max_batch, options)
+
+
+def raw(model: Model, options: Options) -> Callable[[AnyArray], object]:
+    """`session.run` on a (1, 3, H, W) float32 array with nothing of ours around it, to measure against."""
+    session = _session(model.path, options)
+    name = model.card.input.name
+    return lambda tensor: session.run(None, {name: tensor})
 
 
 def specs(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -56,14 +65,14 @@ def specs(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
 class OnnxRuntime:
     """See `Backend`. A small pool calls `session.run`, which gives the interpreter free while it computes."""
 
-    def __init__(self, model: Model, max_batch: int, options: Options) -> None:
+    def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
         self._session = _session(model.path, options)
         self._input = _check_input(model, _specs(self._session.get_inputs()))
         self._fixed = self._input.shape[0] if self._input.shape[0] > 0 else None
-        self.max_batch = self._fixed or max_batch
         self.output_specs = _specs(self._session.get_outputs())
         self._output_names = [spec.name for spec in self.output_specs]
         self.name = _reported_name(self._session.get_providers())
+        self.max_batch = self._fixed or max_batch or _default_batch(self.name, model.card.max_batch)
         self.versions = {"onnxruntime": str(onnxruntime.__version__)}
         # One slot more than streams: the next batch is prepared while the others run.
         self.slots = options.streams + 1
@@ -143,8 +152,9 @@ def _providers(options: Options) -> list[tuple[str, dict[str, Any]]]:
     for wanted in options.providers:
         short = _short(wanted)
         if short not in available:
-            raise UnavailableError(f"this ONNX Runtime has no execution provider {wanted!r}",
-                                   strict.nearest(short, available))
+            raise UnavailableError(
+                f"this ONNX Runtime has no execution provider {wanted!r}", strict.nearest(short, available)
+            )
         chosen.append((available[short], options.provider_options.get(wanted, {})))
     return chosen
 
@@ -158,26 +168,37 @@ def _reported_name(providers: Sequence[str]) -> str:
     return f"onnxruntime-{_short(providers[0])}"
 
 
+def _default_batch(name: str, card_limit: int) -> int:
+    return min(card_limit, CPU_BATCH) if name == "onnxruntime-cpu" else card_limit
+
+
 def _reason(error: Exception) -> str:
     text = str(error).split(" : ")[-1]
     return " ".join(text.split())[:200]
 
 
 def _specs(values: Sequence[Any]) -> list[TensorSpec]:
-    return [TensorSpec(value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape), value.type) for value in values]
+    return [
+        TensorSpec(value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape), value.type)
+        for value in values
+    ]
 
 
 def _check_input(model: Model, inputs: Sequence[TensorSpec]) -> TensorSpec:
     card = model.card.input
     found = {spec.name: spec for spec in inputs}
     if card.name not in found or len(inputs) != 1:
-        raise ConfigError(f"{model.path}: its inputs are {', '.join(found)}; the card says {card.name!r}",
-                          "input.name in the card must be the network's only input")
+        raise ConfigError(
+            f"{model.path}: its inputs are {', '.join(found)}; the card says {card.name!r}",
+            "input.name in the card must be the network's only input",
+        )
     spec = found[card.name]
     wanted = (-1, 3, card.height, card.width)
     fits = len(spec.shape) == 4 and all(d in (-1, w) for d, w in zip(spec.shape[1:], wanted[1:], strict=True))
     if not fits or spec.dtype != "tensor(float)":
-        raise ConfigError(f"{model.path}: input {card.name!r} is {spec.dtype} {list(spec.shape)}; the card needs "
-                          f"float32 [N, 3, {card.height}, {card.width}]", "correct input.width and input.height in the card")
+        raise ConfigError(
+            f"{model.path}: input {card.name!r} is {spec.dtype} {list(spec.shape)}; the card needs "
+            f"float32 [N, 3, {card.height}, {card.width}]",
+            "correct input.width and input.height in the card",
+        )
     return spec
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 
 import click
@@ -70,7 +71,7 @@ class SceneLines:
     def __init__(self) -> None:
         self._shown: dict[str, tuple[float, tuple[str, ...]]] = {}
 
-    def write(self, message: Message, result: Result | None) -> None:  # noqa: ARG002 (the interface)
+    def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`."""
         if not isinstance(message, DetectionsMessage):
             return
@@ -90,31 +91,36 @@ class SceneLines:
 
 def scene_line(message: DetectionsMessage) -> str:
     """A detections message as one line for a person."""
-    found = ", ".join(f"{item.label} {item.score:.2f} [{' '.join(f'{v:.0f}' for v in item.box)}]" for item in message.detections)
+    found = ", ".join(
+        f"{item.label} {item.score:.2f} [{' '.join(f'{v:.0f}' for v in item.box)}]" for item in message.detections
+    )
     return f"{message.source} #{message.frame_id}  {found or 'nothing'}"
 
 
 def print_summary(summary: Summary) -> None:
     """The end of a run, on stderr."""
-    console = Console(stderr=True, highlight=False)
-    table = Table(title=f"{summary.model} on {summary.backend}, {summary.seconds:.1f} s", title_justify="left")
-    for heading in ("source", "state", "captured", "inferred", "dropped", "fps"):
-        table.add_column(heading, justify="left" if heading in ("source", "state") else "right")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"{summary.model} on {summary.backend}, {summary.seconds:.1f} s")
+    sources = plain_table(
+        "source", "state", "captured", "inferred", "fps", "dropped", left=("source", "state", "dropped")
+    )
     for name, books in summary.sources.items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items() if count) or "0"
         fps = books.inferred / summary.seconds if summary.seconds else 0.0
-        table.add_row(name, books.state, str(books.captured), str(books.inferred), dropped, f"{fps:.1f}")
-    console.print(table)
+        sources.add_row(name, books.state, str(books.captured), str(books.inferred), f"{fps:.1f}", dropped)
+    console.print(sources)
     if summary.latency_ms:
-        console.print(_latency_table(summary))
+        stages = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
+        for stage, values in summary.latency_ms.items():
+            name = "capture → publish" if stage == "total" else stage
+            stages.add_row(name, *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
+        console.print(stages)
     sys.stderr.flush()
 
 
-def _latency_table(summary: Summary) -> Table:
-    table = Table(title="milliseconds per frame (total: capture → publish)", title_justify="left")
-    table.add_column("stage")
-    for heading in ("p50", "p95", "p99"):
-        table.add_column(heading, justify="right")
-    for stage, values in summary.latency_ms.items():
-        table.add_row(stage, *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
+def plain_table(*headings: str, left: Sequence[str]) -> Table:
+    """A table without lines; the columns in `left` are set left, the others, numbers, right. Nothing wraps."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
     return table

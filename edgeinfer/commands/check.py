@@ -10,7 +10,7 @@ from edgeinfer.card import load_model
 from edgeinfer.commands._options import verbose
 from edgeinfer.config import load_config
 from edgeinfer.daemon import open_decoder
-from edgeinfer.sinks.zmq import check_endpoint
+from edgeinfer.sinks import zmq
 
 
 @click.command("check", short_help="Validate a configuration.")
@@ -22,7 +22,7 @@ def command(config: Path) -> int:
     model = load_model(settings.model.path, settings.model.card)
     open_decoder(model, settings.model)
     publish = settings.sinks.get("publish")
-    if publish is not None:
-        check_endpoint(publish.options.bind, publish.options.insecure)
+    if publish is not None and isinstance(publish.options, zmq.Options):
+        zmq.check_endpoint(publish.options.bind, publish.options.insecure)
     click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0

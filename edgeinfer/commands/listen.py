@@ -19,7 +19,9 @@ POLL_MS = 100
 
 @click.command("listen", short_help="Show what a daemon publishes.")
 @click.argument("endpoint", default=DEFAULT_BIND)
-@click.option("--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this.")
+@click.option(
+    "--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this."
+)
 @click.option("--jsonl", is_flag=True, help="The payloads as they are, one JSON object a line.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many messages.")
 @verbose
@@ -47,7 +49,7 @@ def _print_all(socket: zmq.Socket[bytes], jsonl: bool, count: int | None, signal
     printed = 0
     while not signals.received and printed != count:
         if socket.poll(POLL_MS):
-            print(_line(socket.recv_multipart(), jsonl), flush=True)  # noqa: T201
+            print(_line(socket.recv_multipart(), jsonl), flush=True)
             printed += 1
     return 0
 
@@ -66,8 +68,12 @@ def describe(message: Message) -> str:
         return f"{scene_line(message)}  ({message.timing_ms.total:.0f} ms)"
     if isinstance(message, StatusMessage):
         reason = f", {message.reason.text}" if message.reason else ""
-        return (f"{message.source} is {message.state}{reason}: {message.inferred} of {message.captured} frames, "
-                f"{message.dropped} dropped, {message.fps:.1f} fps")
+        return (
+            f"{message.source} is {message.state}{reason}: {message.inferred} of {message.captured} frames, "
+            f"{message.dropped} dropped, {message.fps:.1f} fps"
+        )
     assert isinstance(message, InfoMessage)  # noqa: S101 (there is no other kind)
-    return (f"edgeinfer {message.version} on {message.host}, PID {message.pid}: {message.model.id}, "
-            f"{message.backend or 'loading'}, sources {', '.join(message.sources)}")
+    return (
+        f"edgeinfer {message.version} on {message.host}, PID {message.pid}: {message.model.id}, "
+        f"{message.backend or 'loading'}, sources {', '.join(message.sources)}"
+    )

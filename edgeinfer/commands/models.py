@@ -70,26 +70,46 @@ def inspect(file: Path, draft: bool, as_json: bool) -> None:
 
 def _row(model: card.Model) -> dict[str, Any]:
     size = model.card.input
-    return {"name": model.card.name, "id": model.id, "task": model.card.task, "input": f"{size.width} × {size.height}",
-            "classes": len(model.card.labels), "license": model.card.license}
+    return {
+        "name": model.card.name,
+        "id": model.id,
+        "task": model.card.task,
+        "input": f"{size.width} × {size.height}",
+        "classes": len(model.card.labels),
+        "license": model.card.license,
+    }
 
 
 def _draft(file: Path, digest: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
     """A card with what the file tells; what it can't tell stands as a comment or a default to check."""
     first = inputs[0]
-    height, width = (first.shape[2:4] if len(first.shape) == 4 else (-1, -1))
+    height, width = first.shape[2:4] if len(first.shape) == 4 else (-1, -1)
     boxes = next((spec for spec in outputs if spec.shape[-1:] == (4,)), outputs[0])
     scores = next((spec for spec in outputs if spec is not boxes), outputs[-1])
     classes = max(1, scores.shape[-1]) if scores.shape else 1
     data = {
-        "name": file.stem, "file": file.name, "sha256": digest, "task": "detection", "max_batch": max(1, first.shape[0]),
-        "input": {"name": first.name, "width": width if width > 0 else 640, "height": height if height > 0 else 640,
-                  "color": "rgb", "mean": [0.0, 0.0, 0.0], "std": [255.0, 255.0, 255.0], "resize": "letterbox", "fill": 114},
+        "name": file.stem,
+        "file": file.name,
+        "sha256": digest,
+        "task": "detection",
+        "max_batch": max(1, first.shape[0]),
+        "input": {
+            "name": first.name,
+            "width": width if width > 0 else 640,
+            "height": height if height > 0 else 640,
+            "color": "rgb",
+            "mean": [0.0, 0.0, 0.0],
+            "std": [255.0, 255.0, 255.0],
+            "resize": "letterbox",
+            "fill": 114,
+        },
         "decoder": {"name": "boxes_scores", "options": {"boxes": boxes.name, "scores": scores.name}},
         "thresholds": {"score": 0.4, "iou": 0.6},
         "labels": [f"class{i}" for i in range(classes)],
     }
-    head = "# Drafted from the file. Check color, mean, std, the decoder and the labels: an ONNX file doesn't tell them.\n"
+    head = (
+        "# Drafted from the file. Check color, mean, std, the decoder and the labels: an ONNX file doesn't tell them.\n"
+    )
     return head + yaml.safe_dump(data, sort_keys=False, width=100).rstrip()
 
 

@@ -25,7 +25,9 @@ def command(**options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
     config = build_config(**options)
     with Signals() as signals:
-        quiet = any(plugin.name == "jsonl" and getattr(plugin.options, "path", "") == "-" for plugin in config.sinks.values())
+        quiet = any(
+            plugin.name == "jsonl" and getattr(plugin.options, "path", "") == "-" for plugin in config.sinks.values()
+        )
         scenes: dict[str, Sink] = {} if quiet else {"console": SceneLines()}
         daemon = Daemon(config, scenes)
         summary = _run(daemon, signals)

@@ -50,8 +50,10 @@ class BoxesScores:
                 raise ConfigError(f"the network has no output called {name!r}", f"it has: {', '.join(by_name)}")
             shape = by_name[name].shape
             if len(shape) != 3 or shape[2] not in (last, -1):
-                raise ConfigError(f"output {name!r} has shape {list(shape)}, expected [N, M, {last}]",
-                                  "do the card's labels and decoder belong to this network?")
+                raise ConfigError(
+                    f"output {name!r} has shape {list(shape)}, expected [N, M, {last}]",
+                    "do the card's labels and decoder belong to this network?",
+                )
 
     def decode(self, outputs: Outputs, letterboxes: Sequence[Letterbox]) -> list[Detections]:
         """See `Decoder.decode`."""
@@ -85,7 +87,9 @@ def candidates(
     return rows, classes.astype(np.int32), best
 
 
-def nms(corners: Float32, scores: Float32, classes: np.ndarray[tuple[int], np.dtype[np.int32]], iou: float) -> list[int]:
+def nms(
+    corners: Float32, scores: Float32, classes: np.ndarray[tuple[int], np.dtype[np.int32]], iou: float
+) -> list[int]:
     """Indices of the boxes to keep, best score first; only boxes of one class compete."""
     sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     # The score threshold was applied before; 0 would leave out exact zeros, which a threshold of 0 lets in.

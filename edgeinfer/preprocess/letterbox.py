@@ -19,8 +19,14 @@ def geometry(frame_width: int, frame_height: int, card: InputCard) -> Letterbox:
     scale = min(card.width / frame_width, card.height / frame_height)
     width = min(card.width, max(1, round(frame_width * scale)))
     height = min(card.height, max(1, round(frame_height * scale)))
-    return Letterbox(frame_width, frame_height, width / frame_width, height / frame_height,
-                     (card.width - width) // 2, (card.height - height) // 2)
+    return Letterbox(
+        frame_width,
+        frame_height,
+        width / frame_width,
+        height / frame_height,
+        (card.width - width) // 2,
+        (card.height - height) // 2,
+    )
 
 
 class Preprocessor:

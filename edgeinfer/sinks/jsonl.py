@@ -37,7 +37,7 @@ class JsonLines:
         self._file = file
         self._kinds = frozenset(kinds)
 
-    def write(self, message: Message, result: Result | None) -> None:  # noqa: ARG002 (the interface)
+    def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`. Raises OSError where the file takes no more."""
         if kind_of(message) in self._kinds:
             self._file.write(encode(message) + b"\n")

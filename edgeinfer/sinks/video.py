@@ -71,13 +71,21 @@ class AnnotatedVideo:
 
 def annotate(image: Image, detections: list[Detection]) -> Image:
     """A copy of (H, W, 3) uint8 BGR with boxes and labels drawn into it."""
-    picture = image.copy()
+    picture: Image = image.copy()
     for found in detections:
         x1, y1, x2, y2 = (round(value) for value in found.box)
         color = _color(found.class_id)
         cv2.rectangle(picture, (x1, y1), (x2, y2), color, 2)
-        cv2.putText(picture, f"{found.label} {found.score:.2f}", (x1 + 4, max(16, y1 + 18)),
-                    cv2.FONT_HERSHEY_SIMPLEX, 0.6, color, 2, cv2.LINE_AA)
+        cv2.putText(
+            picture,
+            f"{found.label} {found.score:.2f}",
+            (x1 + 4, max(16, y1 + 18)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.6,
+            color,
+            2,
+            cv2.LINE_AA,
+        )
     return picture
 
 

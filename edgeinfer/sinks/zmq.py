@@ -58,7 +58,7 @@ class ZmqPublisher:
             raise
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def write(self, message: Message, result: Result | None) -> None:  # noqa: ARG002 (the interface)
+    def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`."""
         kind = kind_of(message)
         frames = [topic(kind, message.source), encode(message, self._encoding)]
@@ -102,10 +102,15 @@ def check_endpoint(endpoint: str, insecure: bool) -> None:
         return
     match = re.fullmatch(r"tcp://(.+):(\d{1,5}|\*)", endpoint)
     if not match or (match[2] != "*" and int(match[2]) > 65535):
-        raise ConfigError(f"publish.bind: {endpoint!r} is not an endpoint", "for instance tcp://127.0.0.1:5555 or ipc:///run/edgeinfer.sock")
+        raise ConfigError(
+            f"publish.bind: {endpoint!r} is not an endpoint",
+            "for instance tcp://127.0.0.1:5555 or ipc:///run/edgeinfer.sock",
+        )
     if not insecure and not is_loopback(match[1].strip("[]")):
-        raise ConfigError(f"publish.bind: {endpoint} can be reached from other machines, and nothing protects it there",
-                          "bind to 127.0.0.1, or write insecure: true under publish")
+        raise ConfigError(
+            f"publish.bind: {endpoint} can be reached from other machines, and nothing protects it there",
+            "bind to 127.0.0.1, or write insecure: true under publish",
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -132,10 +137,14 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         if error.errno == errno.EADDRINUSE:
-            raise TemporaryError(f"publish.bind: {endpoint} is in use by another program",
-                                 "is edgeinfer running already? --bind chooses another") from None
-        raise ConfigError(f"publish.bind: {endpoint}: {error.strerror or error}",
-                          "bind to an address of this machine, or a path in an existing folder") from None
+            raise TemporaryError(
+                f"publish.bind: {endpoint} is in use by another program",
+                "is edgeinfer running already? --bind chooses another",
+            ) from None
+        raise ConfigError(
+            f"publish.bind: {endpoint}: {error.strerror or error}",
+            "bind to an address of this machine, or a path in an existing folder",
+        ) from None
     finally:
         os.umask(umask)
 
@@ -148,14 +157,18 @@ def _lock_ipc(endpoint: str) -> TextIO | None:
     try:
         lock = path.open("a+")
     except OSError as error:
-        raise ConfigError(f"publish.bind: {endpoint}: {path.parent}: {error.strerror or error}", "choose another path") from None
+        raise ConfigError(
+            f"publish.bind: {endpoint}: {path.parent}: {error.strerror or error}", "choose another path"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         lock.close()
-        raise TemporaryError(f"publish.bind: {endpoint} is in use: already running as PID {owner}", "--bind chooses another") from None
+        raise TemporaryError(
+            f"publish.bind: {endpoint} is in use: already running as PID {owner}", "--bind chooses another"
+        ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

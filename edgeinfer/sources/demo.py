@@ -90,8 +90,12 @@ class Demo:
         (scale, _, dx), (_, _, dy) = _view(index, photo.shape[1], photo.shape[0], self._options).tolist()
         x1, y1, x2, y2 = scene.box
         width, height = self._options.width, self._options.height
-        return scene.label, (max(0.0, x1 * scale + dx), max(0.0, y1 * scale + dy),
-                             min(width, x2 * scale + dx), min(height, y2 * scale + dy))
+        return scene.label, (
+            max(0.0, x1 * scale + dx),
+            max(0.0, y1 * scale + dy),
+            min(width, x2 * scale + dx),
+            min(height, y2 * scale + dy),
+        )
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -52,7 +52,7 @@ class Images:
         self._next += 1
         if self._pacer:
             self._pacer.wait()
-        return stamped(_decode(path, self._options.max_bytes), "file")  # type: ignore[arg-type]
+        return stamped(_decode(path, self._options.max_bytes), "file")
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -90,7 +90,9 @@ def _decode(path: Path, max_bytes: int) -> np.ndarray[tuple[int, ...], np.dtype[
     return image
 
 
-def _imdecode(data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+def _imdecode(
+    data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:  # a header that promises more pixels than OpenCV allows

@@ -60,7 +60,7 @@ class Camera:
         started = time.monotonic()
         ok, image = self._reader.read()
         if ok:
-            return self._stamp(image)  # type: ignore[arg-type]
+            return self._stamp(image)
         if not self._device.exists():
             raise InputError(f"{self._device}: the camera is gone", "was it unplugged?")
         waited = time.monotonic() - started

@@ -69,8 +69,10 @@ class VideoFile:
         """The header's count is exact for MP4 and an estimate elsewhere, hence the allowance."""
         missing = self._expected - self._frames
         if self._expected > 0 and missing > max(2, 0.02 * self._expected):
-            raise InputError(f"{self._path}: ended after {self._frames} of {self._expected} frames: truncated or damaged",
-                             "the frames before that were published")
+            raise InputError(
+                f"{self._path}: ended after {self._frames} of {self._expected} frames: truncated or damaged",
+                "the frames before that were published",
+            )
 
 
 def _open(path: Path) -> cv2.VideoCapture:
