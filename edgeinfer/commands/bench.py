@@ -1,4 +1,4 @@
-"""`edgeinfer bench`: how fast the pipeline is here, as a share of the raw network's speed."""
+"""`edgeinfer bench`: measure the pipeline against the raw network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.config import parse_override
 
 
-@click.command("bench", short_help="Measure the pipeline against the raw network.")
+@click.command("bench")
 @click.option("--source", metavar="FILE", help="The video to play; by default one is made from the demo.")
 @click.option("--model", help="Name of a model, or an ONNX file with its card beside it.")
 @click.option("--backend", help="What runs the model; auto by default.")

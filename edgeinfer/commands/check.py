@@ -1,4 +1,4 @@
-"""`edgeinfer check`: validates a configuration and opens nothing."""
+"""`edgeinfer check`: validate a configuration, opening nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgeinfer.daemon import open_decoder
 from edgeinfer.sinks import zmq
 
 
-@click.command("check", short_help="Validate a configuration.")
+@click.command("check")
 @click.argument("config", type=click.Path(path_type=Path))
 @verbose
 def command(config: Path) -> int:
-    """Checks CONFIG: every key, value, plugin option, and the model's card. Opens no camera and no socket."""
+    """Validates CONFIG: every key, value, plugin option, and the model's card. Opens no camera and no socket."""
     settings = load_config(config)
     model = load_model(settings.model.path, settings.model.card)
     open_decoder(model, settings.model)

@@ -1,4 +1,4 @@
-"""`edgeinfer listen`: a subscriber for people."""
+"""`edgeinfer listen`: show what a daemon publishes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeinfer.signals import Signals
 POLL_MS = 100
 
 
-@click.command("listen", short_help="Show what a daemon publishes.")
+@click.command("listen")
 @click.argument("endpoint", default=DEFAULT_BIND)
 @click.option(
     "--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this."

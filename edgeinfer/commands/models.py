@@ -1,4 +1,4 @@
-"""`edgeinfer models`: the models at hand, their cards, and a look into any ONNX file."""
+"""`edgeinfer models`: list models, show a card, inspect an ONNX file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.types import TensorSpec
 
 
-@click.group("models", short_help="List models, show a card, inspect an ONNX file.")
+@click.group("models")
 def command() -> None:
     """The models at hand, their cards, and a look into any ONNX file."""
 

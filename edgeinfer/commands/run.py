@@ -1,4 +1,4 @@
-"""`edgeinfer run`: the main job."""
+"""`edgeinfer run`: cameras and videos in, detections out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeinfer.signals import Patience, Signals
 TICK_S = 0.1
 
 
-@click.command("run", short_help="Run: cameras and videos in, detections out.")
+@click.command("run")
 @run_options
 @verbose
 def command(**options: Any) -> int:
