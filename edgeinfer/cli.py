@@ -35,7 +35,6 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 (our own modules)
         return command
 
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview takes each command's line from its module's docstring, so that no module is imported for it."""
         with formatter.section("Commands"):

@@ -147,7 +147,7 @@ class Publisher(threading.Thread):
         sink = self._sinks.pop(name)
         self.failed_sinks[name] = error
         if not isinstance(error, BrokenPipeError):
-            log.error("%s: %s; no more is written to it", name, error.strerror or error)
+            log.warning("%s: %s; no more is written to it", name, error.strerror or error)
         with contextlib.suppress(OSError):  # it has failed already, and that was said
             sink.close()
 

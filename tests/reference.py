@@ -1,4 +1,4 @@
-"""The plain reference: read, letterbox, `session.run`, NMS in numpy, one frame at a time, nothing shared with the package."""
+"""The plain reference, one frame at a time: letterbox, `session.run`, NMS in numpy. Shares no code with the package."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"strict", "yamlfile", "messages", "types"},
     {"errors"},
 ]
-"""Top to bottom. A module may import from its own layer or a lower one; plugins of a kind, only helpers of that kind."""
+"""Top to bottom. A module may import from its own layer or a lower one; a plugin, not from its siblings."""
 
 PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
 HEAVY = {"cv2", "onnxruntime", "tensorrt", "cuda", "av", "gi"}
@@ -70,7 +70,7 @@ def test_imports_point_down(path: Path) -> None:
     own = room(dotted(path))
     for target in imports(path):
         other = room(target)
-        if own is None or own == "__init__" or other is None or other == "__version__" or other == own:
+        if own is None or own == "__init__" or other in (None, "__version__", own):
             continue
         assert level(own) < level(other) or (level(own) == level(other) and own not in PLUGIN_KINDS), target
 
@@ -93,7 +93,8 @@ def test_heavy_libraries_stay_in_their_plugins(path: Path) -> None:
 def test_a_command_loads_no_network_runtime_without_need(command: str) -> None:
     code = (
         "import sys\nfrom edgeinfer.cli import run\n"
-        f"try:\n    run({command.split()!r})\nfinally:\n    print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+        f"try:\n    run({command.split()!r})\n"
+        f"finally:\n    print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(ast.literal_eval(process.stderr.splitlines()[-1]))
