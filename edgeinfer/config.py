@@ -59,7 +59,7 @@ class Config(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
-class _Source(Struct, frozen=True, kw_only=True):
+class SourceSettings(Struct, frozen=True, kw_only=True):
     """What every source's table may hold beside the plugin's options."""
 
     uri: Annotated[str, Meta(min_length=1)]
@@ -154,10 +154,10 @@ def _source(name: str, table: Any) -> SourceConfig:
     path = f"sources.{name}"
     if isinstance(table, str):
         table = {"uri": table}
-    general = strict.field_names(_Source)
+    general = strict.field_names(SourceSettings)
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {table!r} is not allowed: expected a URI, or keys with values")
-    known = strict.convert({key: value for key, value in table.items() if key in general}, _Source, path)
+    known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
     uri = parse_uri(known.uri, f"{path}.uri")
     module = plugins.load("sources", uri.plugin, f"{path}.uri")
     own = {key: value for key, value in table.items() if key not in general}

@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import nms as plain_nms
 
 from edgeinfer.decoders import boxes_scores
 from edgeinfer.errors import ConfigError
-from edgeinfer.types import Letterbox, TensorSpec
+from edgeinfer.types import Float32, Letterbox, TensorSpec
+from tests.reference import nms as plain_nms
 
 IDENTITY = Letterbox(100, 100, 1.0, 1.0, 0, 0)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def scene(seed: int, count: int, classes: int) -> tuple[boxes_scores.Float32, boxes_scores.Float32]:
+def scene(seed: int, count: int, classes: int) -> tuple[Float32, Float32]:
     """Clustered boxes on a grid of halves, so that overlaps are common and never a hair from the threshold."""
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 12, (count, 2)) * 4.0
     boxes = np.concatenate([corner, corner + rng.integers(1, 8, (count, 2)) * 4.0], axis=1).astype(np.float32)
-    scores = rng.permutation(count * classes).reshape(count, classes).astype(np.float32) / (count * classes)
+    ranks = rng.permutation(count * classes).reshape(count, classes)
+    scores = (ranks / max(1, count * classes)).astype(np.float32)
     return boxes, scores
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import letterbox
 
 from edgeinfer.card import InputCard, load_model
 from edgeinfer.preprocess.letterbox import Preprocessor, geometry
+from tests.reference import letterbox
 
 CARD = load_model("nanodet-g").card.input
 sizes = st.integers(1, 2000)

@@ -99,7 +99,7 @@ def test_both_encodings_carry_the_same_fields(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_published_schema_is_current_and_true(kind: str) -> None:
     published = (SCHEMAS / f"{kind}.json").read_bytes()
-    assert published == json_schema(kind), "run scripts/schema"
+    assert published == json_schema(kind), "run scripts/generate"
     schema = json.loads(published)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)

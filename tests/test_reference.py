@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import pytest
-from reference import detect, iou, video_frames
 
 from edgeinfer.sources.demo import Demo, Options
 from tests.conftest import CLIP_FRAMES, Cli
+from tests.reference import detect, iou, video_frames
 
 
 def run_to_lines(cli: Cli, *args: str) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ import psutil
 import pytest
 import yaml
 from onnx import TensorProto, helper
-from reference import MODEL
 
 from tests.conftest import CLIP_FRAMES, Cli
+from tests.reference import MODEL
 
 Start = Callable[..., "subprocess.Popen[str]"]
 QUIET = ("--set", "publish=null")

@@ -205,7 +205,7 @@ def test_the_camera_is_asked_for_what_the_options_say(device: Path) -> None:
 @pytest.mark.parametrize(("age_ms", "clock"), [(20, "driver"), (-5000, "arrival"), (1e9, "arrival")])
 def test_the_drivers_stamp_is_used_where_it_can_be_true(device: Path, age_ms: float, clock: str) -> None:
     fake = FakeCapture("", cv2.CAP_V4L2)
-    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type, return-value]
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
     now = time.monotonic_ns()
     fake.stamp_ms = now / 1e6 - age_ms
     capture = camera.read()
@@ -217,7 +217,7 @@ def test_the_drivers_stamp_is_used_where_it_can_be_true(device: Path, age_ms: fl
 def test_a_camera_that_gives_nothing_stalls_and_one_that_is_gone_fails(device: Path) -> None:
     fake = FakeCapture("", cv2.CAP_V4L2)
     fake.frames = []
-    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type, return-value]
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
     with pytest.raises(StalledError, match="no frame within"):
         camera.read()
     device.unlink()
