@@ -66,7 +66,7 @@ class Daemon:
         backend = open_backend(self.model, self._config, self._decoder)
         self.backend_name = backend.name
         self.publisher.set_backend(backend.name, backend.versions)
-        mailbox = Mailbox(depth=backend.max_batch)
+        mailbox = Mailbox(backend.lane_depth)
         self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
         parts = Parts(
             backend,
