@@ -25,6 +25,12 @@ class Mailbox:
         self._arrived = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
 
+    def set_depth(self, depth: int) -> None:
+        """How many frames of one file may wait, from now on."""
+        with self._lock:
+            self._depth = depth
+            self._room.notify_all()
+
     def put_latest(self, frame: Frame) -> Frame | None:
         """Hands over a live frame at once. Returns the frame that had to go: an older one, or this one once closed."""
         with self._lock:

@@ -39,7 +39,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pipeline is made of. The pipeline closes the backend; the rest belongs to the caller."""
+    """What a pipeline is made of. The pipeline closes its backends; the rest belongs to the caller."""
 
     backend: Backend
     preprocess: Preprocess
@@ -60,10 +60,16 @@ class Pipeline(threading.Thread):
         super().__init__(name="inference", daemon=True)
         self.error: BaseException | None = None
         self._parts = parts
+        self._backend = parts.backend
+        self._successor: Backend | None = None
         self._captures = captures
         self._flights: deque[Flight] = deque()
         self._draining = threading.Event()
         self._aborted = threading.Event()
+
+    def replace(self, backend: Backend) -> None:
+        """Lets `backend` take over between two frames: once what is in flight has been passed on, nothing is lost."""
+        self._successor = backend
 
     def drain(self) -> None:
         """Ends the thread once what waits and what is in flight has been passed on."""
@@ -79,33 +85,35 @@ class Pipeline(threading.Thread):
             while not (self._draining.is_set() and self._empty()) and not self._aborted.is_set():
                 self.step()
             self._give_up_flights()
-            self._parts.backend.close()
+            self._backend.close()
         except BaseException as error:  # whatever it is, the main thread must hear of it
             log.debug("inference ended", exc_info=True)
             self.error = error
 
     def step(self) -> None:
         """Fills one slot, or passes one batch on, or waits a moment for either."""
-        slot = self._parts.backend.acquire()
+        if self._successor is not None and not self._flights:
+            self._switch(self._successor)
+        slot = self._backend.acquire() if self._successor is None else None
         if slot is not None:
             if self._fill(slot):
                 return
-            self._parts.backend.release(slot)
+            self._backend.release(slot)
         if self._flights:
-            done = self._parts.backend.collect(_POLL_S if slot is not None else _IDLE_S)
+            done = self._backend.collect(_POLL_S if slot is not None else _IDLE_S)
             if done is not None:
                 self._deliver(done, self._flights.popleft())
-                self._parts.backend.release(done)
+                self._backend.release(done)
 
     def _fill(self, slot: Slot) -> bool:
-        frames = self._parts.mailbox.take(self._parts.backend.max_batch, 0 if self._flights else _IDLE_S)
+        frames = self._parts.mailbox.take(self._backend.max_batch, 0 if self._flights else _IDLE_S)
         if not frames:
             return False
         started = time.monotonic_ns()
         letterboxes = [self._parts.preprocess(frame.image, slot.input[i]) for i, frame in enumerate(frames)]
         waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
         self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
-        self._parts.backend.submit(slot, len(frames))
+        self._backend.submit(slot, len(frames))
         return True
 
     def _deliver(self, slot: Slot, flight: Flight) -> None:
@@ -124,9 +132,15 @@ class Pipeline(threading.Thread):
             ledger.drop("publish")
         else:
             seq, dropped = ledger.infer()
-            result = Result(frame, seq, detections, timing, dropped)
+            result = Result(frame, seq, detections, timing, dropped, self._backend.name)
             while not publisher.put(result, _IDLE_S) and publisher.is_alive() and not self._aborted.is_set():
                 pass
+
+    def _switch(self, successor: Backend) -> None:
+        self._successor = None
+        self._backend.close()
+        self._backend = successor
+        self._parts.mailbox.set_depth(successor.lane_depth)
 
     def _empty(self) -> bool:
         return not self._flights and not len(self._parts.mailbox)

@@ -132,7 +132,7 @@ class Publisher(threading.Thread):
             sink.service()
 
     def _publish(self, result: Result) -> None:
-        message = detections_message(result, self._identity, self._backend or "")
+        message = detections_message(result, self._identity)
         self._stats.add(result.timing, message.timing_ms.total)
         self._write(message, result)
 
@@ -180,7 +180,7 @@ class Publisher(threading.Thread):
         )
 
 
-def detections_message(result: Result, identity: Identity, backend: str) -> DetectionsMessage:
+def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
     """The message for a result, published now."""
     capture, now_mono = result.frame.capture, time.monotonic_ns()
     timing = result.timing
@@ -198,7 +198,7 @@ def detections_message(result: Result, identity: Identity, backend: str) -> Dete
         width=capture.image.shape[1],
         height=capture.image.shape[0],
         model=identity.model.id,
-        backend=backend,
+        backend=result.backend,
         timing_ms=TimingMs(
             queue=round(timing.queue, 3),
             preprocess=round(timing.preprocess, 3),

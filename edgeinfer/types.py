@@ -115,13 +115,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0."""
+    """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0.
+
+    `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one.
+    """
 
     frame: Frame
     seq: int
     detections: Detections
     timing: Timing
     dropped: int
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
