@@ -5,6 +5,7 @@
     engines/KEY/strikes          one byte per start that has not ended well so far
     quarantine/KEY/              engines that crashed their process three times
     tmp/                         builds in progress and folders being removed; whoever holds the lock may empty it
+    timing/, calibration/        what makes the next build faster
     build.lock
 """
 
@@ -64,13 +65,17 @@ class CachedEngine:
         """Last use, in seconds since 1970."""
         return (self.folder / MANIFEST).stat().st_mtime
 
-    def read(self) -> bytes:
-        """The plan, after its owner, mode, checksum and header were checked. Raises PlanError or UnsafeError."""
+    def read(self, mark: bool = True) -> bytes:
+        """The plan, after its owner, mode, checksum and header were checked. Raises PlanError or UnsafeError.
+
+        `mark`: this is a use, which keeps the engine from being pruned for longer.
+        """
         path = self.folder / PLAN
         plan = trust.read_private(path)
         check_plan(plan, self.manifest, path)
-        with suppress(OSError):
-            os.utime(self.folder / MANIFEST)
+        if mark:
+            with suppress(OSError):
+                os.utime(self.folder / MANIFEST)
         return plan
 
 
@@ -141,14 +146,14 @@ class Cache:
 
     def find(self, prefix: str) -> CachedEngine | BrokenEngine:
         """The one engine whose key begins like this. Raises UsageError."""
-        found = [item for item in self.list() if item.key.startswith(prefix.lower())]
+        found = [item for item in self.entries() if item.key.startswith(prefix.lower())]
         if len(found) == 1 and prefix:
             return found[0]
         if found and prefix:
             raise UsageError(f"{prefix!r} names {len(found)} engines", "give more digits of the key")
         raise UsageError(f"no engine {prefix!r} in {self.root}", "see `edgeinfer engines ls`")
 
-    def list(self) -> list[CachedEngine | BrokenEngine]:
+    def entries(self) -> list[CachedEngine | BrokenEngine]:
         """Everything in the cache, last used first, broken ones at the end."""
         items = [self._item(folder) for folder in sorted(self.engines.iterdir())]
         return sorted(items, key=lambda item: -item.used_at if isinstance(item, CachedEngine) else 1.0)
@@ -213,12 +218,20 @@ class Cache:
         """Takes the strikes back: the engine has run well, or its process ended as it should."""
         (self.engines / key / STRIKES).unlink(missing_ok=True)
 
+    def file(self, folder: str, name: str) -> Path:
+        """Path of a helper file (timing, calibration) that may be lost at any time. Raises UnsafeError or CacheError."""
+        place = self.root / folder
+        with _space(self.root):
+            place.mkdir(exist_ok=True, mode=0o700)
+            trust.check_folder(place)
+        return place / name
+
     def prune(self, max_bytes: int, keep: str = "") -> list[str]:
         """Removes quarantined engines, then the least recently used, until the rest fits. Returns their keys, in order.
 
         The engine `keep` stays whatever its size.
         """
-        folders = [*sorted(self.quarantined.iterdir()), *(item.folder for item in reversed(self.list()))]
+        folders = [*sorted(self.quarantined.iterdir()), *(item.folder for item in reversed(self.entries()))]
         sizes = {folder: folder_bytes(folder) for folder in folders}
         total, removed = sum(sizes.values()), []
         for folder in folders:

@@ -27,7 +27,7 @@ def make_calibrator(trt: Any, kind: str, samples: Iterator[Sample], batch: int, 
 
     `cache` is written when TensorRT is done; its name must stand for the data, the method and the TensorRT version.
     """
-    base = getattr(trt, CALIBRATORS[kind])
+    base: Any = getattr(trt, CALIBRATORS[kind])
 
     class Calibrator(base):  # type: ignore[misc]  # a base class known only at run time
         def __init__(self) -> None:

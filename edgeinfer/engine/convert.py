@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ HINT = "pip install 'edgeinfer[build]'"
 def to_half(source: Path, target: Path) -> None:
     """Writes `source` with FP16 weights and arithmetic and its inputs and outputs as they were."""
     onnx, converter = _library("onnx"), _library("onnxconverter_common.float16")
-    model = converter.convert_float_to_float16(onnx.load(source), keep_io_types=True)
-    onnx.save(model, target)
+    model = onnx.load(source)
+    for index, node in enumerate(model.graph.node):  # the converter names what it inserts after these
+        node.name = f"{index}_{node.name or node.op_type}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one per weight that FP16 can't hold exactly
+        onnx.save(converter.convert_float_to_float16(model, keep_io_types=True), target)
 
 
 def to_qdq(source: Path, target: Path, samples: Iterable[Sample], calibrator: str) -> None:

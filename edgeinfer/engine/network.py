@@ -39,8 +39,11 @@ def _account(toolkit: Toolkit, logger: Any, parser: Any, model: OnnxModel, path:
     refused = dict(_errors(parser, model.nodes))
     for index in _unsupported(toolkit, logger, parser, path, len(model.nodes)):
         refused.setdefault(index, (model.nodes[index], "not supported"))
-    nodes = "; ".join(f"node {index} {node.name!r} ({node.operator}): {reason}" for index, (node, reason) in sorted(refused.items()))
-    return f"{model.path}: {toolkit} can't build {len(refused)} of {len(model.nodes)} nodes: {nodes}"
+    whole = refused.pop(-1, None)
+    if whole is not None and not refused:
+        return f"{model.path}: {toolkit} can't read the graph: {whole[1]}"
+    nodes = (f"node {index} {node.name!r} ({node.operator}): {reason}" for index, (node, reason) in sorted(refused.items()))
+    return f"{model.path}: {toolkit} can't build {len(refused)} of {len(model.nodes)} nodes: {'; '.join(nodes)}"
 
 
 def _errors(parser: Any, nodes: tuple[Node, ...]) -> Iterator[tuple[int, tuple[Node, str]]]:
@@ -51,7 +54,7 @@ def _errors(parser: Any, nodes: tuple[Node, ...]) -> Iterator[tuple[int, tuple[N
 
 
 def _node(error: Any, nodes: tuple[Node, ...]) -> Node:
-    """The parser's own name for the node, up to 8.6 the file's: there it gives only the number."""
+    """The parser's own name for the node; up to 8.6 the file's, as there it gives only the number."""
     if hasattr(error, "node_name"):
         return Node(error.node_name(), error.node_operator())
     return nodes[error.node()] if 0 <= error.node() < len(nodes) else Node("", "?")

@@ -13,6 +13,7 @@ from edgeinfer.engine.samples import SampleSource
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One build. All paths are absolute; the plan goes to `work`/engine.plan.
 
+    workspace: holds `work`; the child removes it when its parent dies.
     precision: a concrete one, also where `options.precision` is "best". verification: None for noise as input.
     calibration_cache, timing_cache: read if there, and written afterwards.
     """
@@ -23,6 +24,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     options: BuildOptions
     precision: Precision
     work: str
+    workspace: str
     calibration: SampleSource | None = None
     calibration_cache: str | None = None
     timing_cache: str | None = None

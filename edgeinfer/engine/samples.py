@@ -117,7 +117,7 @@ def _picture(path: Path, model: OnnxModel, shapes: dict[str, Shape], how: Normal
         raise InputError(f"{path}: can't be read as a picture", "remove it, or write it again")
     fitted = _letterbox(cv2, image, shapes[name][2:], how)
     pixels = fitted[..., ::-1] if how.order == "rgb" else fitted
-    values = (pixels.astype(np.float32) - np.float32(how.mean)) / np.float32(how.std)
+    values = (pixels.astype(np.float32) - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
     return {name: values.transpose(2, 0, 1)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -36,27 +37,35 @@ def verify(reference: Run, candidate: Run, samples: Iterable[Sample], tolerance:
     errors: dict[str, OutputError] = {}
     sample: Sample | None = None
     count = 0
-    for count, sample in enumerate(samples, 1):
+    for count, sample in enumerate(itertools.islice(samples, MAX_SAMPLES), 1):
         expected, found = reference(sample), candidate(sample)
-        errors = {name: worst(errors.get(name), difference(expected[name], found[name])) for name in expected}
-        if count == MAX_SAMPLES:
-            break
+        for name in expected:
+            if reason := incomparable(expected[name], found[name]):
+                return Verification(state="exceeded", reason=f"output {name} {reason}", samples=count, inputs=inputs)
+            errors[name] = worst(errors.get(name), difference(expected[name], found[name]))
     if sample is None:
         return Verification(state="skipped", reason="no sample")
-    state = "passed" if all(within(error, tolerance) for error in errors.values()) else "exceeded"
-    return msgspec.structs.replace(
-        Verification(state="passed", samples=count, inputs=inputs, outputs=errors, tolerance=tolerance),
-        state=state, latency_ms=latency_ms(candidate, sample),
+    return Verification(
+        state="passed" if all(within(error, tolerance) for error in errors.values()) else "exceeded",
+        samples=count, inputs=inputs, outputs=errors, tolerance=tolerance, latency_ms=latency_ms(candidate, sample),
     )
 
 
+def incomparable(expected: AnyArray, found: AnyArray) -> str:
+    """Why there is no measure for how far `found` is from `expected`; "" where there is one."""
+    if expected.shape != found.shape:
+        return f"has shape {found.shape} instead of {expected.shape}"
+    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        return "is infinite or no number where ONNX Runtime's is not, or the other way round"
+    return ""
+
+
 def difference(expected: AnyArray, found: AnyArray) -> OutputError:
-    """How far `found` is from `expected`. Another shape, or a value that is no number in one of them, is infinitely far."""
-    scale = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected)))
-    if expected.shape != found.shape or not np.array_equal(np.isfinite(expected), np.isfinite(found)):
-        return OutputError(float("inf"), float("inf"), scale)
+    """How far `found` is from `expected`, over all finite values. Both have one shape."""
     finite = np.isfinite(expected)
-    gaps = np.abs(expected[finite].astype(np.float64) - found[finite].astype(np.float64))
+    reference = expected[finite].astype(np.float64)
+    gaps = np.abs(reference - found[finite].astype(np.float64))
+    scale = float(np.max(np.abs(reference), initial=0.0))
     return OutputError(float(np.max(gaps, initial=0.0)), float(gaps.mean()) if gaps.size else 0.0, scale)
 
 
@@ -76,6 +85,8 @@ def describe(result: Verification) -> str:
     """The errors of every output, in words."""
     if result.state == "skipped":
         return f"not checked: {result.reason}"
+    if result.reason:
+        return f"{result.reason} (sample {result.samples}, {result.inputs})"
     errors = (f"{name} max {e.max_error:.3g} mean {e.mean_error:.3g} of {e.scale:.3g}" for name, e in result.outputs.items())
     return f"{'; '.join(errors)} ({result.samples} samples, {result.inputs})"
 

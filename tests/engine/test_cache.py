@@ -147,14 +147,14 @@ def test_prune_removes_the_least_recently_used(cache: Cache) -> None:
     size = sum(path.stat().st_size for path in old.folder.iterdir())
     assert cache.prune(2 * size) == [old.key]
     assert cache.prune(0, keep=middle.key) == [new.key]
-    assert [item.key for item in cache.list()] == [middle.key]
+    assert [item.key for item in cache.entries()] == [middle.key]
     assert cache.prune(size) == []
 
 
 def test_reading_an_engine_is_a_use(cache: Cache) -> None:
     old, new = (put(cache, used_at=t, gpu=f"GPU {t}") for t in (100, 200))
     old.read()
-    assert [item.key for item in cache.list()] == [old.key, new.key]
+    assert [item.key for item in cache.entries()] == [old.key, new.key]
 
 
 def test_prune_takes_broken_and_quarantined_engines_first(cache: Cache) -> None:
@@ -196,7 +196,7 @@ def test_the_list_shows_what_is_broken(cache: Cache) -> None:
     good, bad = put(cache), put(cache, gpu="other")
     (bad.folder / "manifest.json").write_text("{")
     (cache.engines / "note.txt").write_text("hello")
-    items = cache.list()
+    items = cache.entries()
     assert items[0] == good
     assert sorted(item.key for item in items if isinstance(item, BrokenEngine)) == sorted([bad.key, "note.txt"])
     assert set(cache.prune(0)) == {good.key, bad.key, "note.txt"}
