@@ -79,7 +79,7 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
     click.echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {record.plan_bytes / 2**20:.1f} MiB")
     for precision, note in record.build.candidates.items():
         click.echo(f"  {precision}: {note}")
-    click.echo(f"check {record.verification.state}: {verify.describe(record.verification)}")
+    click.echo(verify.describe(record.verification))
     click.echo(f"plan {engine.folder / PLAN}")
 
 
@@ -97,6 +97,8 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
     for name, profile in task.fields.profiles.items():
         click.echo(f"{name}: {' : '.join(map(format_shape, profile))}")
     for name, value in {**task.fields.flags, **task.fields.settings}.items():
+        if name == "gpu_fallback" and task.options.dla_core is None:
+            continue
         if value not in (None, False, {}, (), "none"):
             click.echo(f"{name.replace('_', ' ')}: {value}")
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, open_cache, options, task_of, this_machine
 from edgeinfer.engine import foreign, toolkit
@@ -55,16 +53,21 @@ def _time(seconds: float) -> str:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    names = ("key", "model", "precision", "tensorrt", "gpu", "MiB", "check", "last used (UTC)")
-    table = Table(*names, box=None, pad_edge=False)
+    lines = [("KEY", "MODEL", "PRECISION", "TENSORRT", "GPU", "MIB", "CHECK", "LAST USED (UTC)"), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in rows:
-        size = f"{row['bytes'] / 2**20:.1f}"
         if row["state"] == "broken":
-            table.add_row(row["key"][:12], row["problem"], "", "", "", size, "broken", "")
-        else:
-            used = row["used_at"][:19].replace("T", " ")
-            table.add_row(row["key"][:12], row["model"], row["precision"], row["tensorrt"], row["gpu"] or "", size, row["check"], used)
-    Console().print(table)
+            click.echo(f"{row['key'][:12]}: {row['problem']}", err=True)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['bytes'] / 2**20:.1f}"
+    if row["state"] == "broken":
+        return (row["key"][:12], "-", "-", "-", "-", size, "broken", "-")
+    used = row["used_at"][:19].replace("T", " ")
+    return (row["key"][:12], row["model"], row["precision"], row["tensorrt"], row["gpu"] or "-", size, row["check"], used)
 
 
 @command.command("show")

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ LOG_LINES = 60
 READ_BYTES = 1 << 16
 LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INTERNAL_ERROR": logging.ERROR}
 logger = logging.getLogger(__name__)
+logger.addHandler(logging.NullHandler())  # TensorRT's log is shown to whom asks for it
 CHILD = "from edgeinfer.engine.worker import main; main()"
 
 
@@ -89,7 +90,8 @@ class _Watch:
 
 
 def run_build(
-    request: BuildRequest, limits: Limits, on_progress: OnProgress, cancel: threading.Event, held: int, estimate_s: float | None
+    request: BuildRequest, limits: Limits, on_progress: OnProgress, cancel: threading.Event, held: int, estimate_s: float | None,
+    command: Sequence[str] = (sys.executable, "-c", CHILD),
 ) -> BuildOutcome:
     """Builds in a child process and waits for it. `held`: descriptor of the lock, which the child keeps as long as it lives.
 
@@ -97,7 +99,7 @@ def run_build(
     The child is gone when this returns or raises.
     """
     watch = _Watch(on_progress, estimate_s)
-    with _child(request, held) as child:
+    with _child(command, request, held) as child:
         try:
             _follow(child, watch, limits, cancel)
             code = child.wait()
@@ -109,13 +111,13 @@ def run_build(
     raise _failure(watch, code, Path(request.work))
 
 
-def _child(request: BuildRequest, held: int) -> subprocess.Popen[bytes]:
+def _child(command: Sequence[str], request: BuildRequest, held: int) -> subprocess.Popen[bytes]:
     """Starts the child in its own session, so that Ctrl-C reaches the parent alone, and in the private workspace."""
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     with (Path(request.work) / "stderr").open("wb") as stderr:
         child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             cwd=request.work, env={**os.environ, "PYTHONPATH": path}, pass_fds=(held,), start_new_session=True,
         )
     assert child.stdin is not None  # noqa: S101 (asked for above)

@@ -7,7 +7,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgeinfer.engine.toolkit import Toolkit, load_plugins
 from edgeinfer.errors import UnavailableError, UsageError
 
 Emit = Callable[[Event], None]
+OpenDevice = Callable[[], AbstractContextManager[Device]]
 
 LOG_LINES = 200
 VERIFIED_NOISE = 4
@@ -33,9 +34,12 @@ VERIFIED_NOISE = 4
 class Construction:
     """One build from request to written plan. `emit` gets every event but the last; TensorRT's threads call it too."""
 
-    def __init__(self, request: BuildRequest, toolkit: Toolkit, emit: Emit, stack: ExitStack) -> None:
-        """`stack` frees what the build holds on the device."""
-        self.request, self.toolkit, self.emit, self._stack = request, toolkit, emit, stack
+    def __init__(
+        self, request: BuildRequest, toolkit: Toolkit, emit: Emit, stack: ExitStack, device: OpenDevice = open_device
+    ) -> None:
+        """`stack` closes the devices that `device` opens for calibration and verification."""
+        self.request, self.toolkit, self.emit = request, toolkit, emit
+        self._stack, self._open_device = stack, device
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.logger = make_logger(toolkit.trt, self.log, emit)
         self.model = read_model(Path(request.model))
@@ -58,11 +62,8 @@ class Construction:
     def _build(self) -> memoryview:
         request, trt = self.request, self.toolkit.trt
         load_plugins(self.toolkit, self.logger, request.options.plugins)
-        source = self._converted()
-        self.emit(Step("Parsing the network"))
         builder = make_builder(self.toolkit, self.logger, self.log)
-        definition = network.create_network(self.toolkit, builder, self.precision.strongly_typed)
-        parser = network.parse(self.toolkit, self.logger, definition, self.model, source)
+        definition, parser = self._parse(builder)
         config = builder.create_builder_config()
         free = profiles(self.model, request.options)
         target = settings.Target(self.toolkit, builder, definition, config, lambda text: self.emit(Warned(text)))
@@ -81,16 +82,26 @@ class Construction:
         self._save_timing_cache(timing)
         return memoryview(plan)
 
+    def _parse(self, builder: Any) -> tuple[Any, Any]:
+        """The network, and the parser that it hangs on."""
+        self.emit(Step("Parsing the network"))
+        strong = self.precision.strongly_typed
+        definition = network.create_network(self.toolkit, builder, strong)
+        parser = network.parse(self.toolkit, self.logger, definition, self.model, self.model.path)
+        if self.precision.convert:  # only what TensorRT takes is converted, so that it complains of the caller's own nodes
+            definition = network.create_network(self.toolkit, builder, strong)
+            parser = network.parse(self.toolkit, self.logger, definition, self.model, self._converted())
+        return definition, parser
+
     def _converted(self) -> Path:
-        """The ONNX file to parse: the model's own, or one in the wanted precision."""
+        """The model in the wanted precision, as a file beside the plan to come."""
         target = Path(self.request.work) / "converted.onnx"
-        if self.precision.convert:
-            self.emit(Step(self.precision.how))
+        self.emit(Step(self.precision.how))
         if self.precision.convert == "fp16":
             convert.to_half(self.model.path, target)
-        elif self.precision.convert == "qdq":
+        else:
             convert.to_qdq(self.model.path, target, self._calibration_samples(), self.request.options.calibrator)
-        return target if self.precision.convert else self.model.path
+        return target
 
     def _calibration_samples(self) -> Any:
         if self.request.calibration is None:
@@ -109,7 +120,7 @@ class Construction:
             config.set_calibration_profile(settings.make_profile(builder, usual))
 
     def _device(self) -> Device:
-        return self._stack.enter_context(open_device())
+        return self._stack.enter_context(self._open_device())
 
     def _load_timing_cache(self, config: Any) -> Any:
         """A function that gives the timing cache after the build; None where there is none."""

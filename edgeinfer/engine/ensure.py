@@ -85,9 +85,12 @@ def _build(task: Task, cache: Cache, work: Path, build: Callable[[BuildRequest],
             if task.options.precision != "best":
                 raise
             notes[precision] = error.message
-        else:
-            candidates.append(candidate)
-            notes[precision] = f"{candidate.outcome.built.verification.latency_ms} ms"
+            continue
+        check = candidate.outcome.built.verification
+        if task.options.precision == "best" and check.latency_ms is None:
+            raise UnavailableError(f"{task.model.path}: the best precision can't be measured here: {check.reason}", "name a precision")
+        candidates.append(candidate)
+        notes[precision] = f"{check.latency_ms} ms"
     chosen = _fastest(task, candidates, notes)
     (chosen.folder / PLAN).rename(work / PLAN)
     return cache.store(work, _manifest(task, chosen, notes if task.options.precision == "best" else {}))
@@ -102,8 +105,6 @@ def _judge(task: Task, candidate: Candidate) -> None:
     if check.state == "exceeded" and not task.extras.keep_beyond_tolerance:
         raise ToleranceError(f"{task.model.path}: the {candidate.precision} engine is too far from ONNX Runtime: {verify.describe(check)}",
                              "use a higher precision, calibrate on better data, or keep it with --keep-anyway")
-    if task.options.precision == "best" and check.latency_ms is None:
-        raise UnavailableError(f"{task.model.path}: the best precision can't be measured here: {check.reason}", "name a precision")
 
 
 def _fastest(task: Task, candidates: list[Candidate], notes: dict[str, str]) -> Candidate:

@@ -30,11 +30,6 @@ class PrecisionPlan:
     strongly_typed: bool = False
     calibrate: bool = False
 
-    @property
-    def needs_data(self) -> bool:
-        """Whether calibration data is needed."""
-        return self.calibrate or self.convert == "qdq"
-
 
 def plan_precision(trt: Any, model: OnnxModel, precision: Precision, calibrator: str = "entropy") -> PrecisionPlan:
     """The way to `precision` (not "best") for this model with this TensorRT."""
@@ -46,7 +41,7 @@ def plan_precision(trt: Any, model: OnnxModel, precision: Precision, calibrator:
         return _half(by_flag)
     if precision == "int8":
         return _int8(trt, model, by_flag, calibrator)
-    return PrecisionPlan("no lower precision", strongly_typed=not by_flag)
+    return PrecisionPlan("FP32 with TF32" if precision == "tf32" else "FP32", strongly_typed=not by_flag)
 
 
 def _half(by_flag: bool) -> PrecisionPlan:

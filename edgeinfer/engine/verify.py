@@ -84,11 +84,11 @@ def within(error: OutputError, tolerance: Tolerance) -> bool:
 def describe(result: Verification) -> str:
     """The errors of every output, in words."""
     if result.state == "skipped":
-        return f"not checked: {result.reason}"
+        return f"not checked against ONNX Runtime: {result.reason}"
     if result.reason:
         return f"{result.reason} (sample {result.samples}, {result.inputs})"
     errors = (f"{name} max {e.max_error:.3g} mean {e.mean_error:.3g} of {e.scale:.3g}" for name, e in result.outputs.items())
-    return f"{'; '.join(errors)} ({result.samples} samples, {result.inputs})"
+    return f"errors against ONNX Runtime: {'; '.join(errors)} ({result.samples} samples, {result.inputs})"
 
 
 def latency_ms(run: Run, sample: Sample) -> float:
