@@ -26,7 +26,10 @@ def main() -> None:
     """Entry point of the child."""
     emit = _event_writer()
     _be_the_first_to_go()
-    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=BuildRequest)
+    line = sys.stdin.buffer.readline()
+    if not line:  # the parent died before it could ask
+        return
+    request = msgspec.json.decode(line, type=BuildRequest)
     threading.Thread(target=_die_with_parent, args=(Path(request.workspace),), daemon=True).start()
     code = 0
     try:
@@ -84,6 +87,7 @@ def _be_the_first_to_go() -> None:
 def _die_with_parent(workspace: Path) -> None:
     """Standard input ends when the parent dies, however it died."""
     with suppress(OSError):
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):
+            pass
     shutil.rmtree(workspace, ignore_errors=True)
     os._exit(75)
