@@ -12,6 +12,7 @@ from typing import Any
 from edgeinfer.engine.samples import Sample
 from edgeinfer.errors import UnavailableError
 
+QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 HINT = "pip install 'edgeinfer[build]'"
 
 
@@ -33,6 +34,7 @@ def to_qdq(source: Path, target: Path, samples: Iterable[Sample], calibrator: st
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer recommends its own preprocessing at every call
     quantization.quantize_static(
         source, target, _reader(quantization, iter(samples)),
+        op_types_to_quantize=list(QUANTIZED),
         quant_format=quantization.QuantFormat.QDQ,
         activation_type=quantization.QuantType.QInt8,
         weight_type=quantization.QuantType.QInt8,

@@ -23,6 +23,9 @@ CAUSES: tuple[tuple[str, tuple[type[EdgeinferError], str, str]], ...] = (
     (r"could not find plugin|Cannot find plugin|[Pp]lugin not found",
      (UnavailableError, "a plugin that the engine needs is not loaded", "name its library with --plugin")),
     (r"EngineHostCodeAllowed", (UnavailableError, "a version-compatible plan needs leave to run its own code", "build without --version-compatible")),
+    (r"Input dimensions with this name",
+     (BuildError, "the ONNX file gives several free dimensions one name, and so calls them equal",
+      "name them apart when exporting, or fix them")),
     (r"[mM]agicTag|header\.size == |kPLAN_ALIGNMENT|minBufferSize|Serialization assertion", (PlanError, "the plan is damaged", REBUILD)),
 )
 
