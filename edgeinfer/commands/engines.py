@@ -155,7 +155,7 @@ def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: A
 
 @command.command("prune")
 @options(COMMON)
-@click.option("--max-size", default="0", show_default=True, metavar="SIZE", help="What the cache may keep, like 4G.")
+@click.option("--max-size", required=True, metavar="SIZE", help="What the cache may keep, like 4G; 0 for nothing.")
 def prune(cache_dir: Path | None, as_json: bool, verbose: bool, max_size: str) -> None:
     """Remove quarantined engines, then the least recently used, until the rest fits."""
     cache = open_cache(cache_dir, verbose)

@@ -25,7 +25,7 @@ from edgeinfer.engine.advice import advise
 from edgeinfer.engine.cache import Cache, CachedEngine
 from edgeinfer.engine.convert import to_half, to_qdq
 from edgeinfer.engine.ensure import ensure_task
-from edgeinfer.engine.errors import BuildError, PlanError
+from edgeinfer.engine.errors import BuildError, CacheError, PlanError
 from edgeinfer.engine.foreign import accept
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.onnxfile import read_model
@@ -216,13 +216,6 @@ def test_a_plan_out_of_the_cache_is_accepted_where_it_fits(here: Machine, cache:
         accept(plan, here)
 
 
-def test_loading_the_libraries_that_are_missing_is_told(rtx: Toolkit) -> None:
-    """A second process, as this one has TensorRT loaded already."""
-    code = "import sys; sys.modules['tensorrt_rtx_libs'] = None\nfrom edgeinfer.engine import toolkit\ntoolkit.load('tensorrt_rtx')"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0 or "is there, but can't be loaded" in ended.stderr
-
-
 def run_command(*arguments: str, cache: Cache) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edgeinfer", *arguments, "--cache-dir", str(cache.root)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -264,3 +257,16 @@ def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None
         pytest.skip(f"TensorRT-RTX does not promise INT8 convolutions: {error}")
     assert "INT8" in engine.manifest.build.how
     assert os.listdir(cache.tmp) == []  # noqa: PTH208
+
+
+def test_no_space_for_the_plan_is_told(here: Machine, tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    try:
+        cache = Cache(tmp_path / "cache")
+        with pytest.raises(CacheError, match=r"no space left for the plan.*make room"):
+            build(NANODET, BuildOptions(precision="fp32"), here, cache)
+        assert list(cache.tmp.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)  # noqa: S607
