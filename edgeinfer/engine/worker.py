@@ -39,8 +39,9 @@ def main() -> None:
         emit(Failed(type(error).__name__, error.message, error.hint))
         code = error.exit_code
     except BaseException as error:
-        traceback.print_exc()
         emit(_unforeseen(error))
+        with suppress(OSError):  # standard error is a file on a disk that may be full
+            traceback.print_exc()
         code = 70
     os._exit(code)  # a library's exit handlers may hang or crash after a CUDA error
 
