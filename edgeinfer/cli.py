@@ -1,17 +1,20 @@
-"""The command line: one lazily imported module in `commands/` per command, and one place that turns errors into exit codes."""
+"""The command line: a module in `commands/` per command, and one place that turns errors into exit codes."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeinfer import __version__, commands
 from edgeinfer.errors import EdgeinferError, UsageError
+from edgeinfer.uri import redact
 
 
 def _command_names() -> list[str]:
@@ -32,6 +35,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 (our own modules)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview takes each command's line from its module's docstring, so that no module is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(name)) for name in self.list_commands(ctx)])
+
+
+def _summary(name: str) -> str:
+    source = (Path(commands.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return docstring.partition(": ")[2].partition("\n")[0]
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgeinfer")
@@ -44,13 +58,13 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     try:
         code = run(args)
-    except EdgeinferError as error:
-        if "--verbose" in args:
-            traceback.print_exc()
-        print(f"edgeinfer: error: {error}", file=sys.stderr)  # noqa: T201
-        code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if "--verbose" in args:
+            traceback.print_exc()
+        print(f"edgeinfer: error: {_one_line(error)}", file=sys.stderr)
+        code = error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
     sys.exit(code)
 
 
@@ -66,6 +80,12 @@ def run(args: list[str]) -> int:
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, EdgeinferError):
+        return redact(str(error))
+    return redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; --verbose shows where")
 
 
 def _usage_hint(error: click.ClickException) -> str:

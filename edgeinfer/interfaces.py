@@ -64,6 +64,7 @@ class Backend(Protocol):
     max_batch: int
     slots: int
     versions: dict[str, str]
+    output_specs: Sequence[TensorSpec]
 
     def acquire(self) -> Slot | None:
         """A free slot to fill, or None while all are in flight. Never blocks."""

@@ -123,8 +123,8 @@ Message = DetectionsMessage | StatusMessage | InfoMessage
 KINDS: dict[str, type[Message]] = {"detections": DetectionsMessage, "status": StatusMessage, "info": InfoMessage}
 Encoding = Literal["json", "msgpack"]
 
-_json_decoder = msgspec.json.Decoder(Message)
-_msgpack_decoder = msgspec.msgpack.Decoder(Message)
+_json_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_msgpack_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
 
 def kind_of(message: Message) -> str:

@@ -67,11 +67,12 @@ class Letterbox:
     pad_y: int
 
     def to_frame(self, boxes: Float32) -> Float32:
-        """Maps (n, 4) x1 y1 x2 y2 boxes from input pixels to frame pixels, clipped to the frame. Returns a new array."""
+        """Maps (n, 4) x1 y1 x2 y2 boxes from input to frame pixels, clipped to the frame. Returns a new array."""
         shift = np.array([self.pad_x, self.pad_y] * 2, np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.frame_width, self.frame_height] * 2, np.float32)
-        return np.clip((boxes - shift) / scale, 0, limit)
+        inside: Float32 = np.clip((boxes - shift) / scale, 0, limit)
+        return inside
 
 
 @dataclass(frozen=True, slots=True)

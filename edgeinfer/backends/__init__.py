@@ -1,0 +1,1 @@
+"""What runs the network. One file a runtime; its name is the config's `backend`."""

@@ -1,0 +1,204 @@
+"""ONNX Runtime: the CPU by default, any of its execution providers by option."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+from msgspec import Meta, Struct
+
+from edgeinfer import strict
+from edgeinfer.card import Model
+from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableError
+from edgeinfer.interfaces import Slot
+from edgeinfer.types import AnyArray, TensorSpec
+
+CPU_BATCH = 4
+"""A CPU is no faster per picture in larger batches, and every picture waits for the whole batch."""
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """Execution providers in order of preference, and how the cores are shared out.
+
+    `streams` batches run at once, each on `threads` threads; by default as many threads as there are cores, in one
+    stream.
+    """
+
+    providers: Annotated[tuple[str, ...], Meta(min_length=1)] = ("cpu",)
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    streams: Annotated[int, Meta(ge=1, le=64)] = 1
+    provider_options: dict[str, dict[str, Any]] = {}
+
+
+def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime:  # noqa: A001 (the plugin interface)
+    """Loads the model and runs it once, so that the first frame doesn't pay for that.
+
+    `max_batch` None leaves the largest batch to the backend, up to the card's.
+
+    Raises InputError for a file that is no ONNX model, ConfigError where it does not fit its card, UnavailableError
+    where a provider is not there.
+    """
+    return OnnxRuntime(model, max_batch, options)
+
+
+def raw(model: Model, options: Options) -> Callable[[AnyArray], object]:
+    """`session.run` on a (1, 3, H, W) float32 array with nothing of ours around it, to measure against."""
+    session = _session(model.path, options)
+    name = model.card.input.name
+    return lambda tensor: session.run(None, {name: tensor})
+
+
+def specs(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """The inputs and outputs of an ONNX file. Raises InputError."""
+    session = _session(path, Options())
+    return _specs(session.get_inputs()), _specs(session.get_outputs())
+
+
+class OnnxRuntime:
+    """See `Backend`. A small pool calls `session.run`, which gives the interpreter free while it computes."""
+
+    def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
+        self._session = _session(model.path, options)
+        self._input = _check_input(model, _specs(self._session.get_inputs()))
+        self._fixed = self._input.shape[0] if self._input.shape[0] > 0 else None
+        self.output_specs = _specs(self._session.get_outputs())
+        self._output_names = [spec.name for spec in self.output_specs]
+        self.name = _reported_name(self._session.get_providers())
+        self.max_batch = self._fixed or max_batch or _default_batch(self.name, model.card.max_batch)
+        self.versions = {"onnxruntime": str(onnxruntime.__version__)}
+        # One slot more than streams: the next batch is prepared while the others run.
+        self.slots = options.streams + 1
+        self._free = [self._new_slot(model) for _ in range(self.slots)]
+        self._in_flight: deque[tuple[Slot, Future[None]]] = deque()
+        self._pool = ThreadPoolExecutor(options.streams, thread_name_prefix="onnxruntime")
+        self._run(self._free[0], 1)
+
+    def acquire(self) -> Slot | None:
+        """See `Backend.acquire`."""
+        return self._free.pop() if self._free else None
+
+    def submit(self, slot: Slot, count: int) -> None:
+        """See `Backend.submit`."""
+        self._in_flight.append((slot, self._pool.submit(self._run, slot, count)))
+
+    def collect(self, timeout_s: float) -> Slot | None:
+        """See `Backend.collect`."""
+        if not self._in_flight:
+            return None
+        slot, future = self._in_flight[0]
+        try:
+            future.result(timeout_s)
+        except FutureTimeoutError:
+            return None
+        self._in_flight.popleft()
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """See `Backend.release`."""
+        slot.outputs = {}
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _new_slot(self, model: Model) -> Slot:
+        card = model.card.input
+        return Slot(np.zeros((self.max_batch, 3, card.height, card.width), np.float32))
+
+    def _run(self, slot: Slot, count: int) -> None:
+        started = time.perf_counter()
+        try:
+            batch = slot.input[: self._fixed or count]
+            arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
+        except Exception as error:  # ONNX Runtime raises classes of its own that share no base
+            raise FatalError(f"ONNX Runtime failed on a batch of {count}: {error}") from error
+        slot.outputs = dict(zip(self._output_names, arrays, strict=True))
+        slot.count = count
+        slot.infer_ms = (time.perf_counter() - started) * 1e3
+
+
+def _session(path: Path, options: Options) -> Any:
+    onnxruntime.set_default_logger_severity(4)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.intra_op_num_threads = options.threads or _cores(options.streams)
+    # A thread that spins while it waits takes a core from decoding and preprocessing.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = _providers(options)
+    try:
+        return onnxruntime.InferenceSession(str(path), settings, providers=providers)
+    except Exception as error:  # ONNX Runtime raises classes of its own that share no base
+        if not path.is_file():
+            raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: not a model that ONNX Runtime can load: {_reason(error)}") from None
+
+
+def _cores(streams: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // streams)
+
+
+def _providers(options: Options) -> list[tuple[str, dict[str, Any]]]:
+    available = {_short(name): name for name in onnxruntime.get_available_providers()}
+    chosen = []
+    for wanted in options.providers:
+        short = _short(wanted)
+        if short not in available:
+            raise UnavailableError(
+                f"this ONNX Runtime has no execution provider {wanted!r}", strict.nearest(short, available)
+            )
+        chosen.append((available[short], options.provider_options.get(wanted, {})))
+    return chosen
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def _reported_name(providers: Sequence[str]) -> str:
+    """What really runs: the session leaves out providers that it could not start."""
+    return f"onnxruntime-{_short(providers[0])}"
+
+
+def _default_batch(name: str, card_limit: int) -> int:
+    return min(card_limit, CPU_BATCH) if name == "onnxruntime-cpu" else card_limit
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).split(" : ")[-1]
+    return " ".join(text.split())[:200]
+
+
+def _specs(values: Sequence[Any]) -> list[TensorSpec]:
+    return [
+        TensorSpec(value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape), value.type)
+        for value in values
+    ]
+
+
+def _check_input(model: Model, inputs: Sequence[TensorSpec]) -> TensorSpec:
+    card = model.card.input
+    found = {spec.name: spec for spec in inputs}
+    if card.name not in found or len(inputs) != 1:
+        raise ConfigError(
+            f"{model.path}: its inputs are {', '.join(found)}; the card says {card.name!r}",
+            "input.name in the card must be the network's only input",
+        )
+    spec = found[card.name]
+    wanted = (-1, 3, card.height, card.width)
+    fits = len(spec.shape) == 4 and all(d in (-1, w) for d, w in zip(spec.shape[1:], wanted[1:], strict=True))
+    if not fits or spec.dtype != "tensor(float)":
+        raise ConfigError(
+            f"{model.path}: input {card.name!r} is {spec.dtype} {list(spec.shape)}; the card needs "
+            f"float32 [N, 3, {card.height}, {card.width}]",
+            "correct input.width and input.height in the card",
+        )
+    return spec

@@ -1,0 +1,159 @@
+"""The measurements. Each returns plain numbers; `report.py` shows them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from edgeinfer import plugins
+from edgeinfer.bench.memory import images
+from edgeinfer.card import Model, load_model
+from edgeinfer.config import Config
+from edgeinfer.daemon import Daemon, open_backend, open_decoder
+from edgeinfer.messages import DetectionsMessage, Message
+from edgeinfer.preprocess.letterbox import Preprocessor
+from edgeinfer.signals import Patience, Signals
+from edgeinfer.types import Float32, Result
+
+WARM_UP = 10
+
+
+class Spread(Struct, frozen=True):
+    """Median, smallest and largest of the rounds."""
+
+    median: float
+    min: float
+    max: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        return Spread(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
+
+
+class PipelineRun(Struct, frozen=True):
+    """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99."""
+
+    fps: float
+    cpu_ms: float
+    published: int
+    dropped: int
+    stages_ms: dict[str, dict[str, float]]
+
+
+class Machine(Struct, frozen=True):
+    """Where it was measured."""
+
+    processor: str
+    cores: int
+    python: str
+    versions: dict[str, str]
+    backend: str
+    model: str
+
+
+class Stopwatch:
+    """A sink that notes when the first and the last result after the warm-up came out, on both clocks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first = (0.0, 0.0)
+        self._last = (0.0, 0.0)
+
+    def write(self, message: Message, result: Result | None) -> None:
+        """See `Sink.write`."""
+        if not isinstance(message, DetectionsMessage):
+            return
+        self.count += 1
+        self._last = (time.perf_counter(), time.process_time())
+        if self.count == WARM_UP:
+            self._first = self._last
+
+    def service(self) -> None:
+        """See `Sink.service`."""
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+
+    def per_frame(self) -> tuple[float, float]:
+        """Seconds and CPU seconds per frame. Needs more than WARM_UP frames."""
+        frames = self.count - WARM_UP
+        return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames
+
+
+def raw_fps(config: Config, frames: int) -> float:
+    """The runtime's own call and nothing else: one picture at a time, inputs ready before the clock starts."""
+    model = load_model(config.model.path, config.model.card)
+    infer = plugins.load("backends", config.backend.name).raw(model, config.backend.options)
+    inputs = _inputs(model)
+    for index in range(WARM_UP):
+        infer(inputs[index])
+    started = time.perf_counter()
+    for index in range(frames):
+        infer(inputs[index % len(inputs)])
+    return frames / (time.perf_counter() - started)
+
+
+def pipeline_run(config: Config) -> PipelineRun:
+    """The daemon as it is, with the config's sources, publishing on its socket. Every source must come to an end."""
+    stopwatch = Stopwatch()
+    daemon = Daemon(config, {"stopwatch": stopwatch})
+    with Signals() as signals:
+        daemon.start()
+        while daemon.running() and not signals.received:
+            time.sleep(0.05)
+        summary = daemon.stop(Patience(signals))
+    if signals.received:
+        raise KeyboardInterrupt
+    failure = daemon.failure()
+    if failure is not None:
+        raise failure
+    seconds, cpu_seconds = stopwatch.per_frame()
+    return PipelineRun(
+        fps=round(1 / seconds, 3),
+        cpu_ms=round(cpu_seconds * 1e3, 3),
+        published=stopwatch.count,
+        dropped=sum(sum(books.dropped.values()) for books in summary.sources.values()),
+        stages_ms={stage: dict(values) for stage, values in summary.latency_ms.items()},
+    )
+
+
+def machine(config: Config) -> Machine:
+    """What this is measured on."""
+    model = load_model(config.model.path, config.model.card)
+    backend = open_backend(model, config, open_decoder(model, config.model))
+    backend.close()
+    return Machine(
+        _processor(),
+        len(os.sched_getaffinity(0)),
+        platform.python_version(),
+        dict(backend.versions),
+        backend.name,
+        model.id,
+    )
+
+
+def _inputs(model: Model) -> list[Float32]:
+    card = model.card.input
+    preprocess = Preprocessor(card)
+    tensors = []
+    for image in images():
+        tensor = np.empty((1, 3, card.height, card.width), np.float32)
+        preprocess(image, tensor[0])
+        tensors.append(tensor)
+    return tensors
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()

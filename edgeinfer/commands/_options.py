@@ -1,0 +1,102 @@
+"""Command-line options that several commands share."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeinfer.config import Config, load_config, parse_override
+from edgeinfer.uri import default_name, parse_uri, split_name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+verbose = click.option(
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    help="Tracebacks and debug lines.",
+    callback=lambda _ctx, _param, value: set_up_logging(value),
+)
+json_output = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+
+def set_up_logging(debug: bool) -> None:
+    """Log lines go to stderr, one line each."""
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        stream=sys.stderr,
+        force=True,
+        format="edgeinfer: %(levelname)s: %(message)s",
+    )
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
+    logging.addLevelName(logging.INFO, "info")
+
+
+def run_options(function: F) -> F:
+    """The options that say what to run: each is short for a key of the configuration."""
+    for decorate in reversed(
+        (
+            click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with settings."),
+            click.option(
+                "--camera", "cameras", type=click.IntRange(min=0), multiple=True, help="V4L2 camera N; repeatable."
+            ),
+            click.option(
+                "--source",
+                "sources",
+                multiple=True,
+                metavar="[NAME=]URI",
+                help="Camera, video, images, demo:; repeatable.",
+            ),
+            click.option("--model", help="Name of a model, or an ONNX file with its card beside it."),
+            click.option("--backend", help="What runs the model; auto by default."),
+            click.option("--bind", metavar="ENDPOINT", help="Where to publish, tcp:// or ipc://."),
+            click.option("--frames", type=click.IntRange(min=1), help="End each source after so many results."),
+            click.option("--jsonl", metavar="FILE", help="Write messages as JSON lines; - is standard output."),
+            click.option("--save", metavar="FILE.mp4", help="Write annotated video."),
+            click.option(
+                "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override any key; repeatable."
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def build_config(
+    config_file: Path | None,
+    cameras: Sequence[int],
+    sources: Sequence[str],
+    settings: Sequence[str],
+    **short: Any,
+) -> Config:
+    """The configuration that the options describe. Raises EdgeinferError."""
+    keys = {
+        "model": "model.path",
+        "backend": "backend.name",
+        "bind": "publish.bind",
+        "frames": "frames",
+        "jsonl": "sinks.jsonl.path",
+        "save": "sinks.video.path",
+    }
+    overrides = [(keys[name], value) for name, value in short.items() if value is not None]
+    named = source_overrides([str(n) for n in cameras], sources)
+    return load_config(config_file, [*overrides, *named, *map(parse_override, settings)])
+
+
+def source_overrides(cameras: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str]]:
+    """`--camera` and `--source` as overrides of `sources.NAME.uri`; a source without a name gets one."""
+    taken: dict[str, str] = {}
+    for text in (*cameras, *sources):
+        name, uri = split_name(text)
+        if name is None:
+            name = f"camera{int(text)}" if text.isdecimal() else default_name(parse_uri(uri), set(taken))
+        if name in taken:
+            raise click.UsageError(f"two sources are called {name}")
+        taken[name] = uri
+    return [(f"sources.{name}.uri", uri) for name, uri in taken.items()]

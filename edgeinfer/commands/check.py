@@ -1,0 +1,28 @@
+"""`edgeinfer check`: validate a configuration, opening nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgeinfer.card import load_model
+from edgeinfer.commands._options import verbose
+from edgeinfer.config import load_config
+from edgeinfer.daemon import open_decoder
+from edgeinfer.sinks import zmq
+
+
+@click.command("check")
+@click.argument("config", type=click.Path(path_type=Path))
+@verbose
+def command(config: Path) -> int:
+    """Validates CONFIG: every key, value, plugin option, and the model's card. Opens no camera and no socket."""
+    settings = load_config(config)
+    model = load_model(settings.model.path, settings.model.card)
+    open_decoder(model, settings.model)
+    publish = settings.sinks.get("publish")
+    if publish is not None and isinstance(publish.options, zmq.Options):
+        zmq.check_endpoint(publish.options.bind, publish.options.insecure)
+    click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
+    return 0

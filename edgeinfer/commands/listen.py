@@ -1,0 +1,79 @@
+"""`edgeinfer listen`: show what a daemon publishes."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import zmq
+
+from edgeinfer.commands._options import verbose
+from edgeinfer.commands._report import scene_line
+from edgeinfer.config import DEFAULT_BIND
+from edgeinfer.errors import UsageError
+from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode, encode
+from edgeinfer.signals import Signals
+
+POLL_MS = 100
+
+
+@click.command("listen")
+@click.argument("endpoint", default=DEFAULT_BIND)
+@click.option(
+    "--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this."
+)
+@click.option("--jsonl", is_flag=True, help="The payloads as they are, one JSON object a line.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many messages.")
+@verbose
+def command(endpoint: str, topic: str, jsonl: bool, count: int | None) -> int:
+    """Prints every message from ENDPOINT, a line each, until a signal comes."""
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt_string(zmq.SUBSCRIBE, topic)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise UsageError(f"{endpoint!r}: {error.strerror}", f"an endpoint looks like {DEFAULT_BIND}") from None
+    try:
+        with Signals() as signals:
+            return _print_all(socket, jsonl, count, signals)
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read us has gone; the interpreter must not try to flush to it
+        return 0
+    finally:
+        socket.close(linger=0)
+        context.term()
+
+
+def _print_all(socket: zmq.Socket[bytes], jsonl: bool, count: int | None, signals: Signals) -> int:
+    printed = 0
+    while not signals.received and printed != count:
+        if socket.poll(POLL_MS):
+            print(_line(socket.recv_multipart(), jsonl), flush=True)
+            printed += 1
+    return 0
+
+
+def _line(parts: list[bytes], jsonl: bool) -> str:
+    try:
+        message = decode(parts[-1])
+    except Exception as error:  # any peer may be at the other end
+        return f"not a message of schema v1: {error}"
+    return encode(message).decode() if jsonl else describe(message)
+
+
+def describe(message: Message) -> str:
+    """A message as one line for a person."""
+    if isinstance(message, DetectionsMessage):
+        return f"{scene_line(message)}  ({message.timing_ms.total:.0f} ms)"
+    if isinstance(message, StatusMessage):
+        reason = f", {message.reason.text}" if message.reason else ""
+        return (
+            f"{message.source} is {message.state}{reason}: {message.inferred} of {message.captured} frames, "
+            f"{message.dropped} dropped, {message.fps:.1f} fps"
+        )
+    assert isinstance(message, InfoMessage)  # noqa: S101 (there is no other kind)
+    return (
+        f"edgeinfer {message.version} on {message.host}, PID {message.pid}: {message.model.id}, "
+        f"{message.backend or 'loading'}, sources {', '.join(message.sources)}"
+    )

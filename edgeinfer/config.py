@@ -1,0 +1,181 @@
+"""Every setting, declared once. The YAML file, `--set` and the command line's short options all end here.
+
+A plugin declares its own settings in its own `Options`; their keys stand beside the general ones below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from edgeinfer import plugins, strict
+from edgeinfer.errors import ConfigError
+from edgeinfer.messages import SOURCE_PATTERN
+from edgeinfer.uri import SourceUri, parse_uri
+from edgeinfer.yamlfile import load_yaml, parse_yaml
+
+DEFAULT_MODEL = "nanodet-g"
+DEFAULT_BIND = "tcp://127.0.0.1:5555"
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`path` is a vendored model's name or an ONNX file; thresholds override the card's."""
+
+    path: str = DEFAULT_MODEL
+    card: str | None = None
+    score: Share | None = None
+    iou: Share | None = None
+    max_batch: Annotated[int, Meta(ge=1, le=256)] | None = None
+
+
+class SourceConfig(Struct, frozen=True, kw_only=True):
+    """General settings of a source. `max_fps` leaves frames out evenly; `options` are the plugin's own, checked."""
+
+    uri: SourceUri
+    max_fps: float | None
+    options: Struct
+
+
+class PluginConfig(Struct, frozen=True, kw_only=True):
+    """A plugin's name and its checked options."""
+
+    name: str
+    options: Struct
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked. `frames` ends each source after so many results."""
+
+    model: ModelConfig
+    backend: PluginConfig
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, PluginConfig]
+    frames: int | None
+    path: str | None = None
+
+
+class SourceSettings(Struct, frozen=True, kw_only=True):
+    """What every source's table may hold beside the plugin's options."""
+
+    uri: Annotated[str, Meta(min_length=1)]
+    max_fps: Annotated[float, Meta(gt=0)] | None = None
+
+
+class _File(Struct, frozen=True, kw_only=True):
+    """The file's top level, before plugins have checked their parts."""
+
+    model: str | ModelConfig = DEFAULT_MODEL
+    backend: str | dict[str, Any] = "auto"
+    sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
+    publish: dict[str, Any] | UnsetType | None = UNSET
+    sinks: dict[str, dict[str, Any]] = {}
+    frames: Annotated[int, Meta(ge=1)] | None = None
+
+
+def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """The configuration in a file (or the defaults) with overrides applied in order.
+
+    An override is a dotted key path and a value. Nothing is opened but the file; plugins that the config names are
+    imported, to check their options. Raises InputError, ConfigError, UnavailableError.
+    """
+    data = {} if path is None else load_yaml(path)
+    if data is None:
+        data = {}
+    try:
+        for key, value in overrides:
+            _set(data, key, value)
+        return _resolve(strict.convert(data, _File), None if path is None else str(path))
+    except ConfigError as error:
+        raise error if path is None else ConfigError(f"{path}: {error.message}", error.hint) from None
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key.path=value` with the value in YAML. Raises ConfigError."""
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(f"--set {text!r}: expected key.path=value", "for instance --set publish.format=msgpack")
+    return key, parse_yaml(value, f"--set {key}")
+
+
+def _set(data: Any, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(data, dict):
+            break
+        below = data.setdefault(parent, {})
+        if isinstance(below, str):  # the short forms: `model: NAME`, `backend: NAME`, a source's URI
+            below = data[parent] = {_SHORT_FORMS.get(parent, "uri"): below}
+        data = below
+    if not isinstance(data, dict):
+        raise ConfigError(f"--set {key}: there is nothing to set below a plain value")
+    data[last] = value
+
+
+_SHORT_FORMS = {"model": "path", "backend": "name"}
+
+
+def _resolve(file: _File, path: str | None) -> Config:
+    model = ModelConfig(path=file.model) if isinstance(file.model, str) else file.model
+    return Config(
+        model=model,
+        backend=_backend(file.backend),
+        sources={name: _source(name, table) for name, table in file.sources.items()},
+        sinks=_sinks(file),
+        frames=file.frames,
+        path=path,
+    )
+
+
+def _backend(value: str | dict[str, Any]) -> PluginConfig:
+    table = {"name": value} if isinstance(value, str) else dict(value)
+    name = table.pop("name", "auto")
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"backend.name: {name!r} is not allowed: expected a name",
+            strict.nearest("", ["auto", *plugins.names("backends")]),
+        )
+    if name == "auto":
+        name = choose_backend()
+    module = plugins.load("backends", name, "backend")
+    return PluginConfig(name=name, options=plugins.options(module, table, "backend"))
+
+
+def choose_backend() -> str:
+    """What `auto` means on this machine."""
+    return "onnxruntime"
+
+
+def _source(name: str, table: Any) -> SourceConfig:
+    path = f"sources.{name}"
+    if isinstance(table, str):
+        table = {"uri": table}
+    general = strict.field_names(SourceSettings)
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {table!r} is not allowed: expected a URI, or keys with values")
+    known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
+    uri = parse_uri(known.uri, f"{path}.uri")
+    module = plugins.load("sources", uri.plugin, f"{path}.uri")
+    own = {key: value for key, value in table.items() if key not in general}
+    for key in own:
+        if key not in strict.field_names(module.Options):
+            raise ConfigError(
+                f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
+            )
+    return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path))
+
+
+def _sinks(file: _File) -> dict[str, PluginConfig]:
+    chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+    if file.publish is not None:
+        chosen["publish"] = ("zmq", file.publish if isinstance(file.publish, dict) else {})
+    for name, table in file.sinks.items():
+        chosen[f"sinks.{name}"] = (name, table)
+    return {
+        key: PluginConfig(name=name, options=plugins.options(plugins.load("sinks", name, key), table, key))
+        for key, (name, table) in chosen.items()
+    }

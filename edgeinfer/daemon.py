@@ -1,0 +1,196 @@
+"""The composition root: configuration → parts → a running pipeline → an exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from edgeinfer import plugins, strict
+from edgeinfer.accounting import Ledger, Snapshot
+from edgeinfer.capture import CaptureThread, Job
+from edgeinfer.card import Model, load_model
+from edgeinfer.config import Config, ModelConfig, PluginConfig, SourceConfig
+from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
+from edgeinfer.interfaces import Backend, Decoder, Sink, Source
+from edgeinfer.mailbox import Mailbox
+from edgeinfer.messages import ModelInfo
+from edgeinfer.pipeline import Parts, Pipeline
+from edgeinfer.preprocess.letterbox import Preprocessor
+from edgeinfer.publisher import Identity, Publisher
+from edgeinfer.signals import Patience
+from edgeinfer.statistics import Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did. `seconds` is from the first frame's capture to the last result."""
+
+    model: str
+    backend: str
+    seconds: float
+    sources: Mapping[str, Snapshot]
+    latency_ms: Mapping[str, Mapping[str, float]]
+
+
+class Daemon:
+    """A run: `start`, `running` until it is false, `stop`. Used from the main thread.
+
+    The constructor checks everything that can be checked and binds the socket, so that a waiting subscriber misses
+    nothing; `start` loads the model. Both raise EdgeinferError.
+    """
+
+    def __init__(self, config: Config, extra_sinks: Mapping[str, Sink] | None = None) -> None:
+        if not config.sources:
+            raise ConfigError(
+                "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
+            )
+        self._config = config
+        self.model = load_model(config.model.path, config.model.card)
+        self._decoder = open_decoder(self.model, config.model)
+        self.ledgers = {name: Ledger(time.monotonic_ns) for name in config.sources}
+        self.stats = Statistics()
+        self.backend_name = ""
+        self._captures: dict[str, CaptureThread] = {}
+        self._pipeline: Pipeline | None = None
+        self._started_s = time.monotonic()
+        sinks = open_sinks(config.sinks)
+        self.endpoint: str | None = getattr(sinks.get("publish"), "endpoint", None)
+        identity = Identity.new(model_info(self.model), list(config.sources))
+        self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
+
+    def start(self) -> None:
+        """Publishes `info`, loads the model, starts the sources."""
+        self.publisher.start()
+        backend = open_backend(self.model, self._config, self._decoder)
+        self.backend_name = backend.name
+        self.publisher.set_backend(backend.name, backend.versions)
+        mailbox = Mailbox(depth=backend.max_batch)
+        self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
+        parts = Parts(
+            backend,
+            Preprocessor(self.model.card.input),
+            self._decoder,
+            mailbox,
+            self.ledgers,
+            self.publisher,
+            self._config.frames,
+        )
+        self._pipeline = Pipeline(parts, self._captures)
+        self._pipeline.start()
+        self._started_s = time.monotonic()
+        for capture in self._captures.values():
+            capture.start()
+
+    def running(self) -> bool:
+        """Whether the run goes on: false once all sources have ended. Raises FatalError where a stage has died."""
+        for stage in (self._pipeline, self.publisher):
+            if stage is not None and stage.error is not None:
+                raise (
+                    stage.error
+                    if isinstance(stage.error, EdgeinferError)
+                    else FatalError(f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
+                )
+        return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
+
+    def stop(self, patience: Patience) -> Summary:
+        """Ends sources, then inference, then publishing; what is in flight is passed on while patience lasts."""
+        for capture in self._captures.values():
+            capture.stop()
+        for capture in self._captures.values():
+            patience.join(capture, share=0.3)
+        if self._pipeline is not None:
+            self._pipeline.drain()
+            patience.join(self._pipeline)
+            self._pipeline.abort()
+            self._pipeline.join(0.2)
+        seconds = time.monotonic() - self._started_s
+        self.publisher.close()
+        patience.join(self.publisher)
+        return Summary(
+            self.model.id,
+            self.backend_name,
+            seconds,
+            {name: ledger.snapshot() for name, ledger in self.ledgers.items()},
+            self.stats.percentiles(),
+        )
+
+    def failure(self) -> EdgeinferError | None:
+        """What went wrong although the run came to its end: a source or a sink that failed."""
+        for error in self.source_errors().values():
+            return error
+        for name, trouble in self.publisher.failed_sinks.items():
+            if not isinstance(trouble, BrokenPipeError):
+                return TemporaryError(
+                    f"{name}: {trouble.strerror or trouble}", "what came after that was not written there"
+                )
+        return None
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether whoever read our standard output has closed it."""
+        return any(isinstance(error, BrokenPipeError) for error in self.publisher.failed_sinks.values())
+
+    def source_errors(self) -> dict[str, EdgeinferError]:
+        """The sources that failed, so far."""
+        return {name: capture.error for name, capture in self._captures.items() if capture.error is not None}
+
+    def _job(self, name: str, mailbox: Mailbox) -> Job:
+        source = self._config.sources[name]
+        return Job(name, partial(open_source, source), self.ledgers[name], mailbox, source.max_fps, self._config.frames)
+
+
+def model_info(model: Model) -> ModelInfo:
+    """The model as `info` describes it."""
+    card = model.card
+    return ModelInfo(
+        id=model.id,
+        name=card.name,
+        sha256=model.sha256,
+        task=card.task,
+        input_size=(card.input.width, card.input.height),
+        labels=card.labels,
+    )
+
+
+def open_source(config: SourceConfig) -> Source:
+    """Opens a source; may block, so it is called on the source's own thread."""
+    source: Source = plugins.load("sources", config.uri.plugin).open(config.uri.text, config.options)
+    return source
+
+
+def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
+    """Opens every sink, or none: an error closes those opened before it."""
+    opened: dict[str, Sink] = {}
+    try:
+        for key, config in configs.items():
+            opened[key] = plugins.load("sinks", config.name).open(config.options)
+    except EdgeinferError:
+        for sink in opened.values():
+            sink.close()
+        raise
+    return opened
+
+
+def open_backend(model: Model, config: Config, decoder: Decoder) -> Backend:
+    """Loads the model on the chosen backend and checks that the decoder can read its outputs."""
+    backend: Backend = plugins.load("backends", config.backend.name).open(
+        model, config.model.max_batch, config.backend.options
+    )
+    decoder.check(backend.output_specs, len(model.card.labels))
+    return backend
+
+
+def open_decoder(model: Model, config: ModelConfig) -> Decoder:
+    """The card's decoder with the card's thresholds, or those of the config where it has some."""
+    card = model.card
+    module = plugins.load("decoders", card.decoder.name, "decoder.name")
+    thresholds = {
+        "score": card.thresholds.score if config.score is None else config.score,
+        "iou": card.thresholds.iou if config.iou is None else config.iou,
+    }
+    known = strict.field_names(module.Options)
+    table = {**{key: value for key, value in thresholds.items() if key in known}, **card.decoder.options}
+    decoder: Decoder = module.open(plugins.options(module, table, "decoder.options"))
+    return decoder

@@ -1,0 +1,139 @@
+"""The whole data path on one page.
+
+capture threads → mailbox → [ preprocess → backend → decoder ] → publisher thread
+                              one inference thread
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeinfer.accounting import Ledger
+from edgeinfer.capture import CaptureThread
+from edgeinfer.interfaces import Backend, Decoder, Slot
+from edgeinfer.mailbox import Mailbox
+from edgeinfer.publisher import Publisher
+from edgeinfer.types import Detections, Float32, Frame, Image, Letterbox, Result, Timing
+
+log = logging.getLogger(__name__)
+
+_IDLE_S = 0.05
+_POLL_S = 0.001
+Preprocess = Callable[[Image, Float32], Letterbox]
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch between submit and collect."""
+
+    frames: Sequence[Frame]
+    letterboxes: Sequence[Letterbox]
+    queue_ms: Sequence[float]
+    preprocess_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pipeline is made of. The pipeline closes the backend; the rest belongs to the caller."""
+
+    backend: Backend
+    preprocess: Preprocess
+    decoder: Decoder
+    mailbox: Mailbox
+    ledgers: Mapping[str, Ledger]
+    publisher: Publisher
+    limit: int | None = None
+
+
+class Pipeline(threading.Thread):
+    """The inference thread: keeps the backend's slots full and passes on what comes back, in order.
+
+    `error` is what ended it, if anything did; the process can't go on then.
+    """
+
+    def __init__(self, parts: Parts, captures: Mapping[str, CaptureThread]) -> None:
+        super().__init__(name="inference", daemon=True)
+        self.error: BaseException | None = None
+        self._parts = parts
+        self._captures = captures
+        self._flights: deque[Flight] = deque()
+        self._draining = threading.Event()
+        self._aborted = threading.Event()
+
+    def drain(self) -> None:
+        """Ends the thread once what waits and what is in flight has been passed on."""
+        self._draining.set()
+
+    def abort(self) -> None:
+        """Ends the thread as soon as it can; what is in flight is dropped."""
+        self._aborted.set()
+
+    def run(self) -> None:
+        """The thread's life."""
+        try:
+            while not (self._draining.is_set() and self._empty()) and not self._aborted.is_set():
+                self.step()
+            self._give_up_flights()
+            self._parts.backend.close()
+        except BaseException as error:  # whatever it is, the main thread must hear of it
+            log.debug("inference ended", exc_info=True)
+            self.error = error
+
+    def step(self) -> None:
+        """Fills one slot, or passes one batch on, or waits a moment for either."""
+        slot = self._parts.backend.acquire()
+        if slot is not None:
+            if self._fill(slot):
+                return
+            self._parts.backend.release(slot)
+        if self._flights:
+            done = self._parts.backend.collect(_POLL_S if slot is not None else _IDLE_S)
+            if done is not None:
+                self._deliver(done, self._flights.popleft())
+                self._parts.backend.release(done)
+
+    def _fill(self, slot: Slot) -> bool:
+        frames = self._parts.mailbox.take(self._parts.backend.max_batch, 0 if self._flights else _IDLE_S)
+        if not frames:
+            return False
+        started = time.monotonic_ns()
+        letterboxes = [self._parts.preprocess(frame.image, slot.input[i]) for i, frame in enumerate(frames)]
+        waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
+        self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
+        self._parts.backend.submit(slot, len(frames))
+        return True
+
+    def _deliver(self, slot: Slot, flight: Flight) -> None:
+        started = time.monotonic_ns()
+        found = self._parts.decoder.decode(slot.outputs, flight.letterboxes)
+        decode_ms = (time.monotonic_ns() - started) / 1e6
+        for frame, queue_ms, detections in zip(flight.frames, flight.queue_ms, found, strict=True):
+            self._publish(frame, detections, Timing(queue_ms, flight.preprocess_ms, slot.infer_ms, decode_ms))
+
+    def _publish(self, frame: Frame, detections: Detections, timing: Timing) -> None:
+        """A file's result waits for room at the publisher; a live source's is dropped where there is none."""
+        ledger, publisher = self._parts.ledgers[frame.source], self._parts.publisher
+        if self._parts.limit is not None and ledger.inferred >= self._parts.limit:
+            ledger.drop("shutdown")
+        elif self._captures[frame.source].live and publisher.full:
+            ledger.drop("publish")
+        else:
+            seq, dropped = ledger.infer()
+            result = Result(frame, seq, detections, timing, dropped)
+            while not publisher.put(result, _IDLE_S) and publisher.is_alive() and not self._aborted.is_set():
+                pass
+
+    def _empty(self) -> bool:
+        return not self._flights and not len(self._parts.mailbox)
+
+    def _give_up_flights(self) -> None:
+        for flight in self._flights:
+            for frame in flight.frames:
+                self._parts.ledgers[frame.source].drop("shutdown")
+        for frame in self._parts.mailbox.close():
+            self._parts.ledgers[frame.source].drop("shutdown")

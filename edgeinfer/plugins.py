@@ -1,0 +1,78 @@
+"""Name → plugin module, imported when it is chosen and not before.
+
+A plugin's file name is its name in the config. A dotted name ("mypackage.mysource") loads code from elsewhere. The
+module holds an `Options` struct and an `open` function:
+
+    sources   open(uri: str, options) -> Source
+    backends  open(model: Model, max_batch: int | None, options) -> Backend
+    decoders  open(options) -> Decoder
+    sinks     open(options) -> Sink
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from types import ModuleType
+from typing import Any, Literal
+
+import msgspec
+
+from edgeinfer import strict
+from edgeinfer.errors import ConfigError, UnavailableError
+
+Kind = Literal["sources", "backends", "decoders", "sinks"]
+
+EXTRAS = {"onnxruntime": "cpu"}
+"""Which optional extra of the package brings a library."""
+
+
+def names(kind: Kind) -> list[str]:
+    """The plugins of a kind that ship with edgeinfer, without importing one."""
+    package = importlib.import_module(f"edgeinfer.{kind}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def load(kind: Kind, name: str, path: str = "") -> ModuleType:
+    """The plugin's module. `path` is the config key that chose it, for errors.
+
+    Raises ConfigError where there is no such plugin and UnavailableError where a library that it needs is missing.
+    """
+    where = f"{path}: " if path else ""
+    if "." not in name and name not in names(kind):
+        raise ConfigError(f"{where}no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
+    target = name if "." in name else f"edgeinfer.{kind}.{name}"
+    try:
+        module = importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if target == missing or target.startswith(f"{missing}."):
+            raise ConfigError(f"{where}no module called {name!r} for a {kind[:-1]}", "is it on PYTHONPATH?") from None
+        raise UnavailableError(
+            f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
+        ) from error
+    return _checked(module, kind, where)
+
+
+def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Struct:
+    """The plugin's options from its config table. Raises ConfigError with the key's path."""
+    chosen: msgspec.Struct = strict.convert(table, module.Options, path)
+    return chosen
+
+
+def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:
+    struct = getattr(module, "Options", None)
+    if not (
+        isinstance(struct, type) and issubclass(struct, msgspec.Struct) and callable(getattr(module, "open", None))
+    ):
+        raise ConfigError(
+            f"{where}{module.__name__} is not a {kind[:-1]}",
+            "a plugin module has an Options struct and an open function",
+        )
+    return module
+
+
+def _install_hint(missing: str) -> str:
+    extra = EXTRAS.get(missing)
+    return f"pip install 'edgeinfer[{extra}]'" if extra else f"install {missing} into this Python"

@@ -1,0 +1,59 @@
+"""The CPU preprocessing: bilinear resize, padding, colour order, normalisation, planes.
+
+This is the reference; an implementation for another device must give the same numbers.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from edgeinfer.card import InputCard
+from edgeinfer.types import Float32, Image, Letterbox
+
+
+def geometry(frame_width: int, frame_height: int, card: InputCard) -> Letterbox:
+    """How a frame of that size (pixels) lies in the input. The scales are those of the rounded size, per axis."""
+    if card.resize == "stretch":
+        return Letterbox(frame_width, frame_height, card.width / frame_width, card.height / frame_height, 0, 0)
+    scale = min(card.width / frame_width, card.height / frame_height)
+    width = min(card.width, max(1, round(frame_width * scale)))
+    height = min(card.height, max(1, round(frame_height * scale)))
+    return Letterbox(
+        frame_width,
+        frame_height,
+        width / frame_width,
+        height / frame_height,
+        (card.width - width) // 2,
+        (card.height - height) // 2,
+    )
+
+
+class Preprocessor:
+    """Writes frames into a batch input. Not thread-safe: one per inference thread."""
+
+    def __init__(self, card: InputCard) -> None:
+        self._card = card
+        levels = np.arange(256)[:, None]
+        # One table per channel does the whole normalisation: 256 levels are all that a uint8 pixel has.
+        self._tables = np.ascontiguousarray(((levels - card.mean) / card.std).astype(np.float32).T)
+        self._planes = (0, 1, 2) if card.color == "bgr" else (2, 1, 0)
+
+    def __call__(self, image: Image, out: Float32) -> Letterbox:
+        """Fills `out`, a (3, H, W) float32 view of the input, from a (h, w, 3) uint8 BGR image."""
+        box = geometry(image.shape[1], image.shape[0], self._card)
+        height, width = round(box.frame_height * box.scale_y), round(box.frame_width * box.scale_x)
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        planes = cv2.split(resized)
+        inside = out[:, box.pad_y : box.pad_y + height, box.pad_x : box.pad_x + width]
+        for channel, plane in enumerate(self._planes):
+            cv2.LUT(planes[plane], self._tables[channel], dst=inside[channel])
+            _pad(out[channel], box, width, height, self._tables[channel, self._card.fill])
+        return box
+
+
+def _pad(plane: Float32, box: Letterbox, width: int, height: int, value: np.float32) -> None:
+    plane[: box.pad_y] = value
+    plane[box.pad_y + height :] = value
+    plane[box.pad_y : box.pad_y + height, : box.pad_x] = value
+    plane[box.pad_y : box.pad_y + height, box.pad_x + width :] = value

@@ -1,0 +1,53 @@
+"""SIGINT and SIGTERM: the handler only counts, the run loop acts; the first asks, the second forces."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+DRAIN_S = 1.0
+"""How long a run may take to end after the first signal."""
+
+
+class Signals:
+    """Counts the signals while the `with` block runs, and puts the old handlers back after it."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.last = 0
+        self.first_s = 0.0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.first_s = self.first_s or time.monotonic()
+        self.received += 1
+        self.last = number
+
+
+class Patience:
+    """Waits for threads: without a signal as long as it takes, DRAIN_S after one, no more after two."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def join(self, thread: threading.Thread, share: float = 1.0) -> bool:
+        """Waits for the thread's end, after a signal at most until `share` of DRAIN_S is over. Whether it has ended."""
+        while thread.is_alive() and not self._over(share):
+            thread.join(0.02)
+        return not thread.is_alive()
+
+    def _over(self, share: float) -> bool:
+        signals = self._signals
+        return signals.received > 1 or (signals.received > 0 and time.monotonic() - signals.first_s > DRAIN_S * share)

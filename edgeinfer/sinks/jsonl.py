@@ -1,0 +1,52 @@
+"""JSON lines: every message as it is published, one per line, to a file or to standard output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+from msgspec import Meta, Struct
+
+from edgeinfer.errors import InputError
+from edgeinfer.messages import Message, encode, kind_of
+from edgeinfer.types import Result
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """`path` is a file, appended to, or `-` for standard output. `kinds` chooses what is written."""
+
+    path: Annotated[str, Meta(min_length=1)]
+    kinds: tuple[Literal["detections", "status", "info"], ...] = ("detections",)
+
+
+def open(options: Options) -> JsonLines:  # noqa: A001 (the plugin interface)
+    """Opens the file. Raises InputError."""
+    if options.path == "-":
+        return JsonLines(sys.stdout.buffer, options.kinds)
+    try:
+        return JsonLines(Path(options.path).open("ab"), options.kinds)
+    except OSError as error:
+        raise InputError(f"sinks.jsonl.path: {options.path}: {error.strerror or error}") from None
+
+
+class JsonLines:
+    """See `Sink`. Lines are flushed as they are written, so that a reader sees them at once."""
+
+    def __init__(self, file: BinaryIO, kinds: tuple[str, ...]) -> None:
+        self._file = file
+        self._kinds = frozenset(kinds)
+
+    def write(self, message: Message, result: Result | None) -> None:
+        """See `Sink.write`. Raises OSError where the file takes no more."""
+        if kind_of(message) in self._kinds:
+            self._file.write(encode(message) + b"\n")
+            self._file.flush()
+
+    def service(self) -> None:
+        """See `Sink.service`."""
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        if self._file is not sys.stdout.buffer:
+            self._file.close()

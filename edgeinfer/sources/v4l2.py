@@ -1,0 +1,99 @@
+"""USB and other V4L2 cameras, through OpenCV."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+import cv2
+from msgspec import Meta, Struct
+
+from edgeinfer.errors import InputError, StalledError
+from edgeinfer.sources._clock import stamped
+from edgeinfer.types import Capture
+
+READ_DEADLINE_S = 2
+# OpenCV's V4L2 code waits ten seconds for a frame unless told otherwise, and takes the number from here alone, once.
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(READ_DEADLINE_S))
+
+Pixels = Annotated[int, Meta(ge=1, le=16384)]
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What to ask the camera for; without an answer it keeps its default. MJPG carries the most over USB."""
+
+    width: Pixels | None = None
+    height: Pixels | None = None
+    fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    fourcc: Annotated[str, Meta(pattern="^[A-Z0-9]{4}$")] | None = None
+
+
+Opener = Callable[[str, int], cv2.VideoCapture]
+
+
+def open(uri: str, options: Options, opener: Opener = cv2.VideoCapture) -> Camera:  # noqa: A001 (the plugin interface)
+    """Opens `v4l2:///dev/…`; `opener` stands in for OpenCV where there is no camera. Raises InputError."""
+    return Camera(Path(unquote(urlsplit(uri).path)), options, opener)
+
+
+class Camera:
+    """See `Source`. Frames carry the driver's time stamp where it lies on the monotonic clock."""
+
+    live = True
+
+    def __init__(self, device: Path, options: Options, opener: Opener) -> None:
+        self._device = device
+        _check(device)
+        self._reader = opener(str(device), cv2.CAP_V4L2)
+        if not self._reader.isOpened():
+            raise InputError(f"{device}: the camera can't be opened", "is another program using it?")
+        for prop, value in _properties(options):
+            self._reader.set(prop, value)
+        self.fps = max(0.0, self._reader.get(cv2.CAP_PROP_FPS))
+
+    def read(self) -> Capture:
+        """See `Source.read`. The read deadline is two seconds."""
+        started = time.monotonic()
+        ok, image = self._reader.read()
+        if ok:
+            return self._stamp(image)
+        if not self._device.exists():
+            raise InputError(f"{self._device}: the camera is gone", "was it unplugged?")
+        waited = time.monotonic() - started
+        if waited < READ_DEADLINE_S / 2:
+            time.sleep(READ_DEADLINE_S / 2 - waited)  # a read that fails at once must not become a busy loop
+        raise StalledError(f"{self._device}: no frame within {READ_DEADLINE_S} s")
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._reader.release()
+
+    def _stamp(self, image: cv2.typing.MatLike) -> Capture:
+        driver_ns = int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        age_ns = time.monotonic_ns() - driver_ns
+        if 0 <= age_ns < 1_000_000_000:
+            return stamped(image, "driver", age_ns=age_ns)  # type: ignore[arg-type]
+        return stamped(image, "arrival")  # type: ignore[arg-type]
+
+
+def _check(device: Path) -> None:
+    if not device.exists():
+        others = sorted(str(path) for path in Path("/dev").glob("video*"))
+        raise InputError(f"{device}: no such camera", f"cameras here: {', '.join(others) or 'none'}")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise InputError(f"{device}: permission denied", "add the user to the group video")
+
+
+def _properties(options: Options) -> list[tuple[int, float]]:
+    wanted = [
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*options.fourcc) if options.fourcc else None),
+        (cv2.CAP_PROP_FRAME_WIDTH, options.width),
+        (cv2.CAP_PROP_FRAME_HEIGHT, options.height),
+        (cv2.CAP_PROP_FPS, options.fps),
+        (cv2.CAP_PROP_BUFFERSIZE, 2),
+    ]
+    return [(prop, float(value)) for prop, value in wanted if value is not None]

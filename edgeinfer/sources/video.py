@@ -1,0 +1,88 @@
+"""Video files, through OpenCV's FFmpeg: every frame at the speed of inference, or in real time like a camera."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+from msgspec import Struct
+
+from edgeinfer.errors import InputError
+from edgeinfer.sources._clock import Pacer, stamped
+from edgeinfer.types import Capture
+
+# FFmpeg writes its own lines to stderr; what matters of them is in our errors.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end."""
+
+    realtime: bool = False
+    loop: bool = False
+
+
+def open(uri: str, options: Options) -> VideoFile:  # noqa: A001 (the plugin interface)
+    """Opens the file. Raises InputError."""
+    return VideoFile(Path(uri), options)
+
+
+class VideoFile:
+    """See `Source`."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._path = path
+        self._loop = options.loop
+        self._reader = _open(path)
+        self.live = options.realtime
+        self.fps = self._reader.get(cv2.CAP_PROP_FPS) or 0.0
+        self._pacer = Pacer(self.fps or 25.0) if options.realtime else None
+        self._expected = int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._frames = 0
+
+    def read(self) -> Capture | None:
+        """See `Source.read`. A file that ends well before the length in its header raises InputError."""
+        ok, image = self._reader.read()
+        if not ok and self._loop and self._frames:
+            self._reopen()
+            ok, image = self._reader.read()
+        if not ok:
+            self._check_end()
+            return None
+        self._frames += 1
+        if self._pacer:
+            self._pacer.wait()
+        position_ms = self._reader.get(cv2.CAP_PROP_POS_MSEC)
+        return stamped(image, "file", int(position_ms * 1e6))  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._reader.release()
+
+    def _reopen(self) -> None:
+        self._reader.release()
+        self._reader = _open(self._path)
+        self._frames = 0
+
+    def _check_end(self) -> None:
+        """The header's count is exact for MP4 and an estimate elsewhere, hence the allowance."""
+        missing = self._expected - self._frames
+        if self._expected > 0 and missing > max(2, 0.02 * self._expected):
+            raise InputError(
+                f"{self._path}: ended after {self._frames} of {self._expected} frames: truncated or damaged",
+                "the frames before that were published",
+            )
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory", "a folder of images is a source too, a folder of videos is not")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: permission denied")
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not reader.isOpened():
+        raise InputError(f"{path}: not a video that FFmpeg can open", "is it complete, and really a video?")
+    return reader

@@ -1,0 +1,85 @@
+"""Source URIs: which plugin opens one, what a source is called, and how to show it without its secrets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from msgspec import Struct
+
+from edgeinfer import plugins, strict
+from edgeinfer.errors import ConfigError
+from edgeinfer.messages import SOURCE_PATTERN
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(?!\\)")
+_NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)$", re.DOTALL)
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
+_QUERY_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|key|secret|auth)[^=&\s]*=)[^&\s]*")
+
+
+class SourceUri(Struct, frozen=True):
+    """A source's URI and the plugin that opens it. `str()` never shows credentials."""
+
+    plugin: str
+    text: str
+
+    def __str__(self) -> str:
+        return redact(self.text)
+
+    def __repr__(self) -> str:
+        return f"SourceUri({self})"
+
+
+def redact(text: str) -> str:
+    """`text` with the credentials of every URL in it replaced by `***`."""
+    return _QUERY_SECRET.sub(r"\1***", _CREDENTIALS.sub("***@", text))
+
+
+def parse_uri(text: str, path: str = "source") -> SourceUri:
+    """Chooses the plugin: a number is a V4L2 camera, `scheme:` names the plugin, the rest is a file, folder or glob.
+
+    Raises ConfigError for a scheme that no plugin has.
+    """
+    if text.isdecimal():
+        return SourceUri("v4l2", f"v4l2:///dev/video{int(text)}")
+    scheme = _SCHEME.match(text)
+    if scheme and scheme[1].lower() == "file":
+        return parse_uri(text[len("file:") :].removeprefix("//"), path)
+    if scheme and not Path(text).exists():
+        return SourceUri(_plugin_of(scheme[1].lower(), text, path), text)
+    if text.startswith("/dev/"):
+        return SourceUri("v4l2", f"v4l2://{text}")
+    return SourceUri("images" if _is_images(text) else "video", text)
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """`[NAME=]URI` as on the command line. A file whose name looks like that wants `./` before it."""
+    match = _NAMED.match(text)
+    return (match[1], match[2]) if match else (None, text)
+
+
+def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
+    """A name for a source that was given none: from its device or file, made unique with a number."""
+    scheme, _, rest = redact(uri.text).rpartition(":")
+    stem = Path(rest.rstrip("/*")).stem.removesuffix("*") or scheme or uri.plugin
+    base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:56] or uri.plugin
+    names = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
+    name = next(name for name in names if name not in taken)
+    assert re.match(SOURCE_PATTERN, name)  # noqa: S101 (by construction)
+    return name
+
+
+def _plugin_of(scheme: str, text: str, path: str) -> str:
+    known = [name for name in plugins.names("sources") if name not in ("images", "video")]
+    if "." in scheme or scheme in known:
+        return scheme
+    raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", strict.nearest(scheme, known))
+
+
+def _is_images(text: str) -> bool:
+    path = Path(text)
+    return (
+        path.is_dir() or (any(c in text for c in "*?[") and not path.exists()) or path.suffix.lower() in IMAGE_SUFFIXES
+    )

@@ -1,0 +1,106 @@
+"""The shape of the house: arrows point down, heavy libraries stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "edgeinfer"
+
+LAYERS = [
+    {"cli", "__main__"},
+    {"commands"},
+    {"bench"},
+    {"daemon"},
+    {"pipeline", "config"},
+    {"publisher", "capture"},
+    {"sources", "backends", "decoders", "sinks", "preprocess"},
+    {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
+    {"strict", "yamlfile", "messages", "types"},
+    {"errors"},
+]
+"""Top to bottom. A module may import from its own layer or a lower one; a plugin, not from its siblings."""
+
+PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
+HEAVY = {"cv2", "onnxruntime", "tensorrt", "cuda", "av", "gi"}
+HEAVY_ROOMS = {"sources", "backends", "decoders", "sinks", "preprocess", "bench"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, dotted."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room(dotted: str) -> str | None:
+    """`edgeinfer.sources.video` → sources; None for other packages' modules and for the package itself."""
+    parts = dotted.split(".")
+    return parts[1] if parts[0] == "edgeinfer" and len(parts) > 1 else None
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def level(name: str) -> int:
+    return next(index for index, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_every_module_has_a_layer() -> None:
+    known = set().union(*LAYERS)
+    rooms = {room(dotted(path)) for path in MODULES if path != PACKAGE / "__init__.py"}
+    assert rooms == known
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_point_down(path: Path) -> None:
+    own = room(dotted(path))
+    for target in imports(path):
+        other = room(target)
+        if own is None or own == "__init__" or other in (None, "__version__", own):
+            continue
+        assert level(own) < level(other) or (level(own) == level(other) and own not in PLUGIN_KINDS), target
+
+
+@pytest.mark.parametrize("kind", PLUGIN_KINDS)
+def test_plugins_of_a_kind_do_not_know_each_other(kind: str) -> None:
+    for path in (PACKAGE / kind).glob("*.py"):
+        for target in imports(path):
+            if room(target) == kind and target.count(".") >= 2:
+                assert target.split(".")[2].startswith("_"), f"{path.name} imports {target}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_heavy_libraries_stay_in_their_plugins(path: Path) -> None:
+    heavy = {target.split(".")[0] for target in imports(path)} & HEAVY
+    assert not heavy or room(dotted(path)) in HEAVY_ROOMS
+
+
+@pytest.mark.parametrize("command", ["--help", "check configs/archive.yaml", "models ls"])
+def test_a_command_loads_no_network_runtime_without_need(command: str) -> None:
+    code = (
+        "import sys\nfrom edgeinfer.cli import run\n"
+        f"try:\n    run({command.split()!r})\n"
+        f"finally:\n    print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(ast.literal_eval(process.stderr.splitlines()[-1]))
+    assert not loaded - ({"cv2", "onnxruntime"} if command.startswith("check") else set())
+
+
+def test_only_the_published_time_is_wall_time() -> None:
+    users = {path.name for path in MODULES if "time.time(" in path.read_text() or "datetime" in path.read_text()}
+    assert users == set()

@@ -1,0 +1,126 @@
+"""The wire: what goes in comes out, any payload is safe to decode, and the published schema is current."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.messages import (
+    KINDS,
+    DetectionsMessage,
+    Encoding,
+    InfoMessage,
+    Message,
+    StatusMessage,
+    decode,
+    encode,
+    json_schema,
+    kind_of,
+    topic,
+)
+
+SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
+
+
+def example(kind: str, number: int = 0, text: str = "x") -> Message:
+    base = {"kind": kind, "source": "front", "session": text, "t_publish_ns": number, "t_publish_mono_ns": number}
+    extra = {
+        "detections": {
+            "seq": number,
+            "frame_id": number,
+            "t_capture_ns": number,
+            "t_capture_mono_ns": number,
+            "capture_clock": "driver",
+            "width": 1280,
+            "height": 720,
+            "model": text,
+            "backend": text,
+            "timing_ms": {"queue": 0.4, "preprocess": 0.6, "infer": 9.8, "decode": 0.3, "total": 11.9},
+            "dropped": number,
+            "detections": [
+                {"class_id": 0, "label": text, "score": 0.83, "box": [12.5, 40.0, 220.1, 701.9], "track_id": 7}
+            ],
+        },
+        "status": {
+            "state": "stalled",
+            "reason": {"code": "timeout", "text": text},
+            "captured": number,
+            "inferred": number,
+            "in_flight": 0,
+            "dropped": 0,
+            "dropped_by_reason": {"overload": number},
+            "fps": 29.97,
+        },
+        "info": {
+            "version": text,
+            "host": text,
+            "boot_id": text,
+            "pid": 1,
+            "t_start_ns": number,
+            "model": {
+                "id": "m@1",
+                "name": "m",
+                "sha256": text,
+                "task": "detection",
+                "input_size": [1, 2],
+                "labels": [text],
+            },
+            "backend": None,
+            "versions": {"edgeinfer": text},
+            "sources": ["front"],
+        },
+    }
+    return msgspec.convert({**base, **extra[kind]}, DetectionsMessage | StatusMessage | InfoMessage)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@given(kind=st.sampled_from(sorted(KINDS)), number=st.integers(0, 2**62), text=st.text(max_size=20))
+def test_there_and_back(encoding: Encoding, kind: str, number: int, text: str) -> None:
+    message = example(kind, number, text)
+    assert decode(encode(message, encoding)) == message
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_both_encodings_carry_the_same_fields(kind: str) -> None:
+    message = example(kind)
+    plain = json.loads(encode(message))
+    assert msgspec.msgpack.decode(encode(message, "msgpack")) == plain
+    assert plain["v"] == 1
+    assert plain["kind"] == kind_of(message) == kind
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_published_schema_is_current_and_true(kind: str) -> None:
+    published = (SCHEMAS / f"{kind}.json").read_bytes()
+    assert published == json_schema(kind), "run scripts/generate"
+    schema = json.loads(published)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(json.loads(encode(example(kind))))
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate({**json.loads(encode(example(kind))), "v": 2})
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_unknown_fields_are_ignored(kind: str) -> None:
+    plain = json.loads(encode(example(kind)))
+    assert decode(json.dumps({**plain, "later": [1]}).encode()) == example(kind)
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: b"{" + tail))
+def test_any_payload_is_a_message_or_a_clean_error(payload: bytes) -> None:
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        decode(payload)
+
+
+def test_topics_do_not_catch_each_other() -> None:
+    assert topic("detections", "cam1") == b"edgeinfer/1/detections/cam1/"
+    assert not topic("detections", "cam10").startswith(topic("detections", "cam1"))
+    assert topic("detections", "cam1").startswith(topic("detections"))

@@ -1,0 +1,317 @@
+"""`edgeinfer run` as a user meets it: bad input, exit codes, signals, sinks, overload."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import psutil
+import pytest
+import yaml
+from onnx import TensorProto, helper
+
+from tests.conftest import CLIP_FRAMES, Cli
+from tests.reference import MODEL
+
+Start = Callable[..., "subprocess.Popen[str]"]
+QUIET = ("--set", "publish=null")
+
+
+def one_error_line(process: subprocess.CompletedProcess[str]) -> str:
+    errors = [line for line in process.stderr.splitlines() if line.startswith("edgeinfer: error: ")]
+    assert len(errors) == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--source", "none.mp4"], 66, "none.mp4: no such file"),
+        (["--source", "text.mp4"], 66, "text.mp4: not a video"),
+        (["--source", "empty.png"], 66, "empty.png: empty file"),
+        (["--source", "empty"], 66, "empty: no images"),
+        (["--source", "none*.jpg"], 66, "no file matches"),
+        (["--camera", "63"], 66, "/dev/video63: no such camera"),
+        (["--source", "foo://x"], 78, "no source of the kind 'foo'"),
+        ([], 78, "no sources"),
+        (["--camera", "x"], 64, "not a valid integer"),
+        (["--sauce", "demo:"], 64, "No such option"),
+        (["--source", "a=demo:", "--source", "a=demo:"], 64, "two sources are called a"),
+        (["--source", "demo:", "--model", "yolo"], 78, "no model called 'yolo'"),
+        (["--source", "demo:", "--model", "none.onnx"], 66, "none.onnx: no such file"),
+        (["--source", "demo:", "--model", "text.onnx"], 66, "write one: edgeinfer models inspect text.onnx"),
+        (["--source", "demo:", "--model", "carded.onnx"], 66, "not a model that ONNX Runtime can load"),
+        (["--source", "demo:", "--backend", "tpu"], 78, "no backend called 'tpu'"),
+        (["--source", "demo:", "--set", "backend.providers=[cuda]"], 69, "no execution provider 'cuda'"),
+        (["--source", "demo:", "--config", "none.yaml"], 66, "none.yaml"),
+        (["--source", "demo:", "--config", "text.mp4"], 78, "text.mp4"),
+        (["--source", "demo:", "--bind", "tcp://0.0.0.0:1"], 78, "can be reached from other machines"),
+        (["--source", "demo:", "--save", "none/x.mp4"], 66, "can't be written"),
+        (["--source", "demo:", "--save", "x.avi"], 78, "sinks.video.path"),
+        (["--source", "demo:", "--jsonl", "none/x"], 66, "sinks.jsonl.path"),
+        (["--source", "demo:", "--set", "publish.port=1"], 78, "publish.port: unknown key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_line_and_its_exit_code(
+    cli: Cli, tmp_path: Path, args: list[str], code: int, says: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n")
+    (tmp_path / "text.onnx").write_text("not a model\n")
+    (tmp_path / "carded.onnx").write_text("not a model\n")
+    shutil.copy(card_with(tmp_path, file="carded.onnx"), tmp_path / "carded.yaml")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "empty").mkdir()
+    process = cli("run", "--bind", "tcp://127.0.0.1:*", *args)
+    assert process.returncode == code, process.stderr
+    assert says in one_error_line(process)
+
+
+def card_with(folder: Path, **changes: Any) -> Path:
+    """The vendored model's card with some keys changed."""
+    source = Path(__file__).parent.parent / "edgeinfer" / "models" / "nanodet-g.yaml"
+    data = yaml.safe_load(source.read_text())
+    del data["sha256"]
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump({**data, **changes}))
+    return path
+
+
+def test_without_the_runtime_it_says_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from edgeinfer.cli import main\nmain(['run', '--source', 'demo:'])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert process.returncode == 69
+    assert "pip install 'edgeinfer[cpu]'" in one_error_line(process)
+
+
+def test_one_bad_source_leaves_the_others_alone(cli: Cli, tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n")
+    process = cli("run", "--source", f"good={clip}", "--source", "bad=text.mp4", "--jsonl", "-", *QUIET)
+    assert len(process.stdout.splitlines()) == CLIP_FRAMES
+    assert process.returncode == 66
+    assert "text.mp4: not a video" in one_error_line(process)
+
+
+def test_one_bad_picture_is_counted_and_the_rest_published(cli: Cli, tmp_path: Path, photos: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos, folder)
+    (folder / "2b.png").write_bytes(b"")
+    process = cli("run", "--source", f"p={folder}", "--jsonl", "-", *QUIET)
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [line["seq"] for line in lines] == [0, 1, 2, 3, 4]
+    assert [line["frame_id"] for line in lines] == [0, 1, 2, 4, 5]
+    assert lines[-1]["dropped"] == 1
+    assert process.returncode == 66
+    assert "2b.png: empty file" in one_error_line(process)
+    assert "1 unreadable" in process.stderr
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8000, 6000), (3, 4000)])
+def test_pictures_of_any_size(cli: Cli, tmp_path: Path, size: tuple[int, int]) -> None:
+    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((size[1], size[0], 3), np.uint8))
+    process = cli("run", "--source", "x.png", "--jsonl", "-", *QUIET)
+    assert process.returncode == 0, process.stderr
+    (line,) = (json.loads(text) for text in process.stdout.splitlines())
+    assert (line["width"], line["height"]) == size
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"labels": ["a", "b"]}, 78, "output 'scores' has shape [-1, 3549, 80], expected [N, M, 2]"),
+        ({"decoder": {"name": "boxes_scores", "options": {"boxes": "bxes"}}}, 78, "no output called 'bxes'"),
+        ({"decoder": {"name": "yolo9000"}}, 78, "no decoder called 'yolo9000'"),
+        ({"sha256": "0" * 64}, 78, "SHA-256"),
+        ({"inpt": {}}, 78, "inpt: unknown key"),
+        ({"max_batch": "many"}, 78, "max_batch: 'many' is not allowed"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_card_that_does_not_fit(cli: Cli, tmp_path: Path, changes: dict[str, Any], code: int, says: str) -> None:
+    card = card_with(tmp_path, **changes)
+    process = cli("run", "--source", "demo:", "--model", str(MODEL), "--set", f"model.card={card}", *QUIET)
+    assert process.returncode == code, process.stderr
+    assert says in one_error_line(process)
+
+
+def test_ones_own_model_with_a_drafted_card(cli: Cli, tmp_path: Path) -> None:
+    """A network with a fixed batch of two that always sees one object in the middle."""
+    write_constant_network(tmp_path / "own.onnx", batch=2)
+    draft = cli("models", "inspect", "own.onnx", "--card")
+    assert draft.returncode == 0, draft.stderr
+    (tmp_path / "own.yaml").write_text(draft.stdout)
+    process = cli("run", "--model", "own.onnx", "--source", "demo:", "--frames", "3", "--jsonl", "-", *QUIET)
+    assert process.returncode == 0, process.stderr
+    for line in map(json.loads, process.stdout.splitlines()):
+        (found,) = line["detections"]
+        assert found["label"] == "class1"
+        assert found["box"] == pytest.approx([320, 0, 960, 720], abs=1)
+
+
+def write_constant_network(path: Path, batch: int) -> None:
+    boxes = np.tile(np.array([[[16, 14, 48, 50]]], np.float32), (batch, 1, 1))
+    scores = np.tile(np.array([[[0.1, 0.9]]], np.float32), (batch, 1, 1))
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["b", "nothing"], ["boxes"]),
+        helper.make_node("Add", ["s", "nothing"], ["scores"]),
+    ]
+    constants = [("b", boxes), ("s", scores), ("zero", np.array(0, np.float32))]
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 64, 64])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [batch, 1, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 1, 2]),
+        ],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def test_frames_ends_each_source_after_so_many_results(cli: Cli, clip: Path) -> None:
+    process = cli("run", "--source", f"v={clip}", "--source", "d=demo:", "--frames", "7", "--jsonl", "-", *QUIET)
+    assert process.returncode == 0, process.stderr
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    for source in ("v", "d"):
+        assert [line["seq"] for line in lines if line["source"] == source] == list(range(7))
+
+
+def test_max_fps_leaves_frames_out_and_counts_them(cli: Cli, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"sources: {{v: {{uri: '{clip}', max_fps: 10}}}}\npublish: null\n")
+    process = cli("run", "--config", "c.yaml", "--jsonl", "-")
+    frames = [json.loads(line)["frame_id"] for line in process.stdout.splitlines()]
+    assert frames == list(range(0, CLIP_FRAMES, 3))
+    assert "40 max_fps" in process.stderr
+
+
+def test_annotated_video_has_every_frame(cli: Cli, clip: Path, tmp_path: Path) -> None:
+    process = cli("run", "--source", f"a={clip}", "--source", f"b={clip}", "--save", "out.mp4", *QUIET)
+    assert process.returncode == 0, process.stderr
+    original = cv2.VideoCapture(str(clip)).read()[1]
+    for name in ("out-a.mp4", "out-b.mp4"):
+        reader = cv2.VideoCapture(str(tmp_path / name))
+        pictures = []
+        while (answer := reader.read())[0]:
+            pictures.append(answer[1])
+        assert len(pictures) == CLIP_FRAMES
+        drawn = np.abs(pictures[0].astype(int) - original.astype(int)).max(axis=2) > 100
+        assert drawn.sum() > 200, "the boxes are missing"
+
+
+def test_a_full_disk_ends_the_file_and_not_the_run(cli: Cli, clip: Path) -> None:
+    process = cli("run", "--source", f"v={clip}", "--jsonl", "/dev/full", *QUIET)
+    assert process.returncode == 75
+    assert "No space left on device" in one_error_line(process)
+    assert f"{CLIP_FRAMES}" in process.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_run_quietly(daemon_process: Start) -> None:
+    process = daemon_process("run", "--source", "demo:", "--jsonl", "-", *QUIET)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["seq"] == 0
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert process.stderr is not None
+    assert "error" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_its_summary(daemon_process: Start, number: int) -> None:
+    process = daemon_process("run", "--source", "demo:", "--jsonl", "-", *QUIET)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "capture → publish" in err
+    assert all(json.loads(line) for line in out.splitlines()), "a line was cut"
+    assert not psutil.pid_exists(process.pid)
+
+
+HUNG_SOURCE = """
+import time
+from msgspec import Struct
+from edgeinfer.sources.demo import Demo, Options
+
+class Hung(Demo):
+    def read(self):
+        if self._index == 3:
+            time.sleep(3600)
+        return super().read()
+
+def open(uri, options):
+    return Hung(options)
+"""
+
+
+def test_a_source_that_hangs_can_not_keep_the_run_from_ending(daemon_process: Start, tmp_path: Path) -> None:
+    (tmp_path / "hung").mkdir()
+    (tmp_path / "hung" / "__init__.py").touch()
+    (tmp_path / "hung" / "source.py").write_text(HUNG_SOURCE)
+    process = daemon_process("run", "--source", "h=hung.source:", "--source", "d=demo:", "--jsonl", "-", *QUIET)
+    assert process.stdout is not None
+    seen = [json.loads(process.stdout.readline())["source"] for _ in range(40)]
+    assert seen.count("h") == 3
+    assert seen.count("d") == 37, "a hung source holds the other one up"
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+
+
+@pytest.mark.slow
+def test_overload_is_shared_fairly_and_every_frame_is_accounted_for(daemon_process: Start) -> None:
+    sources = [arg for name in "abcd" for arg in ("--source", f"{name}=demo:", "--set", f"sources.{name}.fps=60")]
+    process = daemon_process(
+        "run", *sources, "--jsonl", "-", "--set", 'sinks.jsonl.kinds=["status", "detections"]', *QUIET
+    )
+    assert process.stdout is not None
+    deadline = time.monotonic() + 8
+    lines = []
+    while time.monotonic() < deadline:
+        lines.append(json.loads(process.stdout.readline()))
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    lines += [json.loads(line) for line in out.splitlines()]
+    last = {line["source"]: line for line in lines if line["kind"] == "status"}
+    for status in (line for line in lines if line["kind"] == "status"):
+        assert status["captured"] == status["inferred"] + status["dropped"] + status["in_flight"]
+    inferred = {name: status["inferred"] for name, status in last.items()}
+    assert set(inferred) == set("abcd")
+    assert all(status["dropped"] > 0 and status["in_flight"] == 0 for status in last.values())
+    assert max(inferred.values()) - min(inferred.values()) <= 0.1 * max(inferred.values())
+    for name in "abcd":
+        seqs = [line["seq"] for line in lines if line["kind"] == "detections" and line["source"] == name]
+        assert seqs == list(range(inferred[name]))
+
+
+@pytest.mark.slow
+def test_memory_stays_within_bounds(daemon_process: Start) -> None:
+    process = daemon_process("run", "--source", "demo:", "--jsonl", "-", *QUIET)
+    assert process.stdout is not None
+    reader = psutil.Process(process.pid)
+    sizes = []
+    for line in process.stdout:
+        seq = json.loads(line)["seq"]
+        if seq % 100 == 99:
+            sizes.append(reader.memory_info().rss)
+        if len(sizes) == 8:
+            break
+    assert max(sizes) < 300e6
+    assert sizes[-1] - sizes[2] < 10e6, f"it grows: {sizes}"

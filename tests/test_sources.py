@@ -1,0 +1,270 @@
+"""Contract tests over every source plugin, and what each does with bad input."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from edgeinfer import plugins
+from edgeinfer.errors import ConfigError, InputError, StalledError, UnavailableError
+from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.sources import demo, images, v4l2, video
+from edgeinfer.types import Capture
+from tests.conftest import CLIP_FRAMES, write_h264
+
+
+class FakeCapture:
+    """A V4L2 camera behind OpenCV's interface, for machines without one. Only members that the real class has."""
+
+    def __init__(self, device: str, api: int) -> None:
+        assert api == cv2.CAP_V4L2
+        self.opened = True
+        self.frames: list[Any] = [np.zeros((4, 6, 3), np.uint8) for _ in range(3)]
+        self.stamp_ms = 0.0
+        self.settings: dict[int, float] = {}
+
+    def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
+        return self.opened
+
+    def set(self, prop: int, value: float) -> bool:
+        self.settings[prop] = value
+        return True
+
+    def get(self, prop: int) -> float:
+        return self.stamp_ms if prop == cv2.CAP_PROP_POS_MSEC else 30.0
+
+    def read(self) -> tuple[bool, Any]:
+        return (True, self.frames.pop(0)) if self.frames else (False, None)
+
+    def release(self) -> None:
+        self.opened = False
+
+
+def test_the_fake_camera_has_only_what_the_real_one_has() -> None:
+    members = {name for name in vars(FakeCapture) if not name.startswith("_")}
+    assert members <= set(dir(cv2.VideoCapture))
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    path = tmp_path / "video0"
+    path.touch()
+    return path
+
+
+@contextmanager
+def opened(name: str, clip: Path, photos: Path, device: Path) -> Iterator[Source]:
+    module: ModuleType = plugins.load("sources", name)
+    uri = {"demo": "demo:", "images": str(photos), "video": str(clip), "v4l2": f"v4l2://{device}"}[name]
+    extra: tuple[Any, ...] = (FakeCapture,) if name == "v4l2" else ()
+    source: Source = module.open(uri, module.Options(), *extra)
+    yield source
+    source.close()
+
+
+@pytest.mark.parametrize("name", plugins.names("sources"))
+def test_what_every_source_gives(name: str, clip: Path, photos: Path, device: Path) -> None:
+    with opened(name, clip, photos, device) as source:
+        before = time.monotonic_ns(), time.time_ns()
+        captures = [source.read(), source.read()]
+        after = time.monotonic_ns(), time.time_ns()
+        assert isinstance(source.live, bool)
+        assert source.fps >= 0
+    for capture in captures:
+        assert isinstance(capture, Capture)
+        assert capture.image.dtype == np.uint8
+        assert capture.image.shape[2:] == (3,)
+        assert capture.image.flags.c_contiguous
+        assert not capture.image.flags.writeable
+        assert before[0] <= capture.t_mono_ns <= after[0]
+        assert before[1] <= capture.t_ns <= after[1]
+    assert captures[0] is not None
+    assert captures[1] is not None
+    assert captures[0].t_mono_ns < captures[1].t_mono_ns
+    assert captures[0].image is not captures[1].image
+
+
+def test_a_video_gives_every_frame_and_its_place(clip: Path) -> None:
+    source = video.open(str(clip), video.Options())
+    captures = []
+    while (capture := source.read()) is not None:
+        captures.append(capture)
+    source.close()
+    assert len(captures) == CLIP_FRAMES
+    places = [capture.t_media_ns for capture in captures]
+    assert places == pytest.approx([round(i * 1e9 / 30) for i in range(CLIP_FRAMES)], abs=1e6)
+
+
+def test_a_video_that_loops_goes_on_and_stays_alive(clip: Path) -> None:
+    source = video.open(str(clip), video.Options(loop=True))
+    for _ in range(CLIP_FRAMES * 2 + 5):
+        assert source.read() is not None
+    source.close()
+
+
+def test_a_truncated_video_says_so_after_its_last_frame(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    write_h264(path, 60)
+    _move_header_to_the_front(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    source = video.open(str(path), video.Options())
+    frames = 0
+    with pytest.raises(InputError, match="truncated"):  # noqa: PT012 (the last read raises, not the first)
+        while source.read() is not None:
+            frames += 1
+    assert 0 < frames < 55
+
+
+def _move_header_to_the_front(path: Path) -> None:
+    whole = path.with_name("whole.mp4")
+    with av.open(str(path)) as source, av.open(str(whole), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    whole.replace(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "no such file"), (b"", "not a video"), (b"hello\n" * 100, "not a video")]
+)
+def test_what_is_no_video(tmp_path: Path, content: bytes | None, says: str) -> None:
+    path = tmp_path / "x.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        video.open(str(path), video.Options())
+
+
+def test_a_folder_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory"):
+        video.open(str(tmp_path), video.Options())
+
+
+def test_images_come_in_the_order_of_their_names(photos: Path) -> None:
+    source = images.open(f"{photos}/*", images.Options())
+    sizes = []
+    while (capture := source.read()) is not None:
+        sizes.append(capture.image.shape[1::-1])
+    assert sizes == [(1280, 720), (640, 480), (300, 800), (417, 413), (64, 64)]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
+def test_a_bad_picture_does_not_end_the_folder(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((1, 1, 3), np.uint8))
+    source = images.open(str(tmp_path), images.Options())
+    with pytest.raises(UnreadableItem, match=r"a\.png"):
+        source.read()
+    capture = source.read()
+    assert capture is not None
+    assert capture.image.shape == (1, 1, 3)
+    assert source.read() is None
+
+
+def test_a_picture_over_the_size_limit_is_not_decoded(photos: Path) -> None:
+    source = images.open(str(photos / "0.jpg"), images.Options(max_bytes=100))
+    with pytest.raises(UnreadableItem, match="larger than 100 bytes"):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("{}/none.jpg", "no such file"), ("{}/*.jpg", "no file matches"), ("{}", "no images")]
+)
+def test_where_there_are_no_images(tmp_path: Path, uri: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        images.open(uri.format(tmp_path), images.Options())
+
+
+def test_the_camera_is_asked_for_what_the_options_say(device: Path) -> None:
+    fakes: list[FakeCapture] = []
+
+    def opener(name: str, api: int) -> Any:
+        fakes.append(FakeCapture(name, api))
+        return fakes[0]
+
+    v4l2.open(f"v4l2://{device}", v4l2.Options(width=640, height=480, fps=15, fourcc="MJPG"), opener)
+    settings = fakes[0].settings
+    assert settings[cv2.CAP_PROP_FRAME_WIDTH] == 640
+    assert settings[cv2.CAP_PROP_FPS] == 15
+    assert settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert next(iter(settings)) == cv2.CAP_PROP_FOURCC, "the driver picks sizes for the format that is set already"
+
+
+@pytest.mark.parametrize(("age_ms", "clock"), [(20, "driver"), (-5000, "arrival"), (1e9, "arrival")])
+def test_the_drivers_stamp_is_used_where_it_can_be_true(device: Path, age_ms: float, clock: str) -> None:
+    fake = FakeCapture("", cv2.CAP_V4L2)
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
+    now = time.monotonic_ns()
+    fake.stamp_ms = now / 1e6 - age_ms
+    capture = camera.read()
+    assert capture.clock == clock
+    if clock == "driver":
+        assert capture.t_mono_ns == pytest.approx(now - age_ms * 1e6, abs=1e6)
+
+
+def test_a_camera_that_gives_nothing_stalls_and_one_that_is_gone_fails(device: Path) -> None:
+    fake = FakeCapture("", cv2.CAP_V4L2)
+    fake.frames = []
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
+    with pytest.raises(StalledError, match="no frame within"):
+        camera.read()
+    device.unlink()
+    with pytest.raises(InputError, match="gone"):
+        camera.read()
+
+
+def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cameras here"):
+        v4l2.open(f"v4l2://{tmp_path}/video7", v4l2.Options())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/video0"), reason="no camera at /dev/video0")  # noqa: PTH110
+def test_a_real_camera() -> None:
+    camera = v4l2.open("v4l2:///dev/video0", v4l2.Options())
+    assert camera.read().image.size > 0
+    camera.close()
+
+
+def test_the_demo_is_the_same_every_time_and_knows_what_it_shows() -> None:
+    first, second = (demo.open("demo:", demo.Options(realtime=False)) for _ in range(2))
+    for index in (0, 99, 100, 250):
+        assert (first.render(index) == second.render(index)).all()
+        label, (x1, y1, x2, y2) = first.truth(index)
+        assert label in {"person", "cat"}
+        assert 0 <= x1 < x2 <= 1280
+        assert 0 <= y1 < y2 <= 720
+    assert not (first.render(0) == first.render(1)).all()
+
+
+def test_the_demo_takes_no_path() -> None:
+    with pytest.raises(InputError, match="takes no path"):
+        demo.open("demo:x", demo.Options())
+
+
+def test_an_unknown_plugin_and_a_module_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="did you mean video"):
+        plugins.load("sources", "vidoe")
+    with pytest.raises(ConfigError, match="is not a source"):
+        plugins.load("sources", "os.path")
+
+
+def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "outside"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "camera.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnavailableError, match="install a_library_that_is_not_there"):
+        plugins.load("sources", "outside.camera")
