@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, extras_of, open_cache, options, task_of
+from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, open_cache, options, task_of
 from edgeinfer.engine import toolkit, verify
 from edgeinfer.engine.advice import advise
 from edgeinfer.engine.cache import PLAN, Cache, CachedEngine
@@ -30,13 +30,15 @@ from edgeinfer.engine.task import Task
 @options(BUILD, VERIFY_AND_LIMITS, COMMON)
 @click.option("--rebuild", is_flag=True, help="Build even where the cache has the engine.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def command(cache_dir: Path | None, as_json: bool, verbose: bool, rebuild: bool, dry_run: bool, **arguments: Any) -> int:
+def command(
+    cache_dir: Path | None, as_json: bool, verbose: bool, rebuild: bool, dry_run: bool, **arguments: Any
+) -> int:
     """Build the TensorRT engine of MODEL, an ONNX file or the name of a network that ships with edgeinfer.
 
     The engine goes into the cache, where `edgeinfer run` finds it.
     """
     cache = open_cache(cache_dir, verbose)
-    task = task_of(arguments, extras_of(arguments))
+    task = task_of(arguments, with_extras=True)
     if dry_run:
         _print_plan(task, cache, as_json)
         return 0
@@ -55,7 +57,13 @@ def command(cache_dir: Path | None, as_json: bool, verbose: bool, rebuild: bool,
 @contextmanager
 def _progress_bar() -> Iterator[OnProgress]:
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.fields[about]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[about]}"),
+    )
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("Starting", total=None, about="")
 
@@ -76,7 +84,8 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
     for warning in record.build.warnings:
         click.echo(f"warning: {warning}", err=True)
     verb = "in the cache already" if reused else f"built in {record.build.seconds:.1f} s"
-    click.echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {record.plan_bytes / 2**20:.1f} MiB")
+    size = f"{record.plan_bytes / 2**20:.1f} MiB"
+    click.echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {size}")
     for precision, note in record.build.candidates.items():
         click.echo(f"  {precision}: {note}")
     click.echo(verify.describe(record.verification))
@@ -87,7 +96,13 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
     found, advice = toolkit.load(task.machine.flavour), advise(task, cache)
     ways = {p: plan_precision(found.trt, task.model, p, task.options.calibrator).how for p in task.precisions()}
     if as_json:
-        shown = {"key": task.key, "action": advice.action, "reason": advice.sentence, "precision": ways, "fields": task.fields}
+        shown = {
+            "key": task.key,
+            "action": advice.action,
+            "reason": advice.sentence,
+            "precision": ways,
+            "fields": task.fields,
+        }
         click.echo(msgspec.json.encode(shown).decode())
         return
     click.echo(advice.sentence)
@@ -101,5 +116,3 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
             continue
         if value not in (None, False, {}, (), "none"):
             click.echo(f"{name.replace('_', ' ')}: {value}")
-
-

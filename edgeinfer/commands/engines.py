@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,23 @@ def _row(item: CachedEngine | BrokenEngine) -> dict[str, Any]:
         return {"key": item.key, "bytes": folder_bytes(item.folder), "state": "broken", "problem": item.error.message}
     record = item.manifest
     return {
-        "key": item.key, "model": record.model_name, "precision": record.build.precision,
-        "tensorrt": ".".join(map(str, record.fields.tensorrt)), "gpu": record.fields.gpu, "bytes": record.plan_bytes,
-        "built_at": record.build.finished_at, "build_seconds": record.build.seconds, "check": record.verification.state,
-        "used_at": _time(item.used_at), "strikes": item.strikes, "state": "ok",
+        "key": item.key,
+        "model": record.model_name,
+        "precision": record.build.precision,
+        "tensorrt": ".".join(map(str, record.fields.tensorrt)),
+        "gpu": record.fields.gpu,
+        "bytes": record.plan_bytes,
+        "built_at": record.build.finished_at,
+        "build_seconds": record.build.seconds,
+        "check": record.verification.state,
+        "used_at": _time(item.used_at),
+        "strikes": item.strikes,
+        "state": "ok",
     }
 
 
 def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="seconds")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -67,7 +75,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if row["state"] == "broken":
         return (row["key"][:12], "-", "-", "-", "-", size, "broken", "-")
     used = row["used_at"][:19].replace("T", " ")
-    return (row["key"][:12], row["model"], row["precision"], row["tensorrt"], row["gpu"] or "-", size, row["check"], used)
+    return (
+        row["key"][:12],
+        row["model"],
+        row["precision"],
+        row["tensorrt"],
+        row["gpu"] or "-",
+        size,
+        row["check"],
+        used,
+    )
 
 
 @command.command("show")
@@ -113,7 +130,8 @@ def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str, e
         click.echo(msgspec.json.encode(results).decode())
     else:
         for result in results:
-            click.echo(f"{result['engine'][:12] if len(result['engine']) == 64 else result['engine']} {result['problem'] or 'ok'}")
+            name = result["engine"]
+            click.echo(f"{name if '/' in name else name[:12]} {result['problem'] or 'ok'}")
     bad = sum(bool(result["problem"]) for result in results)
     if bad:
         raise InputError(f"{bad} of {len(results)} engines can't be used", "the next start builds damaged ones again")
@@ -142,7 +160,7 @@ def _check_file(path: Path, runtime: str) -> dict[str, str]:
 @command.command("explain")
 @options(BUILD, COMMON)
 def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: Any) -> None:
-    """Say whether the next start would reuse an engine of MODEL, or build one, and why. Takes the options of `build`."""
+    """Say whether the next start would reuse an engine of MODEL, or build one, and why."""
     cache = open_cache(cache_dir, verbose)
     task = task_of(arguments)
     advice = advise(task, cache)

@@ -37,7 +37,10 @@ def advise(task: Task, cache: Cache) -> Advice:
         reason = f"engine {task.key[:12]} ended its process {engine.strikes} times"
         return _build(f"{name}: would be rebuilt, as {reason}", reason)
     build = engine.manifest.build
-    return Advice("reuse", f"{name}: engine {task.key[:12]} would be reused ({build.precision}, built {build.finished_at}: {build.how})")
+    return Advice(
+        "reuse",
+        f"{name}: engine {task.key[:12]} would be reused ({build.precision}, built {build.finished_at}: {build.how})",
+    )
 
 
 def _missing(task: Task, cache: Cache) -> Advice:
@@ -49,7 +52,9 @@ def _missing(task: Task, cache: Cache) -> Advice:
     same = [e for e in engines if e.manifest.fields.model == task.fields.model or e.manifest.model_name == name]
     if not same:
         return _build(f"{name}: would be built, as the cache holds no engine of it", "no engine of this model")
-    changes, nearest = min(((differences(e.manifest.fields, task.fields), e) for e in same), key=lambda pair: len(pair[0]))
+    changes, nearest = min(
+        ((differences(e.manifest.fields, task.fields), e) for e in same), key=lambda pair: len(pair[0])
+    )
     return _build(f"{name}: would be built, as engine {nearest.key[:12]} differs in {', '.join(changes)}", *changes)
 
 

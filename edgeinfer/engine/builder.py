@@ -18,11 +18,11 @@ from pathlib import Path
 
 import msgspec
 
+from edgeinfer import errors
 from edgeinfer.engine import errors as engine_errors
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.engine.progress import OnProgress, Progress, by_clock
-from edgeinfer.engine.protocol import Built, BuildRequest, Event, Failed, Logged, Step, Warned
-from edgeinfer import errors
+from edgeinfer.engine.protocol import BuildRequest, Built, Event, Failed, Logged, Step, Warned
 from edgeinfer.errors import EdgeinferError
 
 POLL_S = 0.2
@@ -90,10 +90,15 @@ class _Watch:
 
 
 def run_build(
-    request: BuildRequest, limits: Limits, on_progress: OnProgress, cancel: threading.Event, held: int, estimate_s: float | None,
+    request: BuildRequest,
+    limits: Limits,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    held: int,
+    estimate_s: float | None,
     command: Sequence[str] = (sys.executable, "-c", CHILD),
 ) -> BuildOutcome:
-    """Builds in a child process and waits for it. `held`: descriptor of the lock, which the child keeps as long as it lives.
+    """Builds in a child process and waits for it. The child keeps the lock's descriptor `held` as long as it lives.
 
     Raises what the build raised, BuildCancelledError after `cancel`, BuildKilledError where memory ran out.
     The child is gone when this returns or raises.
@@ -117,8 +122,14 @@ def _child(command: Sequence[str], request: BuildRequest, held: int) -> subproce
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     with (Path(request.work) / "stderr").open("wb") as stderr:
         child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-            cwd=request.work, env={**os.environ, "PYTHONPATH": path}, pass_fds=(held,), start_new_session=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=request.work,
+            env={**os.environ, "PYTHONPATH": path},
+            pass_fds=(held,),
+            start_new_session=True,
         )
     assert child.stdin is not None  # noqa: S101 (asked for above)
     with suppress(BrokenPipeError):  # then it is dead, and the rest of this module says so
@@ -159,14 +170,20 @@ def _check(pid: int, limits: Limits, cancel: threading.Event, elapsed: float) ->
     if cancel.is_set():
         raise BuildCancelledError(f"the build was cancelled after {elapsed:.0f} s", "nothing is left of it")
     if limits.timeout_s is not None and elapsed > limits.timeout_s:
-        raise BuildCancelledError(f"the build took longer than {limits.timeout_s:g} s", "raise --timeout, or lower --opt-level")
+        raise BuildCancelledError(
+            f"the build took longer than {limits.timeout_s:g} s", "raise --timeout, or lower --opt-level"
+        )
     used, left = resident_bytes(pid), available_bytes()
     if limits.memory_bytes is not None and used > limits.memory_bytes:
-        raise BuildKilledError(f"the build took {used >> 20} MiB of memory, and {limits.memory_bytes >> 20} MiB are allowed",
-                               "raise --memory, or lower --workspace or --opt-level")
+        raise BuildKilledError(
+            f"the build took {used >> 20} MiB of memory, and {limits.memory_bytes >> 20} MiB are allowed",
+            "raise --memory, or lower --workspace or --opt-level",
+        )
     if limits.reserve_bytes is not None and left < limits.reserve_bytes:
-        raise BuildKilledError(f"the build was stopped with {left >> 20} MiB of memory left on this machine",
-                               "stop what else runs, lower --workspace, or add swap; then try again")
+        raise BuildKilledError(
+            f"the build was stopped with {left >> 20} MiB of memory left on this machine",
+            "stop what else runs, lower --workspace, or add swap; then try again",
+        )
 
 
 def resident_bytes(pid: int) -> int:
@@ -190,11 +207,18 @@ def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:
         kind = getattr(engine_errors, watch.result.kind or "BuildError", None) or getattr(errors, watch.result.kind)
         return kind(watch.result.message, watch.result.hint)  # type: ignore[no-any-return]  # a class of our own
     if code == -signal.SIGKILL:
-        return BuildKilledError("the build was killed, most likely for lack of memory",
-                                "see `dmesg`; stop what else runs, lower --workspace, or add swap; then try again")
+        return BuildKilledError(
+            "the build was killed, most likely for lack of memory",
+            "see `dmesg`; stop what else runs, lower --workspace, or add swap; then try again",
+        )
     if code < 0:
-        return BuildError(f"TensorRT crashed in the build ({signal.Signals(-code).name}) {log}", "try --opt-level 0 or another precision")
-    return BuildError(f"the build ended with code {code} and no result: {_tail(work / 'stderr') or log}", "see --verbose")
+        return BuildError(
+            f"TensorRT crashed in the build ({signal.Signals(-code).name}) {log}",
+            "try --opt-level 0 or another precision",
+        )
+    return BuildError(
+        f"the build ended with code {code} and no result: {_tail(work / 'stderr') or log}", "see --verbose"
+    )
 
 
 def _tail(path: Path) -> str:

@@ -1,12 +1,12 @@
 """The engine cache: a folder per engine, put there whole or not at all.
 
-    engines/KEY/engine.plan      the plan as TensorRT wrote it
-    engines/KEY/manifest.json    its side-car; its modification time is the last use
-    engines/KEY/strikes          one byte per start that has not ended well so far
-    quarantine/KEY/              engines that crashed their process three times
-    tmp/                         builds in progress and folders being removed; whoever holds the lock may empty it
-    timing/, calibration/        what makes the next build faster
-    build.lock
+engines/KEY/engine.plan      the plan as TensorRT wrote it
+engines/KEY/manifest.json    its side-car; its modification time is the last use
+engines/KEY/strikes          one byte per start that has not ended well so far
+quarantine/KEY/              engines that crashed their process three times
+tmp/                         builds in progress and folders being removed; whoever holds the lock may empty it
+timing/, calibration/        what makes the next build faster
+build.lock
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Cache:
         (self.engines / key / STRIKES).unlink(missing_ok=True)
 
     def file(self, folder: str, name: str) -> Path:
-        """Path of a helper file (timing, calibration) that may be lost at any time. Raises UnsafeError or CacheError."""
+        """Path of a helper file (timing, calibration) that may be lost any time. Raises UnsafeError or CacheError."""
         place = self.root / folder
         with _space(self.root):
             place.mkdir(exist_ok=True, mode=0o700)
@@ -281,5 +281,9 @@ def _space(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "make room, or run `edgeinfer engines prune`" if error.errno in NO_SPACE else "check its owner and permissions"
+        hint = (
+            "make room, or run `edgeinfer engines prune`"
+            if error.errno in NO_SPACE
+            else "check its owner and permissions"
+        )
         raise CacheError(f"{root}: can't be written ({error.strerror})", hint) from error

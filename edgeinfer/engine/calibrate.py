@@ -22,7 +22,9 @@ class DeviceMemory(Protocol):
         """Device address of a copy of `array`; valid until the next upload under the same name."""
 
 
-def make_calibrator(trt: Any, kind: str, samples: Iterator[Sample], batch: int, memory: DeviceMemory, cache: Path | None) -> Any:
+def make_calibrator(
+    trt: Any, kind: str, samples: Iterator[Sample], batch: int, memory: DeviceMemory, cache: Path | None
+) -> Any:
     """A calibrator that feeds `samples`, each of batch size `batch`, unless `cache` holds its result already.
 
     `cache` is written when TensorRT is done; its name must stand for the data, the method and the TensorRT version.
@@ -38,7 +40,9 @@ def make_calibrator(trt: Any, kind: str, samples: Iterator[Sample], batch: int, 
 
         def get_batch(self, names: list[str]) -> list[int] | None:
             sample = next(samples, None)
-            return None if sample is None else [memory.upload(name, np.ascontiguousarray(sample[name])) for name in names]
+            return (
+                None if sample is None else [memory.upload(name, np.ascontiguousarray(sample[name])) for name in names]
+            )
 
         def read_calibration_cache(self) -> bytes | None:
             return cache.read_bytes() if cache is not None and cache.exists() else None

@@ -14,12 +14,13 @@ from typing import Any
 from edgeinfer.engine import calibrate, convert, diagnose, network, samples, settings, verify
 from edgeinfer.engine.calibrate import replace
 from edgeinfer.engine.cudart import Device, open_device
+from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.manifest import Verification
 from edgeinfer.engine.onnxfile import read_model
 from edgeinfer.engine.options import Profile, profiles
 from edgeinfer.engine.precision import plan_precision
 from edgeinfer.engine.progress import PhaseTree, make_monitor
-from edgeinfer.engine.protocol import Built, BuildRequest, Event, Logged, Step, Warned
+from edgeinfer.engine.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.runner import Runner
 from edgeinfer.engine.toolkit import Toolkit, load_plugins
 from edgeinfer.errors import UnavailableError, UsageError
@@ -54,8 +55,11 @@ class Construction:
         with path.open("wb") as file:
             file.write(plan)
         return Built(
-            seconds=round(seconds, 3), how=self.precision.how, plan_bytes=plan.nbytes,
-            plan_sha256=hashlib.sha256(plan).hexdigest(), verification=self._verify(plan),
+            seconds=round(seconds, 3),
+            how=self.precision.how,
+            plan_bytes=plan.nbytes,
+            plan_sha256=hashlib.sha256(plan).hexdigest(),
+            verification=self._verify(plan),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 
@@ -88,7 +92,9 @@ class Construction:
         strong = self.precision.strongly_typed
         definition = network.create_network(self.toolkit, builder, strong)
         parser = network.parse(self.toolkit, self.logger, definition, self.model, self.model.path)
-        if self.precision.convert:  # only what TensorRT takes is converted, so that it complains of the caller's own nodes
+        if (
+            self.precision.convert
+        ):  # only what TensorRT takes is converted, so that it complains of the caller's own nodes
             definition = network.create_network(self.toolkit, builder, strong)
             parser = network.parse(self.toolkit, self.logger, definition, self.model, self._converted())
         return definition, parser
@@ -101,19 +107,30 @@ class Construction:
             convert.to_half(self.model.path, target)
         else:
             convert.to_qdq(self.model.path, target, self._calibration_samples(), self.request.options.calibrator)
+            if not read_model(target).quantized:
+                raise BuildError(f"{self.model.path}: holds nothing that can be quantized to INT8", "use fp16")
         return target
 
     def _calibration_samples(self) -> Any:
         if self.request.calibration is None:
-            raise UsageError(f"{self.model.path}: int8 needs inputs to calibrate with", "give --calibration-data DIR, or an ONNX file with Q/DQ")
-        return samples.load(self.request.calibration, self.model, samples.usual_shapes(self.model, self.request.options))
+            raise UsageError(
+                f"{self.model.path}: int8 needs inputs to calibrate with",
+                "give --calibration-data DIR, or an ONNX file with Q/DQ",
+            )
+        return samples.load(
+            self.request.calibration, self.model, samples.usual_shapes(self.model, self.request.options)
+        )
 
     def _calibrate(self, builder: Any, config: Any, free: dict[str, Profile]) -> None:
         shapes = samples.usual_shapes(self.model, self.request.options)
         cache = self.request.calibration_cache
         config.int8_calibrator = calibrate.make_calibrator(
-            self.toolkit.trt, self.request.options.calibrator, self._calibration_samples(),
-            shapes[self.model.inputs[0].name][0], self._device(), Path(cache) if cache else None,
+            self.toolkit.trt,
+            self.request.options.calibrator,
+            self._calibration_samples(),
+            shapes[self.model.inputs[0].name][0],
+            self._device(),
+            Path(cache) if cache else None,
         )
         if free:
             usual = {name: (profile[1],) * 3 for name, profile in free.items()}

@@ -33,7 +33,9 @@ def to_qdq(source: Path, target: Path, samples: Iterable[Sample], calibrator: st
     method = {"entropy": "Entropy", "minmax": "MinMax"}[calibrator]
     logging.getLogger().setLevel(logging.ERROR)  # the quantizer recommends its own preprocessing at every call
     quantization.quantize_static(
-        source, target, _reader(quantization, iter(samples)),
+        source,
+        target,
+        _reader(quantization, iter(samples)),
         op_types_to_quantize=list(QUANTIZED),
         quant_format=quantization.QuantFormat.QDQ,
         activation_type=quantization.QuantType.QInt8,
@@ -56,5 +58,8 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UnavailableError(f"this TensorRT takes its precision from the ONNX file, and to convert that "
-                               f"{name.split('.')[0]} is needed: {error}", HINT) from error
+        raise UnavailableError(
+            f"this TensorRT takes its precision from the ONNX file, and to convert that "
+            f"{name.split('.', maxsplit=1)[0]} is needed: {error}",
+            HINT,
+        ) from error

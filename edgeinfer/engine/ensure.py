@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,20 @@ def ensure(
 ) -> CachedEngine:
     """The engine of this model for this machine: from the cache, else built in a child process and put there.
 
-    Blocks for the whole build; `on_progress` is called from this thread, several times a second, and `cancel` may be set
-    from another one. Of several processes that want the same engine one builds and the others wait for it.
+    Blocks for the whole build; `on_progress` is called from this thread, several times a second, and `cancel` may
+    be set from another one. Of several processes that want the same engine one builds and the others wait for it.
     Raises EdgeinferError; whatever happens, the cache holds the whole engine afterwards, or nothing of it.
     """
     return ensure_task(make_task(model, options, machine, extras), cache, on_progress, cancel or threading.Event())
 
 
 def ensure_task(
-    task: Task, cache: Cache, on_progress: OnProgress, cancel: threading.Event, rebuild: bool = False, build: Build = run_build
+    task: Task,
+    cache: Cache,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    rebuild: bool = False,
+    build: Build = run_build,
 ) -> CachedEngine:
     """Like `ensure`, for a prepared task. `rebuild`: build even where the cache has the engine."""
     found = None if rebuild else cache.usable(task.key)
@@ -65,7 +70,12 @@ def ensure_task(
             return found
         estimate = last_build_seconds(cache, task)
         with cache.workspace() as work:
-            engine = _build(task, cache, work, lambda request: build(request, task.extras.limits, on_progress, cancel, held, estimate))
+            engine = _build(
+                task,
+                cache,
+                work,
+                lambda request: build(request, task.extras.limits, on_progress, cancel, held, estimate),
+            )
     if task.extras.max_cache_bytes is not None:
         cache.prune(task.extras.max_cache_bytes, keep=engine.key)
     return engine
@@ -88,7 +98,9 @@ def _build(task: Task, cache: Cache, work: Path, build: Callable[[BuildRequest],
             continue
         check = candidate.outcome.built.verification
         if task.options.precision == "best" and check.latency_ms is None:
-            raise UnavailableError(f"{task.model.path}: the best precision can't be measured here: {check.reason}", "name a precision")
+            raise UnavailableError(
+                f"{task.model.path}: the best precision can't be measured here: {check.reason}", "name a precision"
+            )
         candidates.append(candidate)
         notes[precision] = f"{check.latency_ms} ms"
     chosen = _fastest(task, candidates, notes)
@@ -100,11 +112,16 @@ def _judge(task: Task, candidate: Candidate) -> None:
     """Raises BuildError where the plan must not be kept."""
     header, built = read_header(candidate.folder / PLAN), candidate.outcome.built
     if header.flavour != task.machine.flavour or not header.built_by(task.machine.tensorrt):
-        raise BuildError(f"{task.model.path}: the plan's header names another TensorRT ({header.version})", "restart after updating TensorRT")
+        raise BuildError(
+            f"{task.model.path}: the plan's header names another TensorRT ({header.version})",
+            "restart after updating TensorRT",
+        )
     check = built.verification
     if check.state == "exceeded" and not task.extras.keep_beyond_tolerance:
-        raise ToleranceError(f"{task.model.path}: the {candidate.precision} engine is too far from ONNX Runtime: {verify.describe(check)}",
-                             "use a higher precision, calibrate on better data, or keep it with --keep-anyway")
+        raise ToleranceError(
+            f"{task.model.path}: the {candidate.precision} engine is too far off: {verify.describe(check)}",
+            "use a higher precision, calibrate on better data, or keep it with --keep-anyway",
+        )
 
 
 def _fastest(task: Task, candidates: list[Candidate], notes: dict[str, str]) -> Candidate:
@@ -118,13 +135,23 @@ def _manifest(task: Task, chosen: Candidate, notes: dict[str, str]) -> Manifest:
     built, outcome = chosen.outcome.built, chosen.outcome
     record = BuildRecord(
         seconds=built.seconds,
-        finished_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        precision=chosen.precision, how=built.how, edgeinfer=__version__, peak_rss_bytes=built.peak_rss_bytes,
-        warnings=outcome.warnings, log=outcome.log, candidates=notes,
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        precision=chosen.precision,
+        how=built.how,
+        edgeinfer=__version__,
+        peak_rss_bytes=built.peak_rss_bytes,
+        warnings=outcome.warnings,
+        log=outcome.log,
+        candidates=notes,
     )
     return Manifest(
-        key=task.key, model_name=task.model.path.name, fields=task.fields, plan_bytes=built.plan_bytes,
-        plan_sha256=built.plan_sha256, build=record, verification=built.verification,
+        key=task.key,
+        model_name=task.model.path.name,
+        fields=task.fields,
+        plan_bytes=built.plan_bytes,
+        plan_sha256=built.plan_sha256,
+        build=record,
+        verification=built.verification,
     )
 
 
@@ -140,5 +167,7 @@ def last_build_seconds(cache: Cache, task: Task) -> float | None:
 
 def _wait(seconds: float, on_progress: OnProgress, cancel: threading.Event) -> None:
     if cancel.is_set():
-        raise BuildCancelledError(f"gave up after {seconds:.0f} s of waiting for another build", "nothing is left of it")
+        raise BuildCancelledError(
+            f"gave up after {seconds:.0f} s of waiting for another build", "nothing is left of it"
+        )
     on_progress(Progress("Waiting for another build", None, seconds))

@@ -32,7 +32,9 @@ LABELS = {
 def differences(old: KeyFields, new: KeyFields) -> list[str]:
     """One phrase per field that differs, like "TensorRT 8.6.0.12 → 10.3.0.30"; empty for equal keys."""
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
-    return [phrase for name in before if before[name] != after[name] for phrase in _phrases(name, before[name], after[name])]
+    return [
+        phrase for name in before if before[name] != after[name] for phrase in _phrases(name, before[name], after[name])
+    ]
 
 
 def _phrases(name: str, old: Any, new: Any) -> Iterator[str]:

@@ -29,7 +29,7 @@ class ForeignPlan:
 
 
 def accept(path: Path, machine: Machine) -> ForeignPlan:
-    """Reads a plan and holds it against this machine. Raises PlanError for what does not fit, UnsafeError for whom it is open.
+    """Reads a plan and holds it against this machine. Raises PlanError or UnsafeError with the reason.
 
     The side-car is FILE.json, or manifest.json in the same folder. Without it only the header can be held against
     the machine: TensorRT itself says the rest when it loads the plan.
@@ -53,7 +53,10 @@ def _check_header(path: Path, header: PlanHeader, machine: Machine) -> None:
         built = _dotted(header.version) if header.version else "of unknown version"
         raise PlanError(f"{path}: built by {header.flavour} {built}, and here is {here}", HINT)
     if header.capabilities and machine.compute_capability and machine.compute_capability not in header.capabilities:
-        raise PlanError(f"{path}: built for compute capabilities {', '.join(header.capabilities)}, and here is {machine.compute_capability}", HINT)
+        built = ", ".join(header.capabilities)
+        raise PlanError(
+            f"{path}: built for compute capabilities {built}, and here is {machine.compute_capability}", HINT
+        )
 
 
 def _check_fields(path: Path, fields: KeyFields, machine: Machine) -> None:

@@ -16,7 +16,7 @@ POLL_S = 0.1
 def build_lock(path: Path, waiting: Callable[[float], None]) -> Iterator[int]:
     """Holds the lock and gives its descriptor; a child that inherits it holds it too, until it ends.
 
-    `waiting` gets the seconds waited so far, several times a second while somebody else builds; it may raise to give up.
+    `waiting` gets the seconds waited so far, several times a second while somebody else builds, and may raise.
     """
     descriptor = _open(path)
     try:

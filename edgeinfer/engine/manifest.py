@@ -13,7 +13,7 @@ SCHEMA = 1
 
 
 class OutputError(msgspec.Struct, frozen=True):
-    """How far one output is from ONNX Runtime's, in the output's own unit. `scale`: largest size of a reference value."""
+    """How far one output is from ONNX Runtime's, in the output's own unit. `scale`: largest reference value."""
 
     max_error: float
     mean_error: float
@@ -76,7 +76,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes, name: str) -> Manifest:
-    """The manifest in `data`. Raises PlanError where it is damaged, from a newer edgeinfer, or its key doesn't fit it."""
+    """The manifest in `data`. Raises PlanError where it is damaged, newer, or its key doesn't fit."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

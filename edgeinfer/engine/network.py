@@ -10,8 +10,10 @@ from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.onnxfile import Node, OnnxModel
 from edgeinfer.engine.toolkit import Toolkit, member
 
-WAYS_OUT = ("export it with another opset, load a plugin that has the operator (--plugin), or run it on ONNX Runtime: "
-            "`--backend onnxruntime`, whose TensorRT provider takes the supported part where it is installed")
+WAYS_OUT = (
+    "export it with another opset, load a plugin that has the operator (--plugin), or run it on ONNX Runtime: "
+    "`--backend onnxruntime`, whose TensorRT provider takes the supported part where it is installed"
+)
 
 
 def create_network(toolkit: Toolkit, builder: Any, strongly_typed: bool) -> Any:
@@ -42,7 +44,9 @@ def _account(toolkit: Toolkit, logger: Any, parser: Any, model: OnnxModel, path:
     whole = refused.pop(-1, None)
     if whole is not None and not refused:
         return f"{model.path}: {toolkit} can't read the graph: {whole[1]}"
-    nodes = (f"node {index} {node.name!r} ({node.operator}): {reason}" for index, (node, reason) in sorted(refused.items()))
+    nodes = (
+        f"node {index} {node.name!r} ({node.operator}): {reason}" for index, (node, reason) in sorted(refused.items())
+    )
     return f"{model.path}: {toolkit} can't build {len(refused)} of {len(model.nodes)} nodes: {'; '.join(nodes)}"
 
 

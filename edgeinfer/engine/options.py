@@ -66,8 +66,10 @@ def _profile(model: OnnxModel, tensor: Tensor, options: BuildOptions) -> Profile
         return _checked(model, tensor, options.shapes[tensor.name])
     if -1 in tensor.shape[1:]:
         shape = "x".join("?" if size < 0 else str(size) for size in tensor.shape)
-        raise UsageError(f"{model.path}: input {tensor.name!r} is {shape}: more is free than the batch",
-                         f"give its shapes: --shapes {tensor.name}=MIN:OPT:MAX, each like {shape.replace('?', '1')}")
+        raise UsageError(
+            f"{model.path}: input {tensor.name!r} is {shape}: more is free than the batch",
+            f"give its shapes: --shapes {tensor.name}=MIN:OPT:MAX, each like {shape.replace('?', '1')}",
+        )
     low, usual, high = ((batch, *tensor.shape[1:]) for batch in options.batch)
     return _checked(model, tensor, (low, usual, high))
 
@@ -76,15 +78,17 @@ def _checked(model: OnnxModel, tensor: Tensor, profile: Profile) -> Profile:
     where = f"{model.path}: shapes of input {tensor.name!r}"
     for shape in profile:
         if len(shape) != len(tensor.shape) or any(a not in {-1, b} for a, b in zip(tensor.shape, shape, strict=True)):
-            raise UsageError(f"{where}: {format_shape(shape)} does not fit {format_shape(tensor.shape)}",
-                             "only dimensions shown as -1 may be chosen")
+            raise UsageError(
+                f"{where}: {format_shape(shape)} does not fit {format_shape(tensor.shape)}",
+                "only dimensions shown as -1 may be chosen",
+            )
     if any(not 1 <= low <= usual <= high for low, usual, high in zip(*profile, strict=True)):
         raise UsageError(f"{where}: min, opt and max must grow from 1 on", "write them as MIN:OPT:MAX")
     return profile
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:
-    """"4" or "1:4:8" as (min, opt, max). Raises UsageError."""
+    """ "4" or "1:4:8" as (min, opt, max). Raises UsageError."""
     parts = text.split(":")
     if len(parts) not in {1, 3} or not all(part.isdigit() and int(part) for part in parts):
         raise UsageError(f"batch {text!r} is neither a number nor MIN:OPT:MAX", "for instance --batch 1:4:8")
@@ -95,17 +99,19 @@ def parse_batch(text: str) -> tuple[int, int, int]:
 
 
 def parse_shapes(text: str) -> tuple[str, Profile]:
-    """"x=1x3x32x32:1x3x64x64:4x3x64x64", or one shape for all three, as (input, profile). Raises UsageError."""
+    """ "x=1x3x32x32:1x3x64x64:4x3x64x64", or one shape for all three, as (input, profile). Raises UsageError."""
     name, _, value = text.rpartition("=")
     shapes = [tuple(map(int, part.split("x"))) for part in value.split(":") if re.fullmatch(r"\d+(x\d+)*", part)]
     if not name or len(shapes) != value.count(":") + 1 or len(shapes) not in {1, 3}:
-        raise UsageError(f"shapes {text!r} are not NAME=MIN:OPT:MAX", "for instance --shapes x=1x3x48x48:1x3x48x192:4x3x48x320")
+        raise UsageError(
+            f"shapes {text!r} are not NAME=MIN:OPT:MAX", "for instance --shapes x=1x3x48x48:1x3x48x192:4x3x48x320"
+        )
     low, usual, high = shapes if len(shapes) == 3 else shapes * 3
     return name, (low, usual, high)
 
 
 def parse_size(text: str) -> int:
-    """"512M", "4G" or plain bytes, as bytes. Raises UsageError."""
+    """ "512M", "4G" or plain bytes, as bytes. Raises UsageError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match:
         raise UsageError(f"{text!r} is no size", "write it like 512M or 4G")

@@ -66,7 +66,9 @@ class PhaseTree:
 
     def _tell(self, name: str) -> None:
         with self._lock:
-            fraction = max((self._fraction(root) for root, phase in self._phases.items() if phase.parent is None), default=0.0)
+            fraction = max(
+                (self._fraction(root) for root, phase in self._phases.items() if phase.parent is None), default=0.0
+            )
             if fraction < self._best + 0.01:
                 return
             self._best = fraction
@@ -90,7 +92,7 @@ def make_monitor(trt: Any, tree: PhaseTree) -> Any | None:
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             tree.start(phase_name, parent_phase, num_steps)
 
-        def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002 (its signature)
+        def step_complete(self, phase_name: str, step: int) -> bool:
             tree.step(phase_name)
             return True
 

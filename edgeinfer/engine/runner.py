@@ -13,11 +13,19 @@ from edgeinfer.engine.samples import Sample
 from edgeinfer.engine.toolkit import Toolkit, member
 from edgeinfer.errors import UnavailableError
 
-DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_, "UINT8": np.uint8}
+DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
 
 
 class Runner:
-    """One execution context on a plan. Raises PlanError, UnavailableError or BuildError where the plan can't be used."""
+    """One execution context on a plan. Raises PlanError, UnavailableError or BuildError where it can't be used."""
 
     def __init__(self, toolkit: Toolkit, logger: Any, log: Iterable[str], plan: Any, device: Device) -> None:
         self._trt, self._device = toolkit.trt, device
@@ -48,7 +56,9 @@ class Runner:
     def _output(self, name: str) -> tuple[int, ...]:
         shape = tuple(self._context.get_tensor_shape(name))
         if min(shape, default=1) < 0:
-            raise UnavailableError(f"the shape of output {name!r} depends on the data, which the check can't follow", "")
+            raise UnavailableError(
+                f"the shape of output {name!r} depends on the data, which the check can't follow", ""
+            )
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(self._dtype(name)).itemsize
         self._context.set_tensor_address(name, self._device.buffer(name, size))
         return shape

@@ -37,7 +37,7 @@ class Normalize(msgspec.Struct, frozen=True):
 
 
 class SampleSource(msgspec.Struct, frozen=True):
-    """Where samples come from: a file or folder, and how pictures in it are prepared. At most `limit` files are used."""
+    """Where samples come from: a file or folder, and how pictures in it are prepared. At most `limit` files."""
 
     path: str
     normalize: Normalize = Normalize()
@@ -55,7 +55,9 @@ def files(source: SampleSource) -> list[Path]:
     root = Path(source.path)
     found = sorted(p for p in ([root] if root.is_file() else root.rglob("*")) if p.suffix.lower() in PICTURES | ARRAYS)
     if not found:
-        raise InputError(f"{root}: no pictures (jpg, png, bmp, webp) and no arrays (npy, npz) there", "give a folder that holds some")
+        raise InputError(
+            f"{root}: no pictures (jpg, png, bmp, webp) and no arrays (npy, npz) there", "give a folder that holds some"
+        )
     step = max(1, -(-len(found) // source.limit))
     return found[::step]
 
@@ -71,8 +73,12 @@ def digest(source: SampleSource, method: str) -> str:
 def load(source: SampleSource, model: OnnxModel, shapes: dict[str, Shape]) -> Iterator[Sample]:
     """One sample per file, in the given shapes. Raises InputError for what does not fit."""
     for path in files(source):
-        sample = _arrays(path, model) if path.suffix.lower() in ARRAYS else _picture(path, model, shapes, source.normalize)
-        yield {tensor.name: _fit(path, sample, tensor.name, tensor.dtype, shapes[tensor.name]) for tensor in model.inputs}
+        sample = (
+            _arrays(path, model) if path.suffix.lower() in ARRAYS else _picture(path, model, shapes, source.normalize)
+        )
+        yield {
+            tensor.name: _fit(path, sample, tensor.name, tensor.dtype, shapes[tensor.name]) for tensor in model.inputs
+        }
 
 
 def noise(model: OnnxModel, shapes: dict[str, Shape], count: int) -> Iterator[Sample]:
@@ -93,8 +99,14 @@ def _arrays(path: Path, model: OnnxModel) -> Sample:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read as an array ({error})", "write it with numpy.save or numpy.savez") from error
-    return {model.inputs[0].name: loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        raise InputError(
+            f"{path}: can't be read as an array ({error})", "write it with numpy.save or numpy.savez"
+        ) from error
+    return (
+        {model.inputs[0].name: loaded}
+        if isinstance(loaded, np.ndarray)
+        else {name: loaded[name] for name in loaded.files}
+    )
 
 
 def _fit(path: Path, sample: Sample, name: str, dtype: str, shape: Shape) -> AnyArray:
@@ -137,4 +149,6 @@ def _cv2() -> Any:
     try:
         return importlib.import_module("cv2")
     except ImportError as error:
-        raise UnavailableError(f"pictures need OpenCV: {error}", "pip install opencv-python-headless, or give .npy files") from error
+        raise UnavailableError(
+            f"pictures need OpenCV: {error}", "pip install opencv-python-headless, or give .npy files"
+        ) from error

@@ -15,7 +15,16 @@ from edgeinfer.errors import UsageError
 
 Warn = Callable[[str], None]
 
-DTYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16", "int8": "INT8", "int32": "INT32", "uint8": "UINT8", "int64": "INT64", "bool": "BOOL"}
+DTYPES = {
+    "fp32": "FLOAT",
+    "fp16": "HALF",
+    "bf16": "BF16",
+    "int8": "INT8",
+    "int32": "INT32",
+    "uint8": "UINT8",
+    "int64": "INT64",
+    "bool": "BOOL",
+}
 FORMATS = {"chw": "LINEAR"}
 
 
@@ -49,7 +58,7 @@ def configure(target: Target, options: BuildOptions, precision: PrecisionPlan, p
 def _flags(target: Target, options: BuildOptions, precision: PrecisionPlan) -> None:
     constraints = options.precision_constraints
     wanted = {
-        **{name: "the precision" for name in precision.flags},
+        **dict.fromkeys(precision.flags, "the precision"),
         "SPARSE_WEIGHTS": options.sparsity and "sparsity",
         "REFIT": options.refit and "refit",
         "VERSION_COMPATIBLE": options.version_compatible and "version compatibility",
@@ -127,14 +136,18 @@ def _dla(target: Target, options: BuildOptions) -> None:
         return
     cores = target.builder.num_DLA_cores
     if options.dla_core >= cores:
-        raise BuildError(f"DLA core {options.dla_core} does not exist: {target.toolkit} sees {cores} here", "build without --dla")
+        raise BuildError(
+            f"DLA core {options.dla_core} does not exist: {target.toolkit} sees {cores} here", "build without --dla"
+        )
     target.config.default_device_type = target.toolkit.trt.DeviceType.DLA
     target.config.DLA_core = options.dla_core
 
 
 def _io_formats(target: Target, options: BuildOptions) -> None:
     network = target.network
-    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [
+        network.get_output(i) for i in range(network.num_outputs)
+    ]
     by_name = {tensor.name: tensor for tensor in tensors}
     for name, wanted in options.io_formats.items():
         if name not in by_name:
@@ -148,7 +161,10 @@ def _io_format(target: Target, tensor: Any, dtype: str, layout: str) -> None:
     layout_name = FORMATS.get(layout or "chw", layout.upper())
     tensor_format = member(trt.TensorFormat, layout_name)
     if data_type is None or tensor_format is None:
-        raise UsageError(f"io format {dtype}:{layout} of {tensor.name!r} is not known to {target.toolkit}", "for instance fp16:chw or int8:chw32")
+        raise UsageError(
+            f"io format {dtype}:{layout} of {tensor.name!r} is not known to {target.toolkit}",
+            "for instance fp16:chw or int8:chw32",
+        )
     if not hasattr(tensor, "allowed_formats"):
         target.lacks("formats for inputs and outputs", f"the one of {tensor.name}")
         return
@@ -161,13 +177,18 @@ def _layers(target: Target, options: BuildOptions, precision: PrecisionPlan) -> 
         return
     layers = [target.network.get_layer(i) for i in range(target.network.num_layers)]
     if precision.strongly_typed or not all(hasattr(layer, "precision") for layer in layers):
-        target.warn(f"{target.toolkit} takes the types of this network from the ONNX file: layer precisions have no effect")
+        target.warn(
+            f"{target.toolkit} takes the types of this network from the ONNX file: layer precisions have no effect"
+        )
         return
     for pattern, wanted in options.layer_precisions.items():
         data_type = member(target.toolkit.trt.DataType, DTYPES.get(wanted, ""))
         chosen = [layer for layer in layers if fnmatchcase(layer.name, pattern)]
         if data_type is None or not chosen:
-            raise UsageError(f"layer precision {pattern}:{wanted}: no such layer or precision", "for instance --layer-precision 'Conv_1*:fp32'")
+            raise UsageError(
+                f"layer precision {pattern}:{wanted}: no such layer or precision",
+                "for instance --layer-precision 'Conv_1*:fp32'",
+            )
         for layer in chosen:
             layer.precision = data_type
 

@@ -63,12 +63,22 @@ class Task:
         """The request to the child that builds in the folder `work`."""
         extras, version = self.extras, ".".join(map(str, self.machine.tensorrt))
         timing = extras.timing_cache or str(cache.file("timing", _name(msgspec.json.encode(self.machine))))
-        calibration = f"{self.fields.model} {self.fields.external_data} {self.fields.profiles} {self.fields.calibration} {version}"
+        fields = self.fields
+        calibration = f"{fields.model} {fields.external_data} {fields.profiles} {fields.calibration} {version}"
         return BuildRequest(
-            model=str(self.model.path), flavour=self.machine.flavour, tensorrt=self.machine.tensorrt,
-            options=self.options, precision=precision, work=str(work), workspace=str(work.parent), calibration=extras.calibration,
-            calibration_cache=str(cache.file("calibration", _name(calibration.encode()))), timing_cache=timing,
-            verify=extras.verify, verification=extras.verification, tolerance=extras.tolerance,
+            model=str(self.model.path),
+            flavour=self.machine.flavour,
+            tensorrt=self.machine.tensorrt,
+            options=self.options,
+            precision=precision,
+            work=str(work),
+            workspace=str(work.parent),
+            calibration=extras.calibration,
+            calibration_cache=str(cache.file("calibration", _name(calibration.encode()))),
+            timing_cache=timing,
+            verify=extras.verify,
+            verification=extras.verification,
+            tolerance=extras.tolerance,
         )
 
 
@@ -78,7 +88,9 @@ def make_task(model: Path, options: BuildOptions, machine: Machine, extras: Extr
     network = read_model(model.resolve())
     needs_data = options.precision == "int8" and not network.quantized
     if needs_data and extras.calibration is None:
-        raise UsageError(f"{model}: int8 needs inputs to calibrate with", "give --calibration-data DIR, or an ONNX file with Q/DQ")
+        raise UsageError(
+            f"{model}: int8 needs inputs to calibrate with", "give --calibration-data DIR, or an ONNX file with Q/DQ"
+        )
     wants_data = needs_data or (options.precision == "best" and not network.quantized)
     digest = samples.digest(extras.calibration, options.calibrator) if wants_data and extras.calibration else None
     return Task(network, options, machine, extras, key_fields(network, options, machine, digest))

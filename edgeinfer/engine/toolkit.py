@@ -1,4 +1,4 @@
-"""Finds TensorRT and asks it what it can. What a version has is asked of the module itself, never guessed from its number."""
+"""Finds TensorRT and asks it what it can. A version is asked what it has, never judged by its number."""
 
 from __future__ import annotations
 
@@ -46,13 +46,17 @@ def load(flavour: str = "tensorrt", importer: Callable[[str], ModuleType] = impo
             raise _broken(name, error) from error
         else:
             return Toolkit(module, flavour, full_version(module.__version__, loaded_libraries(flavour)))
-    raise UnavailableError(f"the Python module {flavour} is not installed",
-                           "on a Jetson make the venv with --system-site-packages; elsewhere `pip install edgeinfer[tensorrt]`")
+    raise UnavailableError(
+        f"the Python module {flavour} is not installed",
+        "on a Jetson make the venv with --system-site-packages; elsewhere `pip install edgeinfer[tensorrt]`",
+    )
 
 
 def _broken(name: str, error: Exception) -> UnavailableError:
-    return UnavailableError(f"the Python module {name} is there, but can't be loaded: {error}",
-                            "install the library it names, of the same CUDA and TensorRT version, or set LD_LIBRARY_PATH")
+    return UnavailableError(
+        f"the Python module {name} is there, but can't be loaded: {error}",
+        "install the library it names, of the same CUDA and TensorRT version, or set LD_LIBRARY_PATH",
+    )
 
 
 def full_version(text: str, libraries: Iterator[Path]) -> Version:
@@ -64,7 +68,9 @@ def full_version(text: str, libraries: Iterator[Path]) -> Version:
         found = library_version(library)
         if found and list(found[: len(parts)]) == parts:
             return found
-    raise UnavailableError(f"TensorRT {text} does not tell its build number", "install libnvinfer and its Python module together")
+    raise UnavailableError(
+        f"TensorRT {text} does not tell its build number", "install libnvinfer and its Python module together"
+    )
 
 
 def library_version(path: Path) -> Version | None:
@@ -97,7 +103,9 @@ def load_plugins(toolkit: Toolkit, logger: Any, libraries: tuple[str, ...]) -> N
         try:
             _load_plugin(toolkit.trt, library)
         except (OSError, RuntimeError) as error:
-            raise UnavailableError(f"plugin {library} can't be loaded: {error}", "check that it was built for this TensorRT") from error
+            raise UnavailableError(
+                f"plugin {library} can't be loaded: {error}", "check that it was built for this TensorRT"
+            ) from error
 
 
 def _load_plugin(trt: Any, library: str) -> None:

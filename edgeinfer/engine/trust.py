@@ -34,8 +34,12 @@ def read_private(path: Path) -> bytes:
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in {os.geteuid(), 0}:
-        raise UnsafeError(f"{path}: belongs to user {status.st_uid}, and engines are native code",
-                          f"chown it to {os.geteuid()} if you trust it, or remove it")
+        raise UnsafeError(
+            f"{path}: belongs to user {status.st_uid}, and engines are native code",
+            f"chown it to {os.geteuid()} if you trust it, or remove it",
+        )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UnsafeError(f"{path}: others may write it (mode {stat.S_IMODE(status.st_mode):04o}), and engines are native code",
-                          "chmod go-w it if you trust it, or remove it")
+        raise UnsafeError(
+            f"{path}: others may write it (mode {stat.S_IMODE(status.st_mode):04o}), and engines are native code",
+            "chmod go-w it if you trust it, or remove it",
+        )

@@ -32,8 +32,10 @@ TOLERANCES = {
 }
 
 
-def verify(reference: Run, candidate: Run, samples: Iterable[Sample], tolerance: Tolerance, inputs: str) -> Verification:
-    """Runs both on the samples (the first few), measures the candidate's time, and judges. `inputs`: where they come from."""
+def verify(
+    reference: Run, candidate: Run, samples: Iterable[Sample], tolerance: Tolerance, inputs: str
+) -> Verification:
+    """Runs both on the first few samples, times the candidate, and judges. `inputs`: where they come from."""
     errors: dict[str, OutputError] = {}
     sample: Sample | None = None
     count = 0
@@ -47,7 +49,11 @@ def verify(reference: Run, candidate: Run, samples: Iterable[Sample], tolerance:
         return Verification(state="skipped", reason="no sample")
     return Verification(
         state="passed" if all(within(error, tolerance) for error in errors.values()) else "exceeded",
-        samples=count, inputs=inputs, outputs=errors, tolerance=tolerance, latency_ms=latency_ms(candidate, sample),
+        samples=count,
+        inputs=inputs,
+        outputs=errors,
+        tolerance=tolerance,
+        latency_ms=latency_ms(candidate, sample),
     )
 
 
@@ -73,12 +79,16 @@ def worst(one: OutputError | None, other: OutputError) -> OutputError:
     """The larger of each number."""
     if one is None:
         return other
-    return OutputError(*(max(a, b) for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True)))
+    return OutputError(
+        *(max(a, b) for a, b in zip(msgspec.structs.astuple(one), msgspec.structs.astuple(other), strict=True))
+    )
 
 
 def within(error: OutputError, tolerance: Tolerance) -> bool:
     """Whether an output's errors are within the tolerance."""
-    return error.max_error <= tolerance.max_error * error.scale and error.mean_error <= tolerance.mean_error * error.scale
+    return (
+        error.max_error <= tolerance.max_error * error.scale and error.mean_error <= tolerance.mean_error * error.scale
+    )
 
 
 def describe(result: Verification) -> str:
@@ -87,7 +97,9 @@ def describe(result: Verification) -> str:
         return f"not checked against ONNX Runtime: {result.reason}"
     if result.reason:
         return f"{result.reason} (sample {result.samples}, {result.inputs})"
-    errors = (f"{name} max {e.max_error:.3g} mean {e.mean_error:.3g} of {e.scale:.3g}" for name, e in result.outputs.items())
+    errors = (
+        f"{name} max {e.max_error:.3g} mean {e.mean_error:.3g} of {e.scale:.3g}" for name, e in result.outputs.items()
+    )
     return f"errors against ONNX Runtime: {'; '.join(errors)} ({result.samples} samples, {result.inputs})"
 
 

@@ -1,6 +1,6 @@
 """The build child: reads one request from standard input, writes events to standard output, and dies with its parent.
 
-    python -c "from edgeinfer.engine.worker import main; main()"
+python -c "from edgeinfer.engine.worker import main; main()"
 """
 
 from __future__ import annotations
@@ -50,15 +50,21 @@ def _construct(request: BuildRequest, emit: Emit, stack: ExitStack) -> Construct
     found = toolkit.load(request.flavour)
     if found.version != request.tensorrt:
         wanted = ".".join(map(str, request.tensorrt))
-        raise UnavailableError(f"{found} was found for the build, where {wanted} was expected", "restart after updating TensorRT")
+        raise UnavailableError(
+            f"{found} was found for the build, where {wanted} was expected", "restart after updating TensorRT"
+        )
     return Construction(request, found, emit, stack)
 
 
 def _unforeseen(error: BaseException) -> Failed:
     if isinstance(error, MemoryError):
-        return Failed("BuildKilledError", "the build ran out of memory", "stop what else runs, or add swap; then try again")
+        return Failed(
+            "BuildKilledError", "the build ran out of memory", "stop what else runs, or add swap; then try again"
+        )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return Failed("CacheError", f"no space left for the plan ({error})", "make room, or run `edgeinfer engines prune`")
+        return Failed(
+            "CacheError", f"no space left for the plan ({error})", "make room, or run `edgeinfer engines prune`"
+        )
     return Failed("", f"{type(error).__name__}: {error}")
 
 

@@ -30,24 +30,32 @@ def fake_toolkit(version: str) -> Toolkit:
     """A TensorRT of this version. `toolkit.trt.world` holds what happened, and what should."""
     api = json.loads((API / f"{version}.json").read_text())
     flavour = "tensorrt_rtx" if version.startswith("rtx") else "tensorrt"
-    numbers = BUILDS.get(version) or tuple(map(int, api["version"].split(".")))
+    major, minor, patch, build = BUILDS.get(version) or map(int, api["version"].split("."))
+    numbers = (major, minor, patch, build)
     world = World(version=numbers, magic=b"vtrt" if flavour == "tensorrt_rtx" else b"ftrt")
     module = SimpleNamespace(world=world, __version__=api["version"])
     for name, members in api["enums"].items():
-        setattr(module, name, PlainEnum(name, members))
+        setattr(module, name, plain_enum(name, members))
     for name, members in api["classes"].items():
         setattr(module, name, make_class(name, set(members), module))
-    module.ILogger.Severity = PlainEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4})
+    module.ILogger.Severity = plain_enum(
+        "Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3, "VERBOSE": 4}
+    )
     for name in api["functions"]:
         setattr(module, name, FUNCTIONS.get(name, unsimulated(name)))
     return Toolkit(module, flavour, numbers)
 
 
-class PlainEnum(enum.Enum):
+class Plain:
     """Like TensorRT's enums: int() works, shifting by one does not."""
 
     def __int__(self) -> int:
-        return int(self.value)
+        return int(self.value)  # type: ignore[attr-defined]  # mixed into an enum
+
+
+def plain_enum(name: str, members: dict[str, int]) -> Any:
+    """An enum of TensorRT's kind."""
+    return enum.Enum(name, members, type=Plain)
 
 
 class World:
@@ -94,9 +102,18 @@ def unsimulated(name: str) -> Callable[..., Any]:
 
 
 DEFAULTS: dict[str, Any] = {
-    "builder_optimization_level": 3, "max_aux_streams": -1, "avg_timing_iterations": 1, "profiling_verbosity": None,
-    "hardware_compatibility_level": None, "default_device_type": None, "DLA_core": -1, "progress_monitor": None,
-    "int8_calibrator": None, "precision": None, "allowed_formats": 0, "dtype": None,
+    "builder_optimization_level": 3,
+    "max_aux_streams": -1,
+    "avg_timing_iterations": 1,
+    "profiling_verbosity": None,
+    "hardware_compatibility_level": None,
+    "default_device_type": None,
+    "DLA_core": -1,
+    "progress_monitor": None,
+    "int8_calibrator": None,
+    "precision": None,
+    "allowed_formats": 0,
+    "dtype": None,
 }
 
 
@@ -122,7 +139,9 @@ class Builder:
         kinds = self.trt.NetworkDefinitionCreationFlag
         names = {kind.name for kind in kinds if flags >> int(kind) & 1}
         assert flags < 1 << len(kinds), "a flag that this version does not know"
-        self.trt.world.network = made(self.trt.INetworkDefinition, _flags=names, _inputs=[], _outputs=[], _layers=[], _model=None)
+        self.trt.world.network = made(
+            self.trt.INetworkDefinition, _flags=names, _inputs=[], _outputs=[], _layers=[], _model=None
+        )
         return self.trt.world.network
 
     def create_builder_config(self: Any) -> Any:
@@ -237,7 +256,8 @@ class Config:
 
 class Parser:
     def __init__(self: Any, network: Any, logger: Any) -> None:
-        self._network, self._found = network, []
+        self._network = network
+        self._found = list[Any]()
 
     num_errors = property(lambda self: len(self._found))
     num_subgraphs = property(lambda self: len(self._parts))
@@ -279,8 +299,7 @@ def supported_parts(world: World, path: Path) -> list[list[int]]:
 
 def parser_error(module: Any, model: Any, index: int, reason: str) -> Any:
     node = model.nodes[index]
-    error = made(module.ParserError, _index=index, _reason=reason, _node=node)
-    return error
+    return made(module.ParserError, _index=index, _reason=reason, _node=node)
 
 
 ERROR = {
@@ -350,12 +369,21 @@ class Context:
 
 
 def members(cls: type) -> dict[str, Any]:
-    return {key: value for key, value in vars(cls).items() if key not in {"__dict__", "__weakref__", "__module__", "__doc__"}}
+    return {
+        key: value
+        for key, value in vars(cls).items()
+        if key not in {"__dict__", "__weakref__", "__module__", "__doc__"}
+    }
 
 
 BEHAVIOUR: dict[str, dict[str, Any]] = {
-    "Builder": members(Builder), "INetworkDefinition": members(Network), "IBuilderConfig": members(Config),
-    "OnnxParser": members(Parser), "ParserError": ERROR, "Runtime": members(Runtime), "ICudaEngine": members(Engine),
+    "Builder": members(Builder),
+    "INetworkDefinition": members(Network),
+    "IBuilderConfig": members(Config),
+    "OnnxParser": members(Parser),
+    "ParserError": ERROR,
+    "Runtime": members(Runtime),
+    "ICudaEngine": members(Engine),
     "IExecutionContext": members(Context),
     "IOptimizationProfile": {"set_shape": lambda self, name, *shapes: self._shapes.update({name: shapes})},
     "ITimingCache": {"serialize": lambda self: b"timed" + self._blob},

@@ -103,7 +103,9 @@ def test_an_engine_moved_to_another_key_is_refused(cache: Cache) -> None:
         cache.get(key)
 
 
-@pytest.mark.parametrize("place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"])
+@pytest.mark.parametrize(
+    "place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"]
+)
 @pytest.mark.parametrize("bits", [0o020, 0o002])
 def test_what_others_may_write_is_refused_and_not_removed(cache: Cache, place: str, bits: int) -> None:
     engine = put(cache)
@@ -115,7 +117,9 @@ def test_what_others_may_write_is_refused_and_not_removed(cache: Cache, place: s
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"])
+@pytest.mark.parametrize(
+    "place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"]
+)
 def test_what_belongs_to_somebody_else_is_refused(cache: Cache, place: str) -> None:
     engine = put(cache)
     os.chown(cache.root / place.replace("KEY", engine.key), 12345, -1)
@@ -225,7 +229,9 @@ def test_the_lock_is_for_one(cache: Cache) -> None:
 
 
 def test_where_it_lives() -> None:
-    assert default_root({"CACHE_DIRECTORY": "/var/cache/edgeinfer:/x", "XDG_CACHE_HOME": "/c"}) == Path("/var/cache/edgeinfer")
+    assert default_root({"CACHE_DIRECTORY": "/var/cache/edgeinfer:/x", "XDG_CACHE_HOME": "/c"}) == Path(
+        "/var/cache/edgeinfer"
+    )
     assert default_root({"XDG_CACHE_HOME": "/c"}) == Path("/c/edgeinfer")
     assert default_root({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache/edgeinfer"
 

@@ -69,7 +69,10 @@ def test_show(run: Any, cache: Cache) -> None:
     assert "  log: INFO hello\n" in shown.out
     assert json.loads(run("engines", "show", engine.key, "--json").out)["key"] == engine.key
     missing = run("engines", "show", "abc")
-    assert (missing.code, missing.err) == (64, f"edgeinfer: error: no engine 'abc' in {cache.root}; see `edgeinfer engines ls`\n")
+    assert (missing.code, missing.err) == (
+        64,
+        f"edgeinfer: error: no engine 'abc' in {cache.root}; see `edgeinfer engines ls`\n",
+    )
 
 
 def test_verify(run: Any, cache: Cache) -> None:
@@ -100,13 +103,18 @@ def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
     assert "differs in precision fp16 → fp32\n" in run("engines", "explain", str(NANODET), "--precision", "fp32").out
     shown = json.loads(run("engines", "explain", "nanodet-g", "--batch", "1:2:4", "--json").out)
     assert shown["action"] == "build"
-    assert shown["reasons"] == ["shapes of images 1x3x416x416:1x3x416x416:1x3x416x416 → 1x3x416x416:2x3x416x416:4x3x416x416"]
+    assert shown["reasons"] == [
+        "shapes of images 1x3x416x416:1x3x416x416:1x3x416x416 → 1x3x416x416:2x3x416x416:4x3x416x416"
+    ]
 
 
 def test_prune(run: Any, cache: Cache) -> None:
     engine = build(cache, "build")
     assert run("engines", "prune", "--max-size", "1G").out == f"removed 0 engines, 0.1 MiB left in {cache.root}\n"
-    assert json.loads(run("engines", "prune", "--max-size", "0", "--json").out) == {"removed": [engine.key], "bytes_left": 0}
+    assert json.loads(run("engines", "prune", "--max-size", "0", "--json").out) == {
+        "removed": [engine.key],
+        "bytes_left": 0,
+    }
     assert run("engines", "prune").code == 64  # how much to keep must be said
 
 
@@ -137,20 +145,27 @@ def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("nope",), 66, "no model 'nope'; give an ONNX file, or one of: nanodet-g-416"),
+        (("nope",), 78, "no model called 'nope'"),
+        (("no/such.onnx",), 66, "no such file; give an ONNX file, or one of: nanodet-g"),
         (("nanodet-g", "--batch", "8:1"), 64, "batch '8:1' is neither a number nor MIN:OPT:MAX"),
         (("nanodet-g", "--shapes", "x=1x3"), 64, "no input called 'x'; its inputs: images"),
         (("nanodet-g", "--precision", "int8"), 64, "int8 needs inputs to calibrate with; give --calibration-data DIR"),
         (("nanodet-g", "--workspace", "much"), 64, "'much' is no size; write it like 512M or 4G"),
         (("nanodet-g", "--mean", "1,2", "--calibration-data", "/x"), 64, "'1,2' are not 3 numbers"),
-        (("nanodet-g", "--io-format", "images"), 64, "'images' makes no sense; for instance --io-format images=fp16:chw"),
+        (
+            ("nanodet-g", "--io-format", "images"),
+            64,
+            "'images' makes no sense; for instance --io-format images=fp16:chw",
+        ),
         (("nanodet-g", "--tolerance", "0.1"), 64, "'0.1' are not 2 numbers; for instance --tolerance 0.05,0.005"),
         (("nanodet-g", "--calibration-data", "/nowhere", "--precision", "int8"), 66, "/nowhere: no pictures"),
         (("nanodet-g", "--plugin", "/nowhere/p.so"), 66, "/nowhere/p.so: can't be read"),
         (("nanodet-g", "--runtime", "onnxruntime"), 64, "Invalid value for '--runtime'"),
     ],
 )
-def test_mistakes_are_one_line_with_a_way_out(run: Any, on_orin: Toolkit, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_mistakes_are_one_line_with_a_way_out(
+    run: Any, on_orin: Toolkit, arguments: tuple[str, ...], code: int, message: str
+) -> None:
     ended = run("build", *arguments)
     assert ended.code == code
     assert message in ended.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -25,7 +26,7 @@ from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilled
 from edgeinfer.engine.manifest import OutputError, Tolerance, Verification
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.progress import Progress
-from edgeinfer.engine.protocol import Built, BuildRequest
+from edgeinfer.engine.protocol import BuildRequest, Built
 from edgeinfer.engine.task import Extras, Task, make_task
 from edgeinfer.errors import UnavailableError, UsageError
 from tests.engine.plans import make_plan
@@ -45,10 +46,18 @@ def task(precision: str = "fp16", **extras: Any) -> Task:
 
 def child(mode: str) -> Any:
     """`run_build` with the test child. It finds the tests through PYTHONPATH, as its folder is the workspace."""
-    return functools.partial(run_build, command=(sys.executable, "-c", f"from tests.engine.child import main; main({mode!r})"))
+    return functools.partial(
+        run_build, command=(sys.executable, "-c", f"from tests.engine.child import main; main({mode!r})")
+    )
 
 
-def build(cache: Cache, mode: str, what: Task | None = None, cancel: threading.Event | None = None, seen: list[Progress] | None = None) -> CachedEngine:
+def build(
+    cache: Cache,
+    mode: str,
+    what: Task | None = None,
+    cancel: threading.Event | None = None,
+    seen: list[Progress] | None = None,
+) -> CachedEngine:
     on_progress = (lambda _: None) if seen is None else seen.append
     return ensure_task(what or task(), cache, on_progress, cancel or threading.Event(), build=child(mode))
 
@@ -88,7 +97,9 @@ def test_the_next_build_knows_how_long_the_last_one_took(cache: Cache) -> None:
         ("full", CacheError, "no space left for the plan"),
     ],
 )
-def test_a_failed_build_leaves_nothing_and_says_why(cache: Cache, mode: str, kind: type[Exception], message: str) -> None:
+def test_a_failed_build_leaves_nothing_and_says_why(
+    cache: Cache, mode: str, kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind, match=message) as caught:
         build(cache, mode)
     assert type(caught.value) is kind
@@ -104,7 +115,7 @@ def test_a_build_can_be_cancelled(cache: Cache) -> None:
 
 
 def test_a_build_that_takes_too_long_is_stopped(cache: Cache) -> None:
-    with pytest.raises(BuildCancelledError, match="took longer than 0.5 s"):
+    with pytest.raises(BuildCancelledError, match=r"took longer than 0.5 s"):
         build(cache, "hang", task(limits=Limits(timeout_s=0.5)))
     assert_clean(cache)
 
@@ -183,7 +194,9 @@ def test_two_processes_build_once(cache: Cache) -> None:
     both = [start(cache, "slow") for _ in range(2)]
     digests = {process.communicate()[0] for process in both}
     assert len(digests) == 1, "plans of two builds differ, so one was built"
-    assert [item.manifest.plan_sha256 for item in cache.entries() if isinstance(item, CachedEngine)] == [digests.pop().strip()]
+    assert [item.manifest.plan_sha256 for item in cache.entries() if isinstance(item, CachedEngine)] == [
+        digests.pop().strip()
+    ]
 
 
 def descendants(pid: int) -> Iterator[int]:
@@ -211,17 +224,17 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kill_during_build(cache: Cache, delay: float, victim: str) -> None:
+def kill_during_build(cache: Cache, delay: float, victim: str, wait_for_child: bool = False) -> None:
     process = start(cache, "slow")
     wait_until(lambda: any(cache.tmp.iterdir()) or process.poll() is not None)
+    if wait_for_child:
+        wait_until(lambda: any(descendants(process.pid)))
     time.sleep(delay)
     children = list(descendants(process.pid))
     targets = {"parent": [process.pid], "child": children, "both": [process.pid, *children]}[victim]
     for pid in targets:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.communicate()
     wait_until(lambda: not any(map(alive, children)))
 
@@ -234,13 +247,13 @@ def tidied(cache: Cache) -> bool:
 
 @pytest.mark.parametrize("victim", ["parent", "child"])
 def test_a_kill_of_either_side_leaves_nothing_at_once(cache: Cache, victim: str) -> None:
-    kill_during_build(cache, 0.1, victim)
+    kill_during_build(cache, 0.1, victim, wait_for_child=True)
     assert_clean(cache)
 
 
 @pytest.mark.slow
 def test_fifty_kills_leave_no_partial_file(cache: Cache) -> None:
-    rng = random.Random(7)
+    rng = random.Random(7)  # noqa: S311
     finished = 0
     for _ in range(50):
         kill_during_build(cache, rng.uniform(0, 0.9), rng.choice(["parent", "child", "both"]))
@@ -254,15 +267,19 @@ def test_fifty_kills_leave_no_partial_file(cache: Cache) -> None:
     assert build(cache, "build").read()
 
 
-def outcome(precision: str, latency: float | None, state: str, work: Path) -> BuildOutcome:
+def outcome(precision: str, latency: float | None, state: Any, work: Path) -> BuildOutcome:
     plan = make_plan(ORIN.tensorrt, precision.encode())
     (work / "engine.plan").write_bytes(plan)
     errors = {"boxes": OutputError(3.0, 0.25, 10.0)} if latency else {}
-    check = Verification(state=state, reason="" if latency else "no GPU", samples=2, inputs="noise", outputs=errors, latency_ms=latency)  # type: ignore[arg-type]
+    check = Verification(
+        state=state, reason="" if latency else "no GPU", samples=2, inputs="noise", outputs=errors, latency_ms=latency
+    )
     import hashlib  # noqa: PLC0415
 
     digest = hashlib.sha256(plan).hexdigest()
-    built = Built(seconds=1, how=f"as {precision}", plan_bytes=len(plan), plan_sha256=digest, peak_rss_bytes=1, verification=check)
+    built = Built(
+        seconds=1, how=f"as {precision}", plan_bytes=len(plan), plan_sha256=digest, peak_rss_bytes=1, verification=check
+    )
     return BuildOutcome(built, (), ())
 
 
@@ -279,8 +296,12 @@ def scripted(results: dict[str, tuple[float | None, str]], requests: list[str]) 
     return build
 
 
-def best(cache: Cache, results: dict[str, tuple[float | None, str]], requests: list[str], **extras: Any) -> CachedEngine:
-    return ensure_task(task("best", **extras), cache, lambda _: None, threading.Event(), build=scripted(results, requests))
+def best(
+    cache: Cache, results: dict[str, tuple[float | None, str]], requests: list[str], **extras: Any
+) -> CachedEngine:
+    return ensure_task(
+        task("best", **extras), cache, lambda _: None, threading.Event(), build=scripted(results, requests)
+    )
 
 
 def test_best_keeps_the_fastest_that_passes(cache: Cache, tmp_path: Path) -> None:
@@ -288,7 +309,11 @@ def test_best_keeps_the_fastest_that_passes(cache: Cache, tmp_path: Path) -> Non
 
     (tmp_path / "a.npy").write_bytes(b"")
     requests: list[str] = []
-    results = {"int8": (1.0, "exceeded"), "fp16": (2.0, "passed"), "fp32": (3.0, "passed")}
+    results: dict[str, tuple[float | None, str]] = {
+        "int8": (1.0, "exceeded"),
+        "fp16": (2.0, "passed"),
+        "fp32": (3.0, "passed"),
+    }
     engine = best(cache, results, requests, calibration=SampleSource(str(tmp_path / "a.npy")))
     assert requests == ["int8", "fp16", "fp32"]
     assert engine.manifest.build.precision == "fp16"
@@ -344,8 +369,17 @@ def test_calibration_data_is_part_of_the_key(tmp_path: Path) -> None:
     for content in (b"a", b"b"):
         (tmp_path / "x.npy").write_bytes(content)
         keys.add(task("int8", calibration=SampleSource(str(tmp_path))).key)
-    keys.add(make_task(NANODET, BuildOptions(precision="int8", calibrator="minmax"), ORIN, Extras(calibration=SampleSource(str(tmp_path)))).key)
+    keys.add(
+        make_task(
+            NANODET,
+            BuildOptions(precision="int8", calibrator="minmax"),
+            ORIN,
+            Extras(calibration=SampleSource(str(tmp_path))),
+        ).key
+    )
     assert len(keys) == 3
     assert task("fp16", calibration=SampleSource(str(tmp_path))).key == task("fp16").key
     assert task("fp16", tolerance=Tolerance(1.0, 1.0), verify=False).key == task("fp16").key
-    assert json.loads(msgspec.json.encode(task().request("fp16", tmp_path, Cache(tmp_path / "c"))))["precision"] == "fp16"
+    assert (
+        json.loads(msgspec.json.encode(task().request("fp16", tmp_path, Cache(tmp_path / "c"))))["precision"] == "fp16"
+    )

@@ -19,11 +19,26 @@ from edgeinfer.errors import InputError
 from tests.engine.samples import ORIN, fields, model
 
 OTHER: dict[str, Any] = {
-    "schema": 2, "model": "22" * 32, "external_data": (("w.bin", "33" * 32),), "flavour": "tensorrt_rtx",
-    "tensorrt": (10, 3, 0, 31), "cuda": "12.5", "compute_capability": "8.6", "gpu": "Orin NX", "sm_count": 4,
-    "integrated": False, "os": "qnx", "arch": "x86_64", "l4t": "36.4.4", "dla_core": 0, "precision": "int8",
-    "profiles": {"x": ((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}, "flags": {"sparsity": True},
-    "settings": {"optimization_level": 5}, "calibration": "44" * 32, "plugins": (("p.so", "55" * 32),),
+    "schema": 2,
+    "model": "22" * 32,
+    "external_data": (("w.bin", "33" * 32),),
+    "flavour": "tensorrt_rtx",
+    "tensorrt": (10, 3, 0, 31),
+    "cuda": "12.5",
+    "compute_capability": "8.6",
+    "gpu": "Orin NX",
+    "sm_count": 4,
+    "integrated": False,
+    "os": "qnx",
+    "arch": "x86_64",
+    "l4t": "36.4.4",
+    "dla_core": 0,
+    "precision": "int8",
+    "profiles": {"x": ((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))},
+    "flags": {"sparsity": True},
+    "settings": {"optimization_level": 5},
+    "calibration": "44" * 32,
+    "plugins": (("p.so", "55" * 32),),
 }
 
 
@@ -41,11 +56,25 @@ def test_every_fact_about_the_machine_reaches_the_key(name: str, value: Any) -> 
 
 
 OPTIONS: dict[str, Any] = {
-    "precision": "fp32", "batch": (1, 1, 4), "shapes": {"x": ((1, 3, 8, 8), (1, 3, 8, 8), (9, 3, 8, 8))},
-    "pools": {"WORKSPACE": 1 << 20}, "optimization_level": 2, "dla_core": 1, "gpu_fallback": False, "sparsity": True,
-    "refit": True, "version_compatible": True, "exclude_lean_runtime": True, "hardware_compatibility": "ampere_plus",
-    "profiling_verbosity": "detailed", "precision_constraints": "obey", "layer_precisions": {"conv*": "fp32"},
-    "io_formats": {"x": "fp16:chw"}, "tactic_sources": ("JIT_CONVOLUTIONS",), "max_aux_streams": 0, "avg_timing_runs": 4,
+    "precision": "fp32",
+    "batch": (1, 1, 4),
+    "shapes": {"x": ((1, 3, 8, 8), (1, 3, 8, 8), (9, 3, 8, 8))},
+    "pools": {"WORKSPACE": 1 << 20},
+    "optimization_level": 2,
+    "dla_core": 1,
+    "gpu_fallback": False,
+    "sparsity": True,
+    "refit": True,
+    "version_compatible": True,
+    "exclude_lean_runtime": True,
+    "hardware_compatibility": "ampere_plus",
+    "profiling_verbosity": "detailed",
+    "precision_constraints": "obey",
+    "layer_precisions": {"conv*": "fp32"},
+    "io_formats": {"x": "fp16:chw"},
+    "tactic_sources": ("JIT_CONVOLUTIONS",),
+    "max_aux_streams": 0,
+    "avg_timing_runs": 4,
 }
 
 

@@ -28,7 +28,9 @@ def test_batch_becomes_the_profile_of_a_free_first_dimension() -> None:
         ((-1, 3, 8, 8), {"x": ((2, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))}, r"must grow"),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...], shapes: dict[str, tuple[tuple[int, ...], ...]], message: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(
+    shape: tuple[int, ...], shapes: dict[str, tuple[tuple[int, ...], ...]], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         profiles(model(shape=shape), BuildOptions(shapes=shapes))  # type: ignore[arg-type]  # what a config may hold
 
@@ -45,7 +47,10 @@ def test_refuses_batches(text: str) -> None:
         parse_batch(text)
 
 
-@given(st.text(min_size=1, max_size=9), st.lists(st.lists(sizes, min_size=1, max_size=4).map(tuple), min_size=3, max_size=3))
+@given(
+    st.text(min_size=1, max_size=9),
+    st.lists(st.lists(sizes, min_size=1, max_size=4).map(tuple), min_size=3, max_size=3),
+)
 def test_reads_shapes(name: str, shapes: list[tuple[int, ...]]) -> None:
     text = f"{name}=" + ":".join("x".join(map(str, shape)) for shape in shapes)
     assert parse_shapes(text) == (name, tuple(shapes))
@@ -57,7 +62,9 @@ def test_refuses_shapes(text: str) -> None:
         parse_shapes(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("2K", 2048), ("1.5G", 3 << 29), ("4GiB", 4 << 30), (" 3 m ", 3 << 20)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("2K", 2048), ("1.5G", 3 << 29), ("4GiB", 4 << 30), (" 3 m ", 3 << 20)]
+)
 def test_reads_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine import diagnose, machine, samples, toolkit, verify
 from edgeinfer.engine.advice import advise
-from edgeinfer.engine.cache import Cache
 from edgeinfer.engine.builder import BuildOutcome
+from edgeinfer.engine.cache import Cache
 from edgeinfer.engine.ensure import ensure_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, UnsafeError
 from edgeinfer.engine.foreign import accept
@@ -65,9 +65,15 @@ def test_takes_whichever_module_there_is() -> None:
     ("error", "message"),
     [
         (None, "is not installed; on a Jetson make the venv with --system-site-packages"),
-        (ImportError("libcudart.so.12: cannot open shared object file"), "is there, but can't be loaded: libcudart.so.12"),
+        (
+            ImportError("libcudart.so.12: cannot open shared object file"),
+            "is there, but can't be loaded: libcudart.so.12",
+        ),
         (OSError("libnvinfer.so.8: undefined symbol"), "is there, but can't be loaded: libnvinfer.so.8"),
-        (ModuleNotFoundError("No module named 'numpy'", name="numpy"), "is there, but can't be loaded: No module named 'numpy'"),
+        (
+            ModuleNotFoundError("No module named 'numpy'", name="numpy"),
+            "is there, but can't be loaded: No module named 'numpy'",
+        ),
         (AttributeError("module 'numpy' has no attribute 'bool'"), "is there, but can't be loaded: module 'numpy'"),
     ],
 )
@@ -91,7 +97,12 @@ def test_the_build_number_comes_from_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "release"),
-    [("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "36.4.3"), ("# R35 (release), REVISION: 3.1", "35.3.1"), ("?", None), (None, None)],
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic", "36.4.3"),
+        ("# R35 (release), REVISION: 3.1", "35.3.1"),
+        ("?", None),
+        (None, None),
+    ],
 )
 def test_the_jetson_release(text: str | None, release: str | None, tmp_path: Path) -> None:
     if text is not None:
@@ -119,7 +130,12 @@ def test_nested_phases_add_up() -> None:
 names = st.sampled_from(["a", "b", "c", "d"])
 
 
-@given(st.lists(st.tuples(st.sampled_from(["start", "step", "finish"]), names, st.none() | names, st.integers(-1, 5)), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["start", "step", "finish"]), names, st.none() | names, st.integers(-1, 5)),
+        max_size=40,
+    )
+)
 def test_any_phases_give_a_growing_fraction(calls: list[tuple[str, str, str | None, int]]) -> None:
     told: list[float] = []
     tree = PhaseTree(lambda _, fraction: told.append(fraction))
@@ -153,7 +169,11 @@ def test_arrays_are_taken_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("a.npy", b"rubbish", "can't be read as an array"), ("a.jpg", b"rubbish", "can't be read as a picture"), ("a.txt", b"", "no pictures")],
+    [
+        ("a.npy", b"rubbish", "can't be read as an array"),
+        ("a.jpg", b"rubbish", "can't be read as a picture"),
+        ("a.txt", b"", "no pictures"),
+    ],
 )
 def test_what_is_no_sample_is_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
@@ -176,7 +196,9 @@ def test_pictures_are_letterboxed_and_normalized(tmp_path: Path) -> None:
     (sample,) = samples.load(SampleSource(str(tmp_path), how), model(), {"x": (1, 3, 8, 8)})
     assert [sample["x"][0, channel, 4, 4] for channel in range(3)] == [10, 10, 20]
     assert [sample["x"][0, channel, 0, 0] for channel in range(3)] == [114, 57, 104]
-    (flat,) = samples.load(SampleSource(str(tmp_path), Normalize(std=(1, 1, 1), stretch=True)), model(), {"x": (1, 3, 8, 8)})
+    (flat,) = samples.load(
+        SampleSource(str(tmp_path), Normalize(std=(1, 1, 1), stretch=True)), model(), {"x": (1, 3, 8, 8)}
+    )
     assert [set(flat["x"][0, channel].ravel()) for channel in range(3)] == [{30}, {20}, {10}]
 
 
@@ -223,8 +245,14 @@ def test_a_dead_output_never_passes() -> None:
     ("line", "kind"),
     [
         ("ERROR Version tag does not match. Note: Current Version: 213, Serialized Engine Version: 232", PlanError),
-        ("ERROR The engine plan file is not compatible with this version of TensorRT, expecting library version 8.6.1.6 got 8.5.2.2", PlanError),
-        ("ERROR The engine plan file is generated on an incompatible device, expecting compute 8.7 got compute 8.6", PlanError),
+        (
+            "ERROR The engine plan file is not compatible with this version of TensorRT, expecting 8.6.1.6 got 8.5.2.2",
+            PlanError,
+        ),
+        (
+            "ERROR The engine plan file is generated on an incompatible device, expecting compute 8.7 got compute 8.6",
+            PlanError,
+        ),
         ("ERROR Serialization assertion magicTagRead == kMAGIC_TAG failed.", PlanError),
         ("ERROR plan->header.size == blobSize failed", PlanError),
         ("ERROR getPluginCreator could not find plugin: EfficientNMS_TRT version: 1", UnavailableError),
@@ -258,7 +286,8 @@ def test_advice(tmp_path: Path) -> None:
     assert advise(task(), cache).action == "reuse"
     assert f"engine {engine.key[:12]} would be reused (fp16" in advise(task(), cache).sentence
     assert advice_after(cache, tensorrt=(10, 3, 0, 31), l4t="36.4.4") == (
-        f"nanodet-g-416.onnx: would be built, as engine {engine.key[:12]} differs in TensorRT 10.3.0.30 → 10.3.0.31, L4T 36.4.3 → 36.4.4"
+        f"nanodet-g-416.onnx: would be built, as engine {engine.key[:12]} "
+        "differs in TensorRT 10.3.0.30 → 10.3.0.31, L4T 36.4.3 → 36.4.4"
     )
     changed = tmp_path / NANODET.name
     changed.write_bytes(NANODET.read_bytes() + b"\x12\x01x")  # the producer's name
@@ -322,7 +351,9 @@ def test_the_wrapper_in_front_is_taken_off(tmp_path: Path) -> None:
         ({"arch": "x86_64"}, {}, "built for arch x86_64, and here is aarch64"),
     ],
 )
-def test_a_plan_that_does_not_fit_is_refused_with_the_reason(changes: dict[str, Any], here: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_plan_that_does_not_fit_is_refused_with_the_reason(
+    changes: dict[str, Any], here: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(PlanError, match=message):
         accept(write_plan(tmp_path, **changes), msgspec.structs.replace(ORIN, **here))
 
@@ -339,9 +370,11 @@ def test_a_tampered_or_open_plan_is_refused(tmp_path: Path) -> None:
 
 def test_an_rtx_plan_for_other_gpus_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.engine"
-    path.write_bytes(make_plan((1, 7, 1, 116), magic=b"vtrt")[:28] + b"trtv" + (0x04).to_bytes(4, "little") + b"kernels")
+    path.write_bytes(
+        make_plan((1, 7, 1, 116), magic=b"vtrt")[:28] + b"trtv" + (0x04).to_bytes(4, "little") + b"kernels"
+    )
     here = Machine(flavour="tensorrt_rtx", tensorrt=(1, 7, 1, 116), compute_capability="8.9")
-    with pytest.raises(PlanError, match="built for compute capabilities 8.6, and here is 8.9"):
+    with pytest.raises(PlanError, match=r"built for compute capabilities 8.6, and here is 8.9"):
         accept(path, here)
 
 

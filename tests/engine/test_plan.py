@@ -17,7 +17,7 @@ from tests.engine.plans import make_plan
 
 versions = st.tuples(*[st.integers(0, 255)] * 4)
 # The first 36 bytes of a plan that TensorRT-RTX 1.7.1.116 wrote, with its size field set to 36.
-RTX = bytes.fromhex("7674727400000000020000000000000024000000000000000107017474727476" "7e000000")
+RTX = bytes.fromhex("76747274000000000200000000000000240000000000000001070174747274767e000000")
 
 
 def parse(data: bytes) -> PlanHeader:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def real_network(name: str) -> Path:
     return Path(found.origin).parent / "models" / name
 
 
-def build(model: Path, options: BuildOptions, here: Machine, cache: Cache, seen: list[Progress] | None = None) -> CachedEngine:
+def build(
+    model: Path, options: BuildOptions, here: Machine, cache: Cache, seen: list[Progress] | None = None
+) -> CachedEngine:
     on_progress: Any = (lambda _: None) if seen is None else seen.append
     return ensure_task(make_task(model, options, here, Extras()), cache, on_progress, threading.Event())
 
@@ -95,7 +98,7 @@ def text_direction_renamed() -> Path:
     return path
 
 
-NETWORKS = {
+NETWORKS: dict[str, tuple[Callable[[], Path], dict[str, Any]]] = {
     "nanodet": (lambda: NANODET, {}),
     "text direction": (text_direction_renamed, {"x": profile(48, 192)}),
     "text detection": (lambda: real_network("ch_PP-OCRv4_det_infer.onnx"), {"x": profile(320, 320)}),
@@ -104,7 +107,9 @@ NETWORKS = {
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_real_networks_build_with_dynamic_batch(network: str, precision: Any, rtx: Toolkit, here: Machine, cache: Cache) -> None:
+def test_real_networks_build_with_dynamic_batch(
+    network: str, precision: Any, rtx: Toolkit, here: Machine, cache: Cache
+) -> None:
     find, shapes = NETWORKS[network]
     seen: list[Progress] = []
     options = BuildOptions(precision=precision, batch=(1, 2, 4), shapes=shapes)
@@ -163,12 +168,15 @@ def run_both(one: Path, other: Path, options: BuildOptions) -> list[tuple[Any, A
     onnxruntime = pytest.importorskip("onnxruntime")
     model = read_model(one)
     sample = next(noise(model, usual_shapes(model, options), 1))
-    results = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, sample) for path in (one, other)]
+    results = [
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, sample)
+        for path in (one, other)
+    ]
     return list(zip(*results, strict=True))
 
 
 def test_free_dimensions_of_one_name_are_told(here: Machine, cache: Cache) -> None:
-    with pytest.raises(BuildError, match="gives several free dimensions one name.*name them apart"):
+    with pytest.raises(BuildError, match=r"gives several free dimensions one name.*name them apart"):
         build(text_direction(), BuildOptions(precision="fp32", shapes={"x": profile(48, 192)}), here, cache)
 
 
@@ -182,7 +190,9 @@ def test_all_unsupported_nodes_are_named(here: Machine, cache: Cache, tmp_path: 
         helper.make_node("Frobnicate", ["a"], ["b"], name="strange", domain="com.acme"),
         helper.make_node("Bernoulli", ["b"], ["y"], name="dice"),
     ]
-    graph = helper.make_graph(nodes, "g", [value("x", TensorProto.FLOAT, ["N", 4])], [value("y", TensorProto.FLOAT, ["N", 4])])
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, ["N", 4])], [value("y", TensorProto.FLOAT, ["N", 4])]
+    )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     with pytest.raises(BuildError) as caught:
@@ -194,9 +204,15 @@ def test_all_unsupported_nodes_are_named(here: Machine, cache: Cache, tmp_path: 
 
 
 def test_options_without_effect_are_warned_of(here: Machine, cache: Cache) -> None:
-    options = BuildOptions(precision="fp32", precision_constraints="obey", hardware_compatibility="ampere_plus", tactic_sources=("CUBLAS",))
+    options = BuildOptions(
+        precision="fp32", precision_constraints="obey", hardware_compatibility="ampere_plus", tactic_sources=("CUBLAS",)
+    )
     warnings = build(NANODET, options, here, cache).manifest.build.warnings
-    assert [word for word in ("OBEY_PRECISION_CONSTRAINTS", "ampere_plus", "CUBLAS") if not any(word in line for line in warnings)] == []
+    assert [
+        word
+        for word in ("OBEY_PRECISION_CONSTRAINTS", "ampere_plus", "CUBLAS")
+        if not any(word in line for line in warnings)
+    ] == []
 
 
 def test_a_missing_plugin_is_told(here: Machine, cache: Cache, tmp_path: Path) -> None:
@@ -249,7 +265,9 @@ def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None
         cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 255, (120, 200, 3), np.uint8))
     source = SampleSource(str(tmp_path))
     model = read_model(NANODET)
-    assert [sample["images"].shape for sample in load(source, model, usual_shapes(model, BuildOptions()))] == [(1, 3, 416, 416)] * 2
+    assert [sample["images"].shape for sample in load(source, model, usual_shapes(model, BuildOptions()))] == [
+        (1, 3, 416, 416)
+    ] * 2
     task = make_task(NANODET, BuildOptions(precision="int8"), here, Extras(calibration=source))
     try:
         engine = ensure_task(task, cache, lambda _: None, threading.Event())

@@ -65,10 +65,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
-    """The photographs of the demo source where they are there, else drawn scenes."""
+    """The photographs that ship with the package, else drawn scenes."""
     import edgeinfer  # noqa: PLC0415
 
-    photographs = Path(edgeinfer.__file__).parent / "sources/demo"
+    photographs = Path(edgeinfer.__file__).parent / "sources/photos"
     if any(photographs.glob("*.jpg")):
         return SampleSource(str(photographs), NORMALIZE)
     folder = tmp_path_factory.mktemp("pictures")
@@ -94,7 +94,9 @@ def draw(folder: Path) -> None:
 
 def options(precision: Any, **changes: Any) -> BuildOptions:
     level = None if LEVEL is None else int(LEVEL)
-    return BuildOptions(precision=precision, batch=(1, 1, 4), optimization_level=level, tactic_sources=SOURCES, **changes)
+    return BuildOptions(
+        precision=precision, batch=(1, 1, 4), optimization_level=level, tactic_sources=SOURCES, **changes
+    )
 
 
 def build(cache: Cache, here: Machine, precision: Any, pictures: SampleSource, **changes: Any) -> CachedEngine:
@@ -105,14 +107,23 @@ def build(cache: Cache, here: Machine, precision: Any, pictures: SampleSource, *
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_builds_and_agrees_with_onnx_runtime(
-    precision: str, trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource, record_property: Callable[[str, object], None]
+    precision: str,
+    trt: Toolkit,
+    here: Machine,
+    cache: Cache,
+    pictures: SampleSource,
+    record_property: Callable[[str, object], None],
 ) -> None:
     engine = build(cache, here, precision, pictures)
     check = engine.manifest.verification
-    figures = {"seconds": engine.manifest.build.seconds, "MiB": engine.manifest.plan_bytes / 2**20, "latency_ms": check.latency_ms}
+    figures = {
+        "seconds": engine.manifest.build.seconds,
+        "MiB": engine.manifest.plan_bytes / 2**20,
+        "latency_ms": check.latency_ms,
+    }
     errors = {name: (error.max_error, error.mean_error, error.scale) for name, error in check.outputs.items()}
     record_property(precision, json.dumps({**figures, **errors}))
-    print(precision, json.dumps({**figures, **errors}))  # noqa: T201 (these go into docs/performance.md)
+    print(precision, json.dumps({**figures, **errors}))
     assert check.state == "passed"
     assert set(check.outputs) == {"boxes", "scores"}
     assert read_header(engine.folder / "engine.plan").version == trt.version
@@ -147,13 +158,17 @@ def test_a_new_process_reloads_it(trt: Toolkit, here: Machine, cache: Cache, pic
     start = time.monotonic()
     assert build(cache, here, "fp16", pictures) == engine
     assert time.monotonic() - start < engine.manifest.build.seconds, "it was built again"
-    ended = subprocess.run([sys.executable, "-c", RELOAD, str(cache.root), engine.key], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", RELOAD, str(cache.root), engine.key], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 0, ended.stderr
-    print("load seconds", ended.stdout.strip())  # noqa: T201
+    print("load seconds", ended.stdout.strip())
     assert advise(make_task(NANODET, options("fp16"), here, Extras(calibration=pictures)), cache).action == "reuse"
 
 
-def test_a_tampered_plan_is_refused_and_built_again(trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource) -> None:
+def test_a_tampered_plan_is_refused_and_built_again(
+    trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource
+) -> None:
     engine = build(cache, here, "fp16", pictures)
     plan = engine.folder / "engine.plan"
     data = bytearray(plan.read_bytes())
@@ -166,7 +181,9 @@ def test_a_tampered_plan_is_refused_and_built_again(trt: Toolkit, here: Machine,
     assert again.read()
 
 
-def test_an_engine_beyond_the_tolerance_is_refused(trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource) -> None:
+def test_an_engine_beyond_the_tolerance_is_refused(
+    trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource
+) -> None:
     extras = Extras(verification=pictures, tolerance=Tolerance(0.0, 0.0))
     task = make_task(NANODET, options("fp16", avg_timing_runs=2), here, extras)
     with pytest.raises(ToleranceError, match=r"boxes max .* mean .* of .*scores max"):
@@ -179,4 +196,4 @@ def test_best_keeps_the_fastest(trt: Toolkit, here: Machine, cache: Cache, pictu
     assert set(engine.manifest.build.candidates) == {"int8", "fp16", "fp32"}
     times = [float(note.split()[0]) for note in engine.manifest.build.candidates.values() if note.endswith(" ms")]
     assert engine.manifest.verification.latency_ms == min(times)
-    print("best", engine.manifest.build.candidates)  # noqa: T201
+    print("best", engine.manifest.build.candidates)
