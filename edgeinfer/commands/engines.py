@@ -13,6 +13,7 @@ from edgeinfer.commands._engine_options import BUILD, COMMON, open_cache, option
 from edgeinfer.engine import foreign, toolkit
 from edgeinfer.engine.advice import advise
 from edgeinfer.engine.cache import PLAN, BrokenEngine, CachedEngine, folder_bytes
+from edgeinfer.engine.explain import word
 from edgeinfer.engine.options import parse_size
 from edgeinfer.errors import EdgeinferError, InputError
 
@@ -110,8 +111,7 @@ def _print_tree(values: dict[str, Any], indent: str) -> None:
         elif name == "log":
             click.echo("".join(f"{indent}log: {line}\n" for line in value), nl=False)
         else:
-            shown = "-" if value in (None, {}, [], "") else value
-            click.echo(f"{indent}{name}: {'.'.join(map(str, shown)) if name == 'tensorrt' else shown}")
+            click.echo(f"{indent}{name}: {value if isinstance(value, str) else word(value, name)}")
 
 
 @command.command("verify")
@@ -182,6 +182,7 @@ def prune(cache_dir: Path | None, as_json: bool, verbose: bool, max_size: str) -
     if as_json:
         click.echo(msgspec.json.encode({"removed": removed, "bytes_left": left}).decode())
     else:
-        click.echo(f"removed {len(removed)} engines, {left / 2**20:.1f} MiB left in {cache.root}")
+        count = "1 engine" if len(removed) == 1 else f"{len(removed)} engines"
+        click.echo(f"removed {count}, {left / 2**20:.1f} MiB left in {cache.root}")
         for key in removed:
             click.echo(key[:12])

@@ -42,12 +42,13 @@ def _phrases(name: str, old: Any, new: Any) -> Iterator[str]:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 label = f"shapes of {key}" if name == "profiles" else key.replace("_", " ")
-                yield f"{label} {_word(old.get(key))} → {_word(new.get(key))}"
+                yield f"{label} {word(old.get(key))} → {word(new.get(key))}"
     else:
-        yield f"{LABELS.get(name, name)} {_word(old, name)} → {_word(new, name)}"
+        yield f"{LABELS.get(name, name)} {word(old, name)} → {word(new, name)}"
 
 
-def _word(value: Any, name: str = "") -> str:
+def word(value: Any, name: str = "") -> str:
+    """A field's value as people read it. `name`: of the field."""
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -11,8 +11,8 @@ from edgeinfer.engine.onnxfile import Node, OnnxModel
 from edgeinfer.engine.toolkit import Toolkit, member
 
 WAYS_OUT = (
-    "export it with another opset, load a plugin that has the operator (--plugin), or run it on ONNX Runtime: "
-    "`--backend onnxruntime`, whose TensorRT provider takes the supported part where it is installed"
+    "export it with another opset, load a plugin that has the operator (--plugin), or use ONNX Runtime: with its "
+    "TensorRT provider, which takes the supported part of a graph, or plain (`--backend onnxruntime`)"
 )
 
 

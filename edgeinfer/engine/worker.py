@@ -77,8 +77,11 @@ def _event_writer() -> Emit:
     def emit(event: Event) -> None:
         line = memoryview(msgspec.json.encode(event) + b"\n")
         with lock:
-            while line:
-                line = line[os.write(pipe, line) :]
+            try:
+                while line:
+                    line = line[os.write(pipe, line) :]
+            except BrokenPipeError:
+                threading.Event().wait()  # the parent is dead, and the thread that waits for that ends this process
 
     return emit
 
@@ -96,5 +99,8 @@ def _die_with_parent(workspace: Path) -> None:
     with suppress(OSError):
         while os.read(0, 4096):
             pass
-    shutil.rmtree(workspace, ignore_errors=True)
+    trash = workspace.with_name(f"{workspace.name}.dead")
+    with suppress(OSError):
+        workspace.rename(trash)  # first, so that the build can't put anything into it any more
+    shutil.rmtree(trash, ignore_errors=True)
     os._exit(75)

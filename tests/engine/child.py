@@ -9,6 +9,7 @@ full       fails for lack of space
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -64,7 +65,8 @@ def main(mode: str) -> None:
 
 def write_slowly(path: Path, plan: bytes, emit: Emit) -> None:
     for step in range(50):
-        path.write_bytes(plan[: 1000 * step])
+        with contextlib.suppress(FileNotFoundError):  # the parent died: the next event tells
+            path.write_bytes(plan[: 1000 * step])
         emit(Step("Working", step / 50))
         time.sleep(0.01)
 
