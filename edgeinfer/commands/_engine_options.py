@@ -1,0 +1,231 @@
+"""Options that `build` and `engines explain` share, and what they amount to."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+import edgeinfer
+from edgeinfer import card
+from edgeinfer.engine import machine, toolkit
+from edgeinfer.engine.builder import Limits
+from edgeinfer.engine.cache import Cache, default_root
+from edgeinfer.engine.key import Machine
+from edgeinfer.engine.manifest import Tolerance
+from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size
+from edgeinfer.engine.samples import Normalize, SampleSource
+from edgeinfer.engine.task import Extras, Task, make_task
+from edgeinfer.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+many: dict[str, Any] = {"multiple": True}
+PHOTOS = Path(edgeinfer.__file__).parent / "sources/photos"
+
+COMMON = [
+    click.option("--cache-dir", type=click.Path(path_type=Path), help="The engine cache; the daemon's own by default."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+    click.option("--verbose", is_flag=True, help="Show TensorRT's log, and a traceback on errors."),
+]
+
+BUILD = [
+    click.argument("model"),
+    click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True),
+    click.option("--batch", default="1", show_default=True, help="N or MIN:OPT:MAX, for inputs with a free batch."),
+    click.option(
+        "--shapes", **many, metavar="NAME=MIN:OPT:MAX", help="For inputs with other free dimensions, like 1x3x416x416."
+    ),
+    click.option("--workspace", metavar="SIZE", help="Limit of TensorRT's scratch memory, like 1G."),
+    click.option("--pool", **many, metavar="NAME=SIZE", help="Limit of another memory pool, like TACTIC_DRAM=2G."),
+    click.option(
+        "--opt-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most; TensorRT's default is 3."
+    ),
+    click.option("--dla", type=click.IntRange(0), metavar="CORE", help="Run on this DLA core."),
+    click.option(
+        "--gpu-fallback/--no-gpu-fallback", default=True, show_default=True, help="Where the DLA lacks a layer."
+    ),
+    click.option("--sparsity", is_flag=True, help="Use 2:4 structured sparsity where the weights have it."),
+    click.option("--refit", is_flag=True, help="Keep the weights exchangeable."),
+    click.option("--version-compatible", is_flag=True, help="Loadable by later TensorRT of the same kind."),
+    click.option("--exclude-lean-runtime", is_flag=True, help="Of a version-compatible plan."),
+    click.option(
+        "--hardware-compatibility",
+        type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
+        default="none",
+    ),
+    click.option("--profiling-verbosity", type=click.Choice(["none", "layer_names_only", "detailed"])),
+    click.option(
+        "--precision-constraints", type=click.Choice(["none", "prefer", "obey"]), default="none", show_default=True
+    ),
+    click.option("--layer-precision", **many, metavar="LAYER:PRECISION", help="LAYER may hold *."),
+    click.option(
+        "--io-format", **many, metavar="NAME=TYPE:FORMAT", help="Of an input or output, like images=fp16:chw."
+    ),
+    click.option("--tactic-source", **many, metavar="NAME", help="Use these sources only."),
+    click.option("--max-aux-streams", type=click.IntRange(0)),
+    click.option("--avg-runs", type=click.IntRange(1), help="Timings that TensorRT averages per tactic."),
+    click.option("--plugin", **many, type=click.Path(), metavar="FILE", help="Shared library to load first."),
+    click.option(
+        "--calibration-data", type=click.Path(), metavar="DIR", help="Pictures or .npy/.npz inputs, for int8."
+    ),
+    click.option("--calibrator", type=click.Choice(["entropy", "minmax"]), default="entropy", show_default=True),
+    click.option("--mean", metavar="A,B,C", help="Taken from pictures' channels, 0 to 255; the card's, or 0."),
+    click.option("--std", metavar="A,B,C", help="Pictures' channels are divided by it; the card's, or 255."),
+    click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of the channels; the card's, or rgb."),
+    click.option("--stretch", is_flag=True, help="Stretch pictures instead of letterboxing them."),
+    click.option("--runtime", type=click.Choice(list(toolkit.MODULES)), default="tensorrt", show_default=True),
+]
+
+VERIFY_AND_LIMITS = [
+    click.option("--verify-data", type=click.Path(), metavar="DIR", help="Inputs to compare with ONNX Runtime on."),
+    click.option("--no-verify", is_flag=True, help="Don't compare with ONNX Runtime."),
+    click.option(
+        "--tolerance", metavar="MAX,MEAN", help="Largest and mean error let pass, as parts of the largest value."
+    ),
+    click.option("--keep-anyway", is_flag=True, help="Keep an engine beyond the tolerance."),
+    click.option("--timing-cache", type=click.Path(), metavar="FILE", help="Instead of the one in the engine cache."),
+    click.option("--memory", metavar="SIZE", help="Stop the build beyond this resident size."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="Stop the build after this time."),
+]
+
+
+def options(*groups: list[Callable[[Function], Function]]) -> Callable[[Function], Function]:
+    """Decorates a command with all options of the groups, in order."""
+    return lambda function: functools.reduce(
+        lambda f, option: option(f), reversed([o for group in groups for o in group]), function
+    )
+
+
+def open_cache(cache_dir: Path | None, verbose: bool) -> Cache:
+    """The cache, swept of what killed builds left. With `verbose`, logs go to stderr from here on."""
+    if verbose:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
+    cache = Cache(cache_dir or default_root(os.environ))
+    cache.tidy()
+    return cache
+
+
+def find_model(name: str) -> tuple[Path, Normalize | None]:
+    """An ONNX file or a network that ships with the package, and how its card, if it has one, prepares pictures.
+
+    Raises InputError and ConfigError.
+    """
+    path = Path(name)
+    if name not in card.vendored() and path.is_file() and not path.with_suffix(".yaml").is_file():
+        return path, None
+    model = card.load_model(name)
+    made = model.card.input
+    mean, std = (_three(values) for values in (made.mean, made.std))
+    return model.path, Normalize(mean, std, made.color, made.fill, made.resize == "stretch")
+
+
+def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
+    """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine."""
+    model, prepared = find_model(arguments["model"])
+    normalize = normalize_of(arguments, prepared or Normalize())
+    here = this_machine(arguments)
+    calibration = samples_of(arguments["calibration_data"], normalize)
+    extras = extras_of(arguments, calibration, normalize, has_card=prepared is not None) if with_extras else None
+    return make_task(model, build_options(arguments), here, extras or Extras(calibration=calibration))
+
+
+def this_machine(arguments: dict[str, Any]) -> Machine:
+    """What is here, with the TensorRT that was asked for. Raises UnavailableError."""
+    return machine.detect(toolkit.load(arguments["runtime"]))
+
+
+def build_options(a: dict[str, Any]) -> BuildOptions:
+    """The options of `BUILD` as one value. Raises UsageError."""
+    pools = {name: parse_size(size) for name, size in _pairs(a["pool"], "=", "--pool TACTIC_DRAM=2G")}
+    if a["workspace"]:
+        pools["WORKSPACE"] = parse_size(a["workspace"])
+    return BuildOptions(
+        precision=a["precision"],
+        batch=parse_batch(a["batch"]),
+        shapes=dict(map(parse_shapes, a["shapes"])),
+        pools=pools,
+        optimization_level=a["opt_level"],
+        dla_core=a["dla"],
+        gpu_fallback=a["gpu_fallback"],
+        sparsity=a["sparsity"],
+        refit=a["refit"],
+        version_compatible=a["version_compatible"],
+        exclude_lean_runtime=a["exclude_lean_runtime"],
+        hardware_compatibility=a["hardware_compatibility"],
+        profiling_verbosity=a["profiling_verbosity"],
+        precision_constraints=a["precision_constraints"],
+        layer_precisions=dict(_pairs(a["layer_precision"], ":", "--layer-precision 'Conv_1*:fp32'")),
+        io_formats=dict(_pairs(a["io_format"], "=", "--io-format images=fp16:chw")),
+        tactic_sources=a["tactic_source"] or None,
+        max_aux_streams=a["max_aux_streams"],
+        avg_timing_runs=a["avg_runs"],
+        calibrator=a["calibrator"],
+        plugins=tuple(str(Path(path).resolve()) for path in a["plugin"]),
+    )
+
+
+def extras_of(a: dict[str, Any], calibration: SampleSource | None, normalize: Normalize, has_card: bool) -> Extras:
+    """The options of `VERIFY_AND_LIMITS`. What has a card is compared on the package's photographs by default.
+
+    Raises UsageError.
+    """
+    timing, photos = a["timing_cache"], str(PHOTOS) if has_card and PHOTOS.is_dir() and not calibration else None
+    return Extras(
+        calibration=calibration,
+        verify=not a["no_verify"],
+        verification=samples_of(a["verify_data"] or photos, normalize),
+        tolerance=_tolerance(a["tolerance"]),
+        keep_beyond_tolerance=a["keep_anyway"],
+        timing_cache=timing and str(Path(timing).resolve()),
+        limits=Limits(memory_bytes=parse_size(a["memory"]) if a["memory"] else None, timeout_s=a["timeout"]),
+    )
+
+
+def samples_of(path: str | None, normalize: Normalize) -> SampleSource | None:
+    """Inputs in a folder, prepared like this."""
+    return SampleSource(str(Path(path).resolve()), normalize) if path else None
+
+
+def normalize_of(a: dict[str, Any], base: Normalize) -> Normalize:
+    """`base` with what the options change of it. Raises UsageError."""
+    given = {
+        "mean": a["mean"] and _three(_numbers(a["mean"], 3, "--mean 103.53,116.28,123.675")),
+        "std": a["std"] and _three(_numbers(a["std"], 3, "--std 57.375,57.12,58.395")),
+        "order": a["order"],
+        "stretch": a["stretch"] or None,
+    }
+    return msgspec.structs.replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _pairs(texts: tuple[str, ...], separator: str, example: str) -> list[tuple[str, str]]:
+    pairs = [text.partition(separator)[::2] if separator == "=" else text.rpartition(separator)[::2] for text in texts]
+    for text, (name, value) in zip(texts, pairs, strict=True):
+        if not name or not value:
+            raise UsageError(f"{text!r} makes no sense", f"for instance {example}")
+    return pairs
+
+
+def _numbers(text: str, count: int, example: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise UsageError(f"{text!r} are not {count} numbers", f"for instance {example}")
+    return numbers
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third
+
+
+def _tolerance(text: str | None) -> Tolerance | None:
+    return Tolerance(*_numbers(text, 2, "--tolerance 0.05,0.005")) if text else None

@@ -1,0 +1,118 @@
+"""`edgeinfer build`: makes a TensorRT engine of a model for this machine and keeps it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, open_cache, options, task_of
+from edgeinfer.engine import toolkit, verify
+from edgeinfer.engine.advice import advise
+from edgeinfer.engine.cache import PLAN, Cache, CachedEngine
+from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.options import format_shape
+from edgeinfer.engine.precision import plan_precision
+from edgeinfer.engine.progress import OnProgress, Progress
+from edgeinfer.engine.task import Task
+
+
+@click.command("build")
+@options(BUILD, VERIFY_AND_LIMITS, COMMON)
+@click.option("--rebuild", is_flag=True, help="Build even where the cache has the engine.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def command(
+    cache_dir: Path | None, as_json: bool, verbose: bool, rebuild: bool, dry_run: bool, **arguments: Any
+) -> int:
+    """Build the TensorRT engine of MODEL, an ONNX file or the name of a network that ships with edgeinfer.
+
+    The engine goes into the cache, where `edgeinfer run` finds it.
+    """
+    cache = open_cache(cache_dir, verbose)
+    task = task_of(arguments, with_extras=True)
+    if dry_run:
+        _print_plan(task, cache, as_json)
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = cache.usable(task.key)
+    try:
+        with _progress_bar() as on_progress:
+            engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
+    except KeyboardInterrupt:
+        click.echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
+        return 130
+    _print_engine(engine, as_json, reused=before is not None and not rebuild)
+    return 0
+
+
+@contextmanager
+def _progress_bar() -> Iterator[OnProgress]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[about]}"),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task("Starting", total=None, about="")
+
+        def show(moment: Progress) -> None:
+            about = f"of about {moment.estimate_s:.0f} s" if moment.estimate_s else ""
+            total = None if moment.fraction is None else 1.0
+            bar.update(row, description=moment.phase, total=total, completed=moment.fraction or 0.0, about=about)
+
+        yield show
+
+
+def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
+    record = engine.manifest
+    if as_json:
+        shown = {"reused": reused, "plan": str(engine.folder / PLAN), "manifest": msgspec.to_builtins(record)}
+        click.echo(msgspec.json.encode(shown).decode())
+        return
+    for warning in record.build.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    verb = "in the cache already" if reused else f"built in {record.build.seconds:.1f} s"
+    size = f"{record.plan_bytes / 2**20:.1f} MiB"
+    click.echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {size}")
+    for precision, note in record.build.candidates.items():
+        click.echo(f"  {precision}: {note}")
+    click.echo(verify.describe(record.verification))
+    click.echo(f"plan {engine.folder / PLAN}")
+
+
+def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
+    found, advice = toolkit.load(task.machine.flavour), advise(task, cache)
+    ways = {p: plan_precision(found.trt, task.model, p, task.options.calibrator).how for p in task.precisions()}
+    if as_json:
+        shown = {
+            "key": task.key,
+            "action": advice.action,
+            "reason": advice.sentence,
+            "precision": ways,
+            "fields": task.fields,
+        }
+        click.echo(msgspec.json.encode(shown).decode())
+        return
+    click.echo(advice.sentence)
+    click.echo(f"with {found} on {task.machine.gpu or 'no known GPU'}, key {task.key[:12]}")
+    for precision, way in ways.items():
+        click.echo(f"{precision}: {way}")
+    for name, profile in task.fields.profiles.items():
+        click.echo(f"{name}: {' : '.join(map(format_shape, profile))}")
+    for name, value in {**task.fields.flags, **task.fields.settings}.items():
+        if name == "gpu_fallback" and task.options.dla_core is None:
+            continue
+        if value not in (None, False, {}, (), "none"):
+            click.echo(f"{name.replace('_', ' ')}: {value}")

@@ -1,0 +1,188 @@
+"""`edgeinfer engines`: what is in the engine cache, whether it is sound, and why it would or would not be used."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edgeinfer.commands._engine_options import BUILD, COMMON, open_cache, options, task_of, this_machine
+from edgeinfer.engine import foreign, toolkit
+from edgeinfer.engine.advice import advise
+from edgeinfer.engine.cache import PLAN, BrokenEngine, CachedEngine, folder_bytes
+from edgeinfer.engine.explain import word
+from edgeinfer.engine.options import parse_size
+from edgeinfer.errors import EdgeinferError, InputError
+
+
+@click.group("engines")
+def command() -> None:
+    """Look at the engine cache and put it in order."""
+
+
+@command.command("ls")
+@options(COMMON)
+def ls(cache_dir: Path | None, as_json: bool, verbose: bool) -> None:
+    """List the engines, last used first."""
+    cache = open_cache(cache_dir, verbose)
+    rows = [_row(item) for item in cache.entries()]
+    if as_json:
+        click.echo(msgspec.json.encode(rows).decode())
+    elif not rows:
+        click.echo(f"no engines in {cache.root}")
+    else:
+        _print_table(rows)
+
+
+def _row(item: CachedEngine | BrokenEngine) -> dict[str, Any]:
+    if isinstance(item, BrokenEngine):
+        return {"key": item.key, "bytes": folder_bytes(item.folder), "state": "broken", "problem": item.error.message}
+    record = item.manifest
+    return {
+        "key": item.key,
+        "model": record.model_name,
+        "precision": record.build.precision,
+        "tensorrt": ".".join(map(str, record.fields.tensorrt)),
+        "gpu": record.fields.gpu,
+        "bytes": record.plan_bytes,
+        "built_at": record.build.finished_at,
+        "build_seconds": record.build.seconds,
+        "check": record.verification.state,
+        "used_at": _time(item.used_at),
+        "strikes": item.strikes,
+        "state": "ok",
+    }
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    lines = [("KEY", "MODEL", "PRECISION", "TENSORRT", "GPU", "MIB", "CHECK", "LAST USED (UTC)"), *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for row in rows:
+        if row["state"] == "broken":
+            click.echo(f"{row['key'][:12]}: {row['problem']}", err=True)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    size = f"{row['bytes'] / 2**20:.1f}"
+    if row["state"] == "broken":
+        return (row["key"][:12], "-", "-", "-", "-", size, "broken", "-")
+    used = row["used_at"][:19].replace("T", " ")
+    return (
+        row["key"][:12],
+        row["model"],
+        row["precision"],
+        row["tensorrt"],
+        row["gpu"] or "-",
+        size,
+        row["check"],
+        used,
+    )
+
+
+@command.command("show")
+@options(COMMON)
+@click.argument("key")
+def show(cache_dir: Path | None, as_json: bool, verbose: bool, key: str) -> None:
+    """Show everything that is known of the engine whose key begins with KEY."""
+    item = open_cache(cache_dir, verbose).find(key)
+    if isinstance(item, BrokenEngine):
+        raise item.error
+    if as_json:
+        click.echo(msgspec.json.encode(item.manifest).decode())
+        return
+    click.echo(f"plan: {item.folder / PLAN}")
+    _print_tree(msgspec.to_builtins(item.manifest), "")
+
+
+def _print_tree(values: dict[str, Any], indent: str) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            click.echo(f"{indent}{name}:")
+            _print_tree(value, indent + "  ")
+        elif name == "log":
+            click.echo("".join(f"{indent}log: {line}\n" for line in value), nl=False)
+        else:
+            click.echo(f"{indent}{name}: {value if isinstance(value, str) else word(value, name)}")
+
+
+@command.command("verify")
+@options(COMMON)
+@click.option("--runtime", type=click.Choice(list(toolkit.MODULES)), default="tensorrt", show_default=True)
+@click.argument("engines", nargs=-1, metavar="[KEY|FILE]...")
+def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str, engines: tuple[str, ...]) -> None:
+    """Check owner, mode, checksum and header of engines: those named, or all. A FILE is held against this machine."""
+    files = [Path(name) for name in engines if Path(name).is_file()]
+    keys = [name for name in engines if not Path(name).is_file()]
+    results = [_check_file(path, runtime) for path in files]
+    if keys or not files:
+        cache = open_cache(cache_dir, verbose)
+        results += [_check(item) for item in ([cache.find(key) for key in keys] or cache.entries())]
+    if as_json:
+        click.echo(msgspec.json.encode(results).decode())
+    else:
+        for result in results:
+            name = result["engine"]
+            click.echo(f"{name if '/' in name else name[:12]} {result['problem'] or 'ok'}")
+    bad = sum(bool(result["problem"]) for result in results)
+    if bad:
+        raise InputError(f"{bad} of {len(results)} engines can't be used", "the next start builds damaged ones again")
+
+
+def _check(item: CachedEngine | BrokenEngine) -> dict[str, str]:
+    try:
+        if isinstance(item, BrokenEngine):
+            raise item.error
+        item.read(mark=False)
+    except EdgeinferError as error:
+        return {"engine": item.key, "problem": str(error)}
+    return {"engine": item.key, "problem": ""}
+
+
+def _check_file(path: Path, runtime: str) -> dict[str, str]:
+    try:
+        plan = foreign.accept(path, this_machine({"runtime": runtime}))
+    except InputError as error:
+        return {"engine": str(path), "problem": str(error)}
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return {"engine": str(path), "problem": ""}
+
+
+@command.command("explain")
+@options(BUILD, COMMON)
+def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: Any) -> None:
+    """Say whether the next start would reuse an engine of MODEL, or build one, and why."""
+    cache = open_cache(cache_dir, verbose)
+    task = task_of(arguments)
+    advice = advise(task, cache)
+    if as_json:
+        shown = {"action": advice.action, "key": task.key, "sentence": advice.sentence, "reasons": advice.reasons}
+        click.echo(msgspec.json.encode(shown).decode())
+    else:
+        click.echo(advice.sentence)
+
+
+@command.command("prune")
+@options(COMMON)
+@click.option("--max-size", required=True, metavar="SIZE", help="What the cache may keep, like 4G; 0 for nothing.")
+def prune(cache_dir: Path | None, as_json: bool, verbose: bool, max_size: str) -> None:
+    """Remove quarantined engines, then the least recently used, until the rest fits."""
+    cache = open_cache(cache_dir, verbose)
+    removed = cache.prune(parse_size(max_size))
+    left = sum(folder_bytes(folder) for folder in cache.engines.iterdir())
+    if as_json:
+        click.echo(msgspec.json.encode({"removed": removed, "bytes_left": left}).decode())
+    else:
+        count = "1 engine" if len(removed) == 1 else f"{len(removed)} engines"
+        click.echo(f"removed {count}, {left / 2**20:.1f} MiB left in {cache.root}")
+        for key in removed:
+            click.echo(key[:12])

@@ -1,0 +1,42 @@
+"""This machine, as far as an engine depends on it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.engine.cudart import open_device
+from edgeinfer.engine.key import Machine
+from edgeinfer.engine.toolkit import Toolkit
+from edgeinfer.errors import UnavailableError
+
+L4T = re.compile(r"^# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
+
+
+def detect(toolkit: Toolkit, root: Path = Path("/")) -> Machine:
+    """What is known here. Without a GPU, or without cuda-python to ask it, what only it can tell stays None."""
+    return Machine(
+        flavour=toolkit.flavour,
+        tensorrt=toolkit.version,
+        os=platform.system().lower(),
+        arch=platform.machine(),
+        l4t=l4t(root),
+        **_gpu(),
+    )
+
+
+def l4t(root: Path) -> str | None:
+    """The Jetson release, like "36.4.3"; None off a Jetson."""
+    path = root / "etc/nv_tegra_release"
+    match = L4T.match(path.read_text(errors="replace")) if path.is_file() else None
+    return f"{match[1]}.{match[2]}" if match else None
+
+
+def _gpu() -> dict[str, Any]:
+    try:
+        with open_device() as device:
+            return device.facts()
+    except UnavailableError:
+        return {}

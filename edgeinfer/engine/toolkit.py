@@ -1,0 +1,116 @@
+"""Finds TensorRT and asks it what it can. A version is asked what it has, never judged by its number."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgeinfer.engine.plan import Version
+from edgeinfer.errors import UnavailableError
+
+MODULES = {
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Toolkit:
+    """An imported TensorRT with its full version."""
+
+    trt: Any
+    flavour: str
+    version: Version
+
+    def __str__(self) -> str:
+        name = "TensorRT" if self.flavour == "tensorrt" else "TensorRT-RTX"
+        return f"{name} {'.'.join(map(str, self.version))}"
+
+
+def load(flavour: str = "tensorrt", importer: Callable[[str], ModuleType] = importlib.import_module) -> Toolkit:
+    """Imports TensorRT. Raises UnavailableError that says whether it is missing, or something that it needs."""
+    for name in MODULES[flavour]:
+        try:
+            module = importer(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise _broken(name, error) from error
+        except (ImportError, OSError, AttributeError) as error:
+            raise _broken(name, error) from error
+        else:
+            return Toolkit(module, flavour, full_version(module.__version__, loaded_libraries(flavour)))
+    raise UnavailableError(
+        f"the Python module {flavour} is not installed",
+        "on a Jetson make the venv with --system-site-packages; elsewhere `pip install edgeinfer[tensorrt]`",
+    )
+
+
+def _broken(name: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"the Python module {name} is there, but can't be loaded: {error}",
+        "install the library it names, of the same CUDA and TensorRT version, or set LD_LIBRARY_PATH",
+    )
+
+
+def full_version(text: str, libraries: Iterator[Path]) -> Version:
+    """All four parts. Modules up to 10.7 name three; the build is in a symbol of the loaded library."""
+    parts = [int(part) for part in re.findall(r"\d+", text)[:4]]
+    if len(parts) == 4:
+        return parts[0], parts[1], parts[2], parts[3]
+    for library in libraries:
+        found = library_version(library)
+        if found and list(found[: len(parts)]) == parts:
+            return found
+    raise UnavailableError(
+        f"TensorRT {text} does not tell its build number", "install libnvinfer and its Python module together"
+    )
+
+
+def library_version(path: Path) -> Version | None:
+    """The version in the symbol `tensorrt_version_M_m_p_b` that every libnvinfer exports; None where there is none."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        match = re.search(rb"tensorrt_version_(\d+)_(\d+)_(\d+)_(\d+)\0", data)
+        if match is None:
+            return None
+        major, minor, patch, build = (int(part) for part in match.groups())
+        return major, minor, patch, build
+
+
+def loaded_libraries(flavour: str, maps: Path = Path("/proc/self/maps")) -> Iterator[Path]:
+    """Paths of the TensorRT libraries that this process has mapped."""
+    stem = "libnvinfer.so" if flavour == "tensorrt" else "libtensorrt_rtx.so"
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    paths = {line.split(maxsplit=5)[5] for line in lines if stem in line}
+    return (Path(path) for path in sorted(paths) if Path(path).name.startswith(stem))
+
+
+def member(enum: Any, name: str) -> Any | None:
+    """The member of a TensorRT enum, or None where this version lacks it (or the whole enum)."""
+    return getattr(enum, name, None)
+
+
+def load_plugins(toolkit: Toolkit, logger: Any, libraries: tuple[str, ...]) -> None:
+    """Loads TensorRT's own plugins and the given libraries. Raises UnavailableError where one can't be loaded."""
+    toolkit.trt.init_libnvinfer_plugins(logger, "")
+    for library in libraries:
+        try:
+            _load_plugin(toolkit.trt, library)
+        except (OSError, RuntimeError) as error:
+            raise UnavailableError(
+                f"plugin {library} can't be loaded: {error}", "check that it was built for this TensorRT"
+            ) from error
+
+
+def _load_plugin(trt: Any, library: str) -> None:
+    registry = trt.get_plugin_registry()
+    if not hasattr(registry, "load_library"):
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    elif registry.load_library(library) is None:
+        raise OSError("TensorRT found no plugin in it")

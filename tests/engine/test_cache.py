@@ -1,0 +1,270 @@
+"""The cache keeps whole engines and nothing else, and trusts nobody."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeinfer.engine import manifest as manifests
+from edgeinfer.engine.cache import BrokenEngine, Cache, CachedEngine, default_root
+from edgeinfer.engine.errors import BuildCancelledError, CacheError, PlanError, UnsafeError
+from edgeinfer.engine.key import engine_key
+from edgeinfer.errors import UsageError
+from tests.engine.plans import make_plan
+from tests.engine.samples import fields, manifest
+
+PLAN = make_plan(body=b"k" * 1000)
+
+
+def no_wait(_seconds: float) -> None:
+    raise BuildCancelledError("somebody else builds")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def put(cache: Cache, plan: bytes = PLAN, used_at: float | None = None, **changes: object) -> CachedEngine:
+    with cache.lock(no_wait), cache.workspace() as work:
+        (work / "engine.plan").write_bytes(plan)
+        engine = cache.store(work, manifest(plan, fields(**changes)))
+    if used_at is not None:
+        os.utime(engine.folder / "manifest.json", (used_at, used_at))
+    return engine
+
+
+def test_what_is_stored_comes_back(cache: Cache) -> None:
+    stored = put(cache)
+    found = Cache(cache.root).usable(stored.key)
+    assert found == stored
+    assert found is not None
+    assert found.read() == PLAN
+    assert list(cache.tmp.iterdir()) == []
+    assert stored.key == engine_key(fields())
+    assert cache.usable("0" * 64) is None
+
+
+def test_storing_again_replaces(cache: Cache) -> None:
+    put(cache)
+    other = make_plan(body=b"other")
+    engine = cache.get(put(cache, other).key)
+    assert engine is not None
+    assert engine.read() == other
+
+
+def damage_plan(folder: Path, data: bytes) -> None:
+    (folder / "engine.plan").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("engine.plan", lambda data: data[:-1]),
+        ("engine.plan", lambda _: b""),
+        ("engine.plan", lambda data: data[:500] + bytes([data[500] ^ 1]) + data[501:]),
+        ("manifest.json", lambda data: data[:100]),
+        ("manifest.json", lambda data: data.replace(b'"8.7"', b'"8.6"')),
+        ("manifest.json", lambda _: b"{}"),
+    ],
+)
+def test_damage_is_refused_and_taken_out_for_a_new_build(cache: Cache, file: str, change: object) -> None:
+    engine = put(cache)
+    path = engine.folder / file
+    path.write_bytes(change(path.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(PlanError, match="build the engine again"):
+        (cache.get(engine.key) or engine).read()
+    assert cache.usable(engine.key) is None
+    assert not engine.folder.exists()
+
+
+def test_a_missing_plan_or_manifest_is_damage(cache: Cache) -> None:
+    for name in ("engine.plan", "manifest.json"):
+        engine = put(cache)
+        (engine.folder / name).unlink()
+        assert cache.usable(engine.key) is None
+
+
+def test_a_plan_of_another_tensorrt_than_its_manifest_says_is_refused(cache: Cache) -> None:
+    engine = put(cache, make_plan((8, 6, 0, 12)))
+    with pytest.raises(PlanError, match="another TensorRT"):
+        engine.read()
+
+
+def test_an_engine_moved_to_another_key_is_refused(cache: Cache) -> None:
+    engine = put(cache)
+    key = "f" * 64
+    engine.folder.rename(cache.engines / key)
+    with pytest.raises(PlanError, match="describes engine"):
+        cache.get(key)
+
+
+@pytest.mark.parametrize(
+    "place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"]
+)
+@pytest.mark.parametrize("bits", [0o020, 0o002])
+def test_what_others_may_write_is_refused_and_not_removed(cache: Cache, place: str, bits: int) -> None:
+    engine = put(cache)
+    path = cache.root / place.replace("KEY", engine.key)
+    path.chmod(path.stat().st_mode | bits)
+    with pytest.raises(UnsafeError, match="others may write it"):
+        Cache(cache.root).usable(engine.key)
+    assert engine.folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    "place", ["", "engines", "engines/KEY", "engines/KEY/engine.plan", "engines/KEY/manifest.json"]
+)
+def test_what_belongs_to_somebody_else_is_refused(cache: Cache, place: str) -> None:
+    engine = put(cache)
+    os.chown(cache.root / place.replace("KEY", engine.key), 12345, -1)
+    with pytest.raises(UnsafeError, match="belongs to user 12345"):
+        Cache(cache.root).usable(engine.key)
+
+
+def test_symbolic_links_are_refused(cache: Cache, tmp_path: Path) -> None:
+    engine = put(cache)
+    (engine.folder / "engine.plan").rename(tmp_path / "elsewhere")
+    (engine.folder / "engine.plan").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeError, match="symbolic link"):
+        cache.usable(engine.key)
+    (cache.engines / ("a" * 64)).symlink_to(engine.folder)
+    with pytest.raises(UnsafeError, match="no folder"):
+        cache.get("a" * 64)
+
+
+def test_a_pipe_in_place_of_a_plan_does_not_hang(cache: Cache) -> None:
+    engine = put(cache)
+    (engine.folder / "engine.plan").unlink()
+    os.mkfifo(engine.folder / "engine.plan")
+    with pytest.raises(UnsafeError, match="no regular file"):
+        cache.usable(engine.key)
+
+
+def test_prune_removes_the_least_recently_used(cache: Cache) -> None:
+    old, middle, new = (put(cache, used_at=t, gpu=f"GPU {t}") for t in (100, 200, 300))
+    size = sum(path.stat().st_size for path in old.folder.iterdir())
+    assert cache.prune(2 * size) == [old.key]
+    assert cache.prune(0, keep=middle.key) == [new.key]
+    assert [item.key for item in cache.entries()] == [middle.key]
+    assert cache.prune(size) == []
+
+
+def test_reading_an_engine_is_a_use(cache: Cache) -> None:
+    old, new = (put(cache, used_at=t, gpu=f"GPU {t}") for t in (100, 200))
+    old.read()
+    assert [item.key for item in cache.entries()] == [old.key, new.key]
+
+
+def test_prune_takes_broken_and_quarantined_engines_first(cache: Cache) -> None:
+    good, crashing = put(cache), put(cache, gpu="other")
+    broken = cache.engines / ("b" * 64)
+    broken.mkdir(mode=0o700)
+    (broken / "engine.plan").write_bytes(b"x")
+    cache.quarantine(crashing.key)
+    size = sum(path.stat().st_size for path in good.folder.iterdir())
+    assert cache.prune(size) == [crashing.key, broken.name]
+
+
+def test_three_strikes_put_an_engine_into_quarantine(cache: Cache) -> None:
+    engine = put(cache)
+    for _ in range(2):
+        cache.strike(engine.key)
+    assert cache.usable(engine.key) == engine
+    cache.absolve(engine.key)
+    for _ in range(3):
+        assert cache.usable(engine.key) == engine
+        cache.strike(engine.key)
+    assert cache.usable(engine.key) is None
+    assert (cache.quarantined / engine.key / "engine.plan").read_bytes() == PLAN
+    assert put(cache).strikes == 0
+
+
+def test_find_wants_one_engine(cache: Cache) -> None:
+    one, other = put(cache), put(cache, gpu="other")
+    assert cache.find(one.key[:10].upper()) == one
+    for prefix, message in (("", "no engine"), ("zz", "no engine")):
+        with pytest.raises(UsageError, match=message):
+            cache.find(prefix)
+    os.rename(other.folder, cache.engines / (one.key[:63] + "x"))  # noqa: PTH104
+    with pytest.raises(UsageError, match="names 2 engines"):
+        cache.find(one.key[:8])
+
+
+def test_the_list_shows_what_is_broken(cache: Cache) -> None:
+    good, bad = put(cache), put(cache, gpu="other")
+    (bad.folder / "manifest.json").write_text("{")
+    (cache.engines / "note.txt").write_text("hello")
+    items = cache.entries()
+    assert items[0] == good
+    assert sorted(item.key for item in items if isinstance(item, BrokenEngine)) == sorted([bad.key, "note.txt"])
+    assert set(cache.prune(0)) == {good.key, bad.key, "note.txt"}
+    assert list(cache.engines.iterdir()) == []
+
+
+def test_a_workspace_sweeps_up_after_killed_builds(cache: Cache) -> None:
+    (cache.tmp / "left").mkdir()
+    (cache.tmp / "left/engine.plan").write_bytes(b"half")
+    (cache.tmp / "file").write_bytes(b"half")
+    with cache.lock(no_wait):
+        Cache(cache.root).tidy()  # somebody builds: hands off
+        assert len(list(cache.tmp.iterdir())) == 2
+        with cache.workspace() as work:
+            assert list(cache.tmp.iterdir()) == [work]
+    (cache.tmp / "left").mkdir()
+    cache.tidy()
+    assert list(cache.tmp.iterdir()) == []
+
+
+def test_the_lock_is_for_one(cache: Cache) -> None:
+    with cache.lock(no_wait), pytest.raises(BuildCancelledError), Cache(cache.root).lock(no_wait):
+        pass
+    with cache.lock(no_wait):
+        pass
+
+
+def test_where_it_lives() -> None:
+    assert default_root({"CACHE_DIRECTORY": "/var/cache/edgeinfer:/x", "XDG_CACHE_HOME": "/c"}) == Path(
+        "/var/cache/edgeinfer"
+    )
+    assert default_root({"XDG_CACHE_HOME": "/c"}) == Path("/c/edgeinfer")
+    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache/edgeinfer"
+
+
+def test_a_file_in_place_of_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(CacheError, match="can't be written"):
+        Cache(tmp_path / "cache/edgeinfer")
+
+
+@given(st.binary(max_size=300) | st.text(max_size=99).map(str.encode))
+def test_any_bytes_give_a_manifest_or_a_plan_error(data: bytes) -> None:
+    with pytest.raises(PlanError):
+        manifests.decode(data, "m")
+
+
+@given(st.text(max_size=20), st.floats(0, 1e9), st.lists(st.text(max_size=9), max_size=3), st.binary(max_size=9))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_manifests_come_back_as_written(name: str, seconds: float, log: list[str], plan: bytes) -> None:
+    import msgspec  # noqa: PLC0415
+
+    made = manifest(plan, fields(gpu=name))
+    build = msgspec.structs.replace(made.build, seconds=seconds, log=tuple(log))
+    made = msgspec.structs.replace(made, model_name=name, build=build)
+    assert manifests.decode(manifests.encode(made), "m") == made
+
+
+@given(st.integers(0, 5000), st.integers(1, 255))
+def test_a_flipped_byte_in_a_manifest_never_passes_as_another_key(position: int, flip: int) -> None:
+    data = bytearray(manifests.encode(manifest(PLAN)))
+    data[position % len(data)] ^= flip
+    try:
+        made = manifests.decode(bytes(data), "m")
+    except PlanError:
+        return
+    assert made.key == engine_key(made.fields)

@@ -1,0 +1,182 @@
+"""The commands as a user calls them, on a cache with engines in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeinfer import cli
+from edgeinfer.commands import _engine_options
+from edgeinfer.engine.cache import Cache
+from edgeinfer.engine.toolkit import Toolkit
+from tests.engine.fakes import fake_toolkit
+from tests.engine.samples import NANODET, ORIN
+from tests.engine.test_ensure import build, task
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def on_orin(monkeypatch: pytest.MonkeyPatch) -> Toolkit:
+    """As if this machine were the Orin of the samples."""
+    monkeypatch.setattr(_engine_options, "this_machine", lambda _: ORIN)
+    found = fake_toolkit("10.3.0")
+    monkeypatch.setattr("edgeinfer.engine.toolkit.load", lambda _: found)
+    return found
+
+
+class Ended:
+    """How a command ended."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(list(arguments))
+        self.code, (self.out, self.err) = exit_.value.code, capsys.readouterr()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], cache: Cache) -> Any:
+    return lambda *arguments: Ended(capsys, (*arguments, "--cache-dir", str(cache.root)))
+
+
+def test_ls(run: Any, cache: Cache) -> None:
+    assert run("engines", "ls").out == f"no engines in {cache.root}\n"
+    assert json.loads(run("engines", "ls", "--json").out) == []
+    engine = build(cache, "build")
+    (cache.engines / "stray").mkdir(mode=0o700)
+    ended = run("engines", "ls")
+    head, first, second = ended.out.splitlines()
+    assert head.split()[:4] == ["KEY", "MODEL", "PRECISION", "TENSORRT"]
+    assert first.split()[:5] == [engine.key[:12], "nanodet-g-416.onnx", "fp16", "10.3.0.30", "Orin"]
+    assert second.split()[0] == "stray"
+    assert "stray: " in ended.err
+    rows = json.loads(run("engines", "ls", "--json").out)
+    assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), ("stray", "broken")]
+    assert rows[0]["check"] == "skipped"
+
+
+def test_show(run: Any, cache: Cache) -> None:
+    engine = build(cache, "build")
+    shown = run("engines", "show", engine.key[:6])
+    assert "  gpu: Orin\n" in shown.out
+    assert "  tensorrt: 10.3.0.30\n" in shown.out
+    assert "  log: INFO hello\n" in shown.out
+    assert json.loads(run("engines", "show", engine.key, "--json").out)["key"] == engine.key
+    missing = run("engines", "show", "abc")
+    assert (missing.code, missing.err) == (
+        64,
+        f"edgeinfer: error: no engine 'abc' in {cache.root}; see `edgeinfer engines ls`\n",
+    )
+
+
+def test_verify(run: Any, cache: Cache) -> None:
+    engine = build(cache, "build")
+    good = run("engines", "verify")
+    assert (good.code, good.out) == (0, f"{engine.key[:12]} ok\n")
+    plan = engine.folder / "engine.plan"
+    plan.write_bytes(plan.read_bytes()[:-1])
+    bad = run("engines", "verify", engine.key[:8])
+    assert bad.code == 66
+    assert "its checksum is not the one in its manifest" in bad.out
+    assert bad.err.startswith("edgeinfer: error: 1 of 1 engines can't be used")
+    assert json.loads(run("engines", "verify", "--json").out)[0]["problem"]
+
+
+def test_verify_a_file(run: Any, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeinfer.commands.engines.this_machine", lambda _: ORIN)
+    plan = build(cache, "build").folder / "engine.plan"
+    assert run("engines", "verify", str(plan)).out == f"{plan} ok\n"
+    plan.write_bytes(b"MZ")
+    assert "no TensorRT plan (it begins with 4d 5a)" in run("engines", "verify", str(plan)).out
+
+
+def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    assert "the cache holds no engine of it" in run("engines", "explain", "nanodet-g").out
+    engine = build(cache, "build")
+    assert f"engine {engine.key[:12]} would be reused" in run("engines", "explain", "nanodet-g").out
+    assert "differs in precision fp16 → fp32\n" in run("engines", "explain", str(NANODET), "--precision", "fp32").out
+    shown = json.loads(run("engines", "explain", "nanodet-g", "--batch", "1:2:4", "--json").out)
+    assert shown["action"] == "build"
+    assert shown["reasons"] == [
+        "shapes of images 1x3x416x416:1x3x416x416:1x3x416x416 → 1x3x416x416:2x3x416x416:4x3x416x416"
+    ]
+
+
+def test_prune(run: Any, cache: Cache) -> None:
+    engine = build(cache, "build")
+    assert run("engines", "prune", "--max-size", "1G").out == f"removed 0 engines, 0.1 MiB left in {cache.root}\n"
+    assert json.loads(run("engines", "prune", "--max-size", "0", "--json").out) == {
+        "removed": [engine.key],
+        "bytes_left": 0,
+    }
+    assert run("engines", "prune").code == 64  # how much to keep must be said
+
+
+def test_build_uses_the_cache(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    engine = build(cache, "build")
+    ended = run("build", "nanodet-g")
+    assert ended.code == 0
+    assert ended.out.startswith(f"engine {engine.key[:12]} in the cache already: fp16 (as it was), 0.1 MiB\n")
+    assert "not checked against ONNX Runtime: no GPU\n" in ended.out
+    shown = json.loads(run("build", "nanodet-g", "--json").out)
+    assert (shown["reused"], shown["manifest"]["key"]) == (True, engine.key)
+
+
+def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    ended = run("build", "nanodet-g", "--dry-run", "--batch", "1:2:4", "--workspace", "1G", "--sparsity")
+    assert ended.code == 0
+    assert ended.out.splitlines()[1:] == [
+        f"with TensorRT 10.3.0.30 on Orin, key {ended.out.partition('key ')[2][:12]}",
+        "fp16: builder flag FP16",
+        "images: 1x3x416x416 : 2x3x416x416 : 4x3x416x416",
+        "sparsity: True",
+        "pools: {'WORKSPACE': 1073741824}",
+    ]
+    assert cache.entries() == []
+    assert json.loads(run("build", "nanodet-g", "--dry-run", "--json").out)["key"] == task().key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nope",), 78, "no model called 'nope'"),
+        (("no/such.onnx",), 66, "no such file; give an ONNX file, or one of: nanodet-g"),
+        (("nanodet-g", "--batch", "8:1"), 64, "batch '8:1' is neither a number nor MIN:OPT:MAX"),
+        (("nanodet-g", "--shapes", "x=1x3"), 64, "no input called 'x'; its inputs: images"),
+        (("nanodet-g", "--precision", "int8"), 64, "int8 needs inputs to calibrate with; give --calibration-data DIR"),
+        (("nanodet-g", "--workspace", "much"), 64, "'much' is no size; write it like 512M or 4G"),
+        (("nanodet-g", "--mean", "1,2", "--calibration-data", "/x"), 64, "'1,2' are not 3 numbers"),
+        (
+            ("nanodet-g", "--io-format", "images"),
+            64,
+            "'images' makes no sense; for instance --io-format images=fp16:chw",
+        ),
+        (("nanodet-g", "--tolerance", "0.1"), 64, "'0.1' are not 2 numbers; for instance --tolerance 0.05,0.005"),
+        (("nanodet-g", "--calibration-data", "/nowhere", "--precision", "int8"), 66, "/nowhere: no pictures"),
+        (("nanodet-g", "--plugin", "/nowhere/p.so"), 66, "/nowhere/p.so: can't be read"),
+        (("nanodet-g", "--runtime", "onnxruntime"), 64, "Invalid value for '--runtime'"),
+    ],
+)
+def test_mistakes_are_one_line_with_a_way_out(
+    run: Any, on_orin: Toolkit, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    ended = run("build", *arguments)
+    assert ended.code == code
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_without_tensorrt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("edgeinfer.engine.toolkit.load.__defaults__", ("tensorrt", none))
+    ended = run("build", "nanodet-g")
+    assert (ended.code, ended.err.count("\n")) == (69, 1)
+    assert "the Python module tensorrt is not installed" in ended.err

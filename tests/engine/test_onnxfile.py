@@ -1,0 +1,100 @@
+"""The look into ONNX files, against the onnx library and against rubbish."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeinfer.engine.onnxfile import Tensor, read_model
+from edgeinfer.errors import InputError
+from tests.engine.samples import NANODET
+
+anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def test_the_vendored_network() -> None:
+    model = read_model(NANODET)
+    assert model.inputs == (Tensor("images", (-1, 3, 416, 416), "float32"),)
+    assert model.outputs == (Tensor("boxes", (-1, 3549, 4), "float32"), Tensor("scores", (-1, 3549, 80), "float32"))
+    assert model.digest == hashlib.sha256(NANODET.read_bytes()).hexdigest()
+    assert (model.opset, len(model.nodes), model.quantized, model.half) == (17, 193, False, False)
+
+
+@given(st.binary(max_size=200))
+@anywhere
+def test_rubbish_is_an_input_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="no ONNX model"):
+        read_model(path)
+
+
+@given(st.data())
+@anywhere
+def test_a_cut_or_flipped_model_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    onnx = pytest.importorskip("onnx")
+    whole = bytearray(_network(onnx).SerializeToString())
+    for position in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):
+        whole[position] ^= data.draw(st.integers(1, 255))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(whole[: data.draw(st.integers(1, len(whole)))])
+    with contextlib.suppress(InputError):
+        read_model(path)
+
+
+def _network(onnx: Any) -> Any:
+    from onnx import TensorProto, helper  # noqa: PLC0415 (an optional library)
+
+    weight = helper.make_tensor("w", TensorProto.FLOAT16, [2], [1.0, 2.0])
+    nodes = [
+        helper.make_node("Add", ["x", "w"], ["s"], name="add"),
+        helper.make_node("QuantizeLinear", ["s", "w"], ["y"], name="quantize"),
+    ]
+    value = helper.make_tensor_value_info
+    # The initializer is listed as an input too, as old exporters do.
+    inputs = [value("x", TensorProto.FLOAT16, ["N", 2]), value("w", TensorProto.FLOAT16, [2])]
+    graph = helper.make_graph(nodes, "g", inputs, [value("y", TensorProto.INT8, None)], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+
+
+def test_types_nodes_and_inputs(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnx.save(_network(onnx), tmp_path / "m.onnx")
+    model = read_model(tmp_path / "m.onnx")
+    assert model.inputs == (Tensor("x", (-1, 2), "float16"),)
+    assert [(node.name, node.operator) for node in model.nodes] == [("add", "Add"), ("quantize", "QuantizeLinear")]
+    assert model.quantized
+    assert model.half
+    assert model.opset == 19
+
+
+def test_external_data_is_part_of_the_model(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx.external_data_helper import convert_model_to_external_data  # noqa: PLC0415
+
+    network = onnx.load(NANODET)
+    convert_model_to_external_data(network, location="w.bin", size_threshold=1024)
+    onnx.save(network, tmp_path / "m.onnx")
+    model = read_model(tmp_path / "m.onnx")
+    assert model.external == (("w.bin", hashlib.sha256((tmp_path / "w.bin").read_bytes()).hexdigest()),)
+    (tmp_path / "w.bin").rename(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"w\.bin: can't be read"):
+        read_model(tmp_path / "m.onnx")
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    network = _network(onnx)
+    tensor = network.graph.initializer[0]
+    tensor.ClearField("int32_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    (tmp_path / "m.onnx").write_bytes(network.SerializeToString())
+    with pytest.raises(InputError, match="outside the model's folder"):
+        read_model(tmp_path / "m.onnx")

@@ -1,0 +1,75 @@
+"""Shapes and sizes as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.engine.options import BuildOptions, parse_batch, parse_shapes, parse_size, profiles
+from edgeinfer.errors import UsageError
+from tests.engine.samples import model
+
+sizes = st.integers(1, 9999)
+
+
+def test_batch_becomes_the_profile_of_a_free_first_dimension() -> None:
+    assert profiles(model(), BuildOptions(batch=(1, 4, 8))) == {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))}
+    assert profiles(model(shape=(1, 3, 8, 8)), BuildOptions(batch=(1, 4, 8))) == {}
+
+
+@pytest.mark.parametrize(
+    ("shape", "shapes", "message"),
+    [
+        ((-1, 3, -1, -1), {}, r"more is free than the batch; .*--shapes x="),
+        ((-1, 3, 8, 8), {"z": ((1,),) * 3}, r"no input called 'z'; its inputs: x"),
+        ((-1, 3, 8, 8), {"x": ((1, 4, 8, 8),) * 3}, r"does not fit"),
+        ((-1, 3, 8, 8), {"x": ((1, 3, 8),) * 3}, r"does not fit"),
+        ((-1, 3, 8, 8), {"x": ((2, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))}, r"must grow"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(
+    shape: tuple[int, ...], shapes: dict[str, tuple[tuple[int, ...], ...]], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        profiles(model(shape=shape), BuildOptions(shapes=shapes))  # type: ignore[arg-type]  # what a config may hold
+
+
+@given(st.lists(sizes, min_size=3, max_size=3).map(sorted))
+def test_reads_batches(batch: list[int]) -> None:
+    assert parse_batch(":".join(map(str, batch))) == tuple(batch)
+    assert parse_batch(str(batch[0])) == (batch[0],) * 3
+
+
+@pytest.mark.parametrize("text", ["", "0", "a", "4:2:1", "1:2", "1:2:3:4", "-1"])
+def test_refuses_batches(text: str) -> None:
+    with pytest.raises(UsageError, match="batch"):
+        parse_batch(text)
+
+
+@given(
+    st.text(min_size=1, max_size=9),
+    st.lists(st.lists(sizes, min_size=1, max_size=4).map(tuple), min_size=3, max_size=3),
+)
+def test_reads_shapes(name: str, shapes: list[tuple[int, ...]]) -> None:
+    text = f"{name}=" + ":".join("x".join(map(str, shape)) for shape in shapes)
+    assert parse_shapes(text) == (name, tuple(shapes))
+
+
+@pytest.mark.parametrize("text", ["", "x", "x=", "=1x2", "x=1x", "x=1:2", "x=1xa", "x=1:2:3:4"])
+def test_refuses_shapes(text: str) -> None:
+    with pytest.raises(UsageError, match="shapes"):
+        parse_shapes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("2K", 2048), ("1.5G", 3 << 29), ("4GiB", 4 << 30), (" 3 m ", 3 << 20)]
+)
+def test_reads_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1", "1X", "1 2"])
+def test_refuses_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match="no size"):
+        parse_size(text)
