@@ -1,18 +1,20 @@
 """Asks one library about this machine, in a process of its own: importing or calling it may hang or crash.
 
-Run as a script with the library's name as its argument and the parent's `sys.path` as a JSON list on stdin. Prints one
-JSON array per answer: [field, value, source, exact], ["library", path] for a loaded TensorRT, or ["fault", message].
-Answers are printed as they come, so that a crash loses only what follows.
+Run as a script with the library's name as its argument and the parent's `sys.path` as a JSON list on stdin.
+Prints one JSON array per answer: [field, value, source, exact], ["library", path] for a loaded TensorRT, or
+["fault", message]. Answers are printed as they come, so that a crash loses only what follows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Say = Callable[..., None]
@@ -126,23 +128,25 @@ def ask_tensorrt_rtx(say: Say) -> None:
 
 
 def _ask_bindings(name: str, say: Say) -> None:
-    module = _import(name)
+    # NVIDIA's meta package is called `name`; without it the wheel with the bindings works just as well.
+    module = _import(name) or _import(f"{name}_bindings")
     if module is None:
         return
     version = str(module.__version__)
     # TensorRT up to 10.7 gives Python three parts of its version.
-    say(name, version, f"import {name}", version.count(".") >= 3)
-    say(f"{name}_module", os.path.dirname(module.__file__), f"import {name}")
+    say(name, version, f"import {module.__name__}", version.count(".") >= 3)
+    say(f"{name}_module", str(Path(module.__file__).parent), f"import {module.__name__}")
     for path in _loaded("/libnvinfer.so", "/libtensorrt_rtx.so"):
         say("library", path)
     if name == "tensorrt":
-        runtime = module.Runtime(module.Logger(module.Logger.ERROR))
-        say("dla_cores", runtime.num_DLA_cores, "TensorRT runtime")
+        with contextlib.suppress(Exception):  # without a GPU there is no runtime, and so nobody to ask
+            runtime = module.Runtime(module.Logger(module.Logger.ERROR))
+            say("dla_cores", runtime.num_DLA_cores, "TensorRT runtime")
 
 
 def _loaded(*names: str) -> list[str]:
-    with open("/proc/self/maps") as maps:
-        paths = {line.split(maxsplit=5)[5].rstrip("\n") for line in maps if "/" in line}
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = {line[line.index("/") :] for line in lines if "/" in line}
     return sorted(path for path in paths if any(name in path for name in names))
 
 

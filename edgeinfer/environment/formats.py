@@ -104,7 +104,7 @@ def cudnn_header(text: str) -> str | None:
 
 
 def power_mode(status: str, config: str) -> str | None:
-    """/var/lib/nvpmodel/status ("pmode:0002") and the names in /etc/nvpmodel.conf → "MAXN_SUPER", "mode 2"."""
+    """/var/lib/nvpmodel/status ("pmode:0002") and names from /etc/nvpmodel.conf → "MAXN_SUPER", "mode 2"."""
     match = _POWER_STATUS.search(status)
     if not match:
         return None

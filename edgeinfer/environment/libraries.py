@@ -62,7 +62,7 @@ def library_version(tree: Tree, field: str, path: str) -> Iterator[Note]:
 
 
 def distributions(names: Iterable[str], folder: str) -> Iterator[Note]:
-    """Yields the versions that installed Python packages' metadata folders (`name-version.dist-info`) name."""
+    """Yields the versions in the names of Python packages' metadata folders (`name-version.dist-info`)."""
     for name in names:
         match = _DISTRIBUTION.fullmatch(name)
         if match and (field := _field_of(match[1])):

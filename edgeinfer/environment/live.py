@@ -33,7 +33,7 @@ _GRACE_S = 2.0
 
 
 class Output(NamedTuple):
-    """What a child process wrote, and how it ended: its exit code, -signal, or None if it had to be killed."""
+    """What a child process wrote, and how it ended: exit code, -signal, or None if it had to be killed."""
 
     stdout: str
     code: int | None
@@ -65,7 +65,7 @@ def run(command: list[str], stdin: str, timeout: float) -> Output:
 
 
 def read(tree: Tree, run: Run = run, timeout: float = TIMEOUT_S) -> Iterator[Note]:
-    """Yields what the libraries answer, then what this interpreter says of itself. Adds to the tree's faults."""
+    """Yields what the libraries answer and what this interpreter says of itself; notes faults in `tree`."""
     with ThreadPoolExecutor(len(QUESTIONS)) as pool:
         answers = list(pool.map(lambda question: _ask(question, run, timeout), QUESTIONS))
     for question, output in zip(QUESTIONS, answers, strict=True):

@@ -1,4 +1,4 @@
-"""Puts the sources together. Their order here is the order of trust: what runs, what is on disk, what was installed."""
+"""Puts the sources together, in the order of trust: what answers, what is on disk, what packages claim."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_TEXT = 300
 def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
     """Finds out what this machine is, or the one whose files lie under `root`.
 
-    Below any root but "/" only files are read, and none outside it. On "/" libraries are asked too, each in a child
-    process started with `run` and killed after 30 s. Raises InputError if `root` is no folder; nothing else.
+    Below any root but "/" only files are read, and none outside it. On "/" libraries are asked too, each in a
+    child process started with `run` and killed after 30 s. Raises InputError if `root` is no folder.
     """
     tree = Tree(root)
     notes = list(_notes(tree, run))
