@@ -35,7 +35,7 @@ BYTES = ("memory", "gpu_memory")
 
 
 def show(env: Environment, problems: list[Problem], verdict: Verdict, *, verbose: bool) -> None:
-    """Prints facts, problems and the verdict. Values go through Text: they may hold what rich takes for markup."""
+    """Prints facts, problems and the verdict. Values are Text: rich must not read them as markup."""
     console = Console(highlight=False, soft_wrap=False)
     console.print(_facts(env, verbose=verbose))
     for problem in problems:

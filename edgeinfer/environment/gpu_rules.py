@@ -36,6 +36,8 @@ def gpu_missing(env: Environment) -> Iterator[Problem]:
     else:
         message = "no NVIDIA driver was found"
         remedy = "if there is an NVIDIA GPU, install its driver"
+        if env.container.value:
+            remedy += ", and start the container with --gpus all (on Jetson: --runtime nvidia)"
         yield Problem("no-gpu", "note", message, remedy, ONLY_TENSORRT)
 
 

@@ -15,13 +15,13 @@ HARMLESS = frozenset(
 )
 """Names that are the same on many machines, and words of the report itself."""
 
-_SECRET_NAME = (
+_SENSITIVE = (
     r"pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|\w*_key|credentials?|authorization|bearer|cookie"
 )
-_IS_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
+_IS_SECRET = re.compile(_SENSITIVE, re.IGNORECASE)
 _PATTERNS = (
     (re.compile(r"\b([a-z][a-z0-9+.-]*://).*", re.IGNORECASE), rf"\1{GONE}"),
-    (re.compile(rf"\b([\w-]*(?:{_SECRET_NAME})[\w-]*[\"']?\s*[=:\s]\s*).*", re.IGNORECASE), rf"\1{GONE}"),
+    (re.compile(rf"\b([\w-]*(?:{_SENSITIVE})[\w-]*[\"']?\s*[=:\s]\s*).*", re.IGNORECASE), rf"\1{GONE}"),
     (re.compile(r"\b(?:ghp|gho|ghs|github_pat|glpat|hf|sk|nvapi|xox[abp])[-_][\w-]{8,}"), GONE),
     (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"), GONE),
     (re.compile(r"[\w.+-]+@[\w.-]+"), GONE),
