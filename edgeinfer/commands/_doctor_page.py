@@ -32,6 +32,8 @@ WORDS = {
     "dla": "DLA",
 }
 BYTES = ("memory", "gpu_memory")
+TWINS = {"system_python": "python", "tensorrt_system_module": "tensorrt_module"}
+"""Facts that are worth a row only where they differ from another."""
 
 
 def show(env: Environment, problems: list[Problem], verdict: Verdict, *, verbose: bool) -> None:
@@ -47,8 +49,10 @@ def _facts(env: Environment, *, verbose: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "value", "source"):
         table.add_column(heading, overflow="fold")
-    for name, fact in shown(env).items():
-        if fact.readings or name in FIRST or verbose:
+    facts = shown(env)
+    for name, fact in facts.items():
+        said = name in TWINS and fact.value == facts[TWINS[name]].value
+        if verbose or name in FIRST or (fact.readings and not said):
             _add_rows(table, name, fact, verbose=verbose)
     return table
 

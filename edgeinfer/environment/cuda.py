@@ -44,6 +44,9 @@ def _toolkit(tree: Tree) -> Iterator[Note]:
     path = "usr/local/cuda/version.txt"
     if version := formats.cuda_text(tree.text(path) or ""):
         yield Note("cuda", version, f"/{path}")
+    folder = tree.resolve("usr/local/cuda")
+    if folder and (match := re.fullmatch(r"cuda-(\d+\.\d+)", folder.name)):
+        yield Note("cuda", match[1], f"/usr/local/cuda is {folder.name}", exact=False)
 
 
 def _packaged(packages: Mapping[str, Package], field: str, pattern: str) -> Iterator[Note]:

@@ -18,8 +18,8 @@ ReadAt = Callable[[int, int], bytes]
 
 _PT_LOAD, _PT_DYNAMIC = 1, 2
 _DT_STRTAB, _DT_STRSZ = 5, 10
-_MAX_STRINGS = 64 << 20
-_MAX_DYNAMIC = 1 << 16
+_MAX_STRINGS = 16 << 20
+_MAX_DYNAMIC = _MAX_HEADERS = 1 << 16
 _VERSION = re.compile(rb"\0tensorrt_version_(\d{1,9})_(\d{1,9})_(\d{1,9})_(\d{1,9})\0")
 
 
@@ -61,7 +61,7 @@ def _segments(read_at: ReadAt) -> list[Segment]:
         return []
     (start,) = struct.unpack_from("<Q", head, 32)
     entry_size, count = struct.unpack_from("<HH", head, 54)
-    table = read_at(start, entry_size * count)
+    table = read_at(start, min(entry_size * count, _MAX_HEADERS))
     return [_segment(table, i * entry_size) for i in range(count)]
 
 

@@ -55,21 +55,23 @@ def driver_too_old(env: Environment) -> Iterator[Problem]:
     needed = cuda_major(env)
     if needed is None:
         return
-    served = parts(env.cuda_driver.value or "")
-    driver = parts(env.driver.value or "")
-    if served:
-        too_old, what = served[0] < needed, f"serves CUDA up to {env.cuda_driver.value}"
-    else:
-        # On Jetson, driver numbers follow other rules: JetPack 5 counts them like L4T.
-        oldest = DRIVER_FOR_CUDA.get(needed)
-        too_old = bool(driver and oldest and not env.is_jetson and driver[0] < oldest)
-        what = f"is older than {oldest}"
-    if too_old:
-        message = f"the driver {env.driver.value or ''} {what}, and TensorRT needs CUDA {needed}"
-        remedy = (
-            f"update the driver, or install TensorRT for CUDA {served[0]}" if served else "update the driver"
-        )
+    served = served_major(env)
+    if served is not None and served < needed:
+        number = f" {env.driver.value}" if env.driver.value else ""
+        message = f"the driver{number} serves CUDA {served}, and TensorRT needs CUDA {needed}"
+        remedy = f"update the driver, or install TensorRT for CUDA {served}"
         yield Problem("driver-too-old", "error", message, remedy, ONLY_TENSORRT)
+
+
+def served_major(env: Environment) -> int | None:
+    """The newest major version of CUDA that the driver serves."""
+    served = parts(env.cuda_driver.value or "")
+    if served:
+        return served[0]
+    driver = parts(env.driver.value or "")
+    if not driver or env.is_jetson:  # Jetson's drivers are numbered differently: JetPack 5's like L4T
+        return None
+    return next((cuda for cuda, oldest in DRIVER_FOR_CUDA.items() if driver[0] >= oldest), None)
 
 
 def cuda_major(env: Environment) -> int | None:

@@ -40,7 +40,7 @@ def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
         yield from library_versions(tree, folder)
     for name, package in packages.items():
         if re.fullmatch(r"libnvinfer\d+", name) and (version := formats.upstream_version(package.version)):
-            yield Note("tensorrt", version, f"dpkg {name} {package.version}")
+            yield tensorrt_note("tensorrt", version, f"dpkg {name} {package.version}")
 
 
 def library_versions(tree: Tree, folder: str) -> Iterator[Note]:
@@ -66,9 +66,12 @@ def distributions(names: Iterable[str], folder: str) -> Iterator[Note]:
     for name in names:
         match = _DISTRIBUTION.fullmatch(name)
         if match and (field := _field_of(match[1])):
-            source = f"{folder}/{name}"
-            # TensorRT up to 10.7 gives Python three parts of its version.
-            yield Note(field, match[2], source, exact=field != "tensorrt" or match[2].count(".") >= 3)
+            yield tensorrt_note(field, match[2], f"{folder}/{name}")
+
+
+def tensorrt_note(field: str, version: str, source: str) -> Note:
+    """A reading; TensorRT's packages may give three parts of four: Python's up to 10.7, Debian's of 8.5.2."""
+    return Note(field, version, source, exact=field != "tensorrt" or version.count(".") >= 3)
 
 
 def _field_of(distribution: str) -> str | None:

@@ -35,4 +35,7 @@ TENSORRT_OF_JETPACK = {
 """Versions that came with a JetPack whose Python can run edgeinfer."""
 
 DRIVER_FOR_CUDA = {13: 580, 12: 525, 11: 450}
-"""CUDA major → the oldest driver branch that serves it on a PC or server (NVIDIA's "CUDA Compatibility")."""
+"""CUDA major → the oldest driver branch that serves it on a PC or server, newest first.
+
+From NVIDIA's "CUDA Compatibility", table of minor version compatibility.
+"""

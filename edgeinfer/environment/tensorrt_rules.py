@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from edgeinfer.environment.diagnosis import NOTHING, ONLY_TENSORRT, Problem, Rule, Severity
 from edgeinfer.environment.facts import Environment, Flavour
-from edgeinfer.environment.gpu_rules import has_gpu
+from edgeinfer.environment.gpu_rules import has_gpu, served_major
 from edgeinfer.environment.releases import TENSORRT_OF_JETPACK
 from edgeinfer.environment.versions import parts
 
@@ -90,13 +90,13 @@ def _venv(python: str) -> str:
 def _install_bindings(env: Environment) -> str:
     if env.is_jetson:
         return f"sudo apt install python3-libnvinfer, then {_see_system_packages(env)}"
-    package = "tensorrt-rtx" if env.flavour == "tensorrt_rtx" else f"tensorrt-cu{_served_major(env)}"
+    package = "tensorrt-rtx" if env.flavour == "tensorrt_rtx" else f"tensorrt-cu{_cuda(env)}"
     return f"pip install {package}=={env.tensorrt_in_use.value}"
 
 
 def _install_tensorrt(env: Environment) -> str:
     if not env.is_jetson:
-        return f"pip install tensorrt-cu{_served_major(env)}"
+        return f"pip install tensorrt-cu{_cuda(env)}"
     apt = f"sudo apt install tensorrt python3-libnvinfer, then {_see_system_packages(env)}"
     if parts(env.l4t.value or "")[:1] in ((35,), (36,)):
         return f"{apt}; pip won't do: PyPI has no TensorRT of CUDA 11 or 12 for aarch64"
@@ -108,9 +108,9 @@ def _see_system_packages(env: Environment) -> str:
     return f"a venv that sees it: {_venv(python)}"
 
 
-def _served_major(env: Environment) -> int:
-    served = parts(env.cuda_driver.value or "")
-    return 13 if served and served[0] >= 13 else 12
+def _cuda(env: Environment) -> int:
+    """The CUDA to take a wheel for: there are wheels for 12 and 13."""
+    return 13 if (served_major(env) or 0) >= 13 else 12
 
 
 def too_old(env: Environment) -> Iterator[Problem]:
