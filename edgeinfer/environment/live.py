@@ -109,7 +109,8 @@ def _ending(code: int | None) -> str:
     if code is None:
         return "no answer in time; it was killed"
     if code < 0:
-        return f"crashed with {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"crashed with {names.get(-code, f'signal {-code}')}"
     return f"ended with exit code {code}"
 
 

@@ -23,13 +23,14 @@ FIRST = (
 
 
 def as_object(env: Environment, problems: list[Problem], verdict: Verdict) -> dict[str, Any]:
-    """A key per fact, each {"value", "source"}, null where unknown; then disagreements, problems, verdict.
+    """A key per fact, each {"value", "source"}, null where unknown; then the diagnosis.
 
     `tensorrt` is the TensorRT that would be used and `tensorrt_flavour` says which one it is.
     """
     facts = shown(env)
     return {
         **{name: {"value": fact.value, "source": fact.source} for name, fact in facts.items()},
+        "live": env.live,
         "disagreements": {name: _sides(fact) for name, fact in facts.items() if fact.disagreements},
         "problems": [asdict(problem) for problem in problems],
         "verdict": asdict(verdict),

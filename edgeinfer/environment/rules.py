@@ -45,8 +45,10 @@ def python_too_old(env: Environment) -> Iterator[Problem]:
 def onnxruntime_missing(env: Environment) -> Iterator[Problem]:
     """Without it there is no fallback, and nothing to serve with while an engine is built."""
     fault = fault_of(env, "import onnxruntime")
-    if fault:
-        message = f"ONNX Runtime is installed but does not load: {fault.message}"
+    loads = env.onnxruntime_providers.value is not None or not env.live
+    if env.onnxruntime.value is not None and not loads:
+        why = fault.message if fault else f"there is {env.onnxruntime.source}, but no module"
+        message = f"ONNX Runtime is installed but does not load: {why}"
         remedy = "reinstall it: pip install --force-reinstall onnxruntime"
         yield Problem("onnxruntime-broken", "error", message, remedy, ONLY_ONNXRUNTIME)
     elif env.onnxruntime.value is None:

@@ -133,7 +133,7 @@ def rtx_on_jetson(env: Environment) -> Iterator[Problem]:
 def not_of_this_jetpack(env: Environment) -> Iterator[Problem]:
     """A TensorRT other than the one that came with the JetPack; it may work, and is used."""
     version, shipped = env.tensorrt.value, TENSORRT_OF_JETPACK.get(env.jetpack.value or "")
-    if version and shipped and not any(known.startswith(version) for known in shipped):
+    if version and shipped and not any(f"{known}.".startswith(f"{version}.") for known in shipped):
         message = f"JetPack {env.jetpack.value} came with TensorRT {' or '.join(shipped)}, not {version}"
         remedy = "nothing if it works; after an update, engines are built anew"
         yield Problem("tensorrt-unlisted", "note", message, remedy)
