@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -41,7 +40,9 @@ def show(env: Environment, problems: list[Problem], verdict: Verdict, *, verbose
     console = Console(highlight=False, soft_wrap=False)
     console.print(_facts(env, verbose=verbose))
     for problem in problems:
+        console.print()
         console.print(_problem(problem))
+    console.print()
     console.print(_verdict(verdict))
 
 
@@ -83,14 +84,14 @@ def _value(name: str, value: Any) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _problem(problem: Problem) -> Padding:
+def _problem(problem: Problem) -> Text:
     text = Text.assemble(
         (f"{problem.severity}: ", STYLES[problem.severity]), problem.message, "\n  → ", problem.remedy
     )
     return Padding(text, (1, 0, 0, 0))
 
 
-def _verdict(verdict: Verdict) -> Padding:
+def _verdict(verdict: Verdict) -> Text:
     style = "bold green" if verdict.backend else "bold red"
     what = f"backend: {verdict.backend}" if verdict.backend else "nothing can run"
-    return Padding(Text.assemble((what, style), f": {verdict.reason}"), (1, 0, 0, 0))
+    return Text.assemble((what, style), f": {verdict.reason}")

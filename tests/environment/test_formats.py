@@ -80,7 +80,7 @@ def test_driver_version(line: str, version: str | None) -> None:
 
 def test_dpkg_knows_only_what_is_installed() -> None:
     text = (
-        "Package: a\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1.2-3\nDescription: x\n Version: 9\n\n"
+        "Package: a\nStatus: install ok installed\nArchitecture: arm64\nVersion: 1.2-3\n Version: 9\n\n"
         "Package: b\nStatus: deinstall ok config-files\nVersion: 2\n\n"
         "Package: c\nStatus: hold ok installed\nVersion: 3\n\n"
         "Package: d\nStatus: install ok half-installed\nVersion: 4\n"
@@ -98,7 +98,7 @@ def test_cuda_components_skip_what_is_no_version() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "[" * 100_000])
 def test_cuda_components_of_no_version_file(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"JSON|Expecting|nested"):
         formats.cuda_components(text)
 
 
@@ -126,7 +126,7 @@ def test_power_query(text: str, mode: str) -> None:
 
 
 def test_cudnn_header() -> None:
-    header = "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 3\n#define CUDNN_PATCHLEVEL 0\n#define CUDNN_VERSION (1)\n"
+    header = "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 3\n#define CUDNN_PATCHLEVEL 0\n\n"
     assert formats.cudnn_header(header) == "9.3.0"
     assert formats.cudnn_header(header.replace("MINOR", "OTHER")) is None
 

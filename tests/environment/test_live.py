@@ -67,7 +67,7 @@ def diagnose(
 
 def with_tensorrt(*, version: str = "10.3.0") -> Answers:
     exact = version.count(".") >= 3
-    found = [
+    found: list[list[Any]] = [
         ["tensorrt", version, "import tensorrt", exact],
         ["tensorrt_module", "/x/tensorrt", "import tensorrt"],
     ]
@@ -101,7 +101,7 @@ def test_without_a_gpu_onnxruntime_is_used() -> None:
 
 def test_hidden_gpus_are_told_apart_from_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    answers = {
+    answers: Answers = {
         **with_tensorrt(),
         "cuda": [["cuda_driver", "13.0", "CUDA driver"], ["gpu_count", 0, "CUDA driver"]],
     }
