@@ -85,10 +85,8 @@ def _value(name: str, value: Any) -> str:
 
 
 def _problem(problem: Problem) -> Text:
-    text = Text.assemble(
-        (f"{problem.severity}: ", STYLES[problem.severity]), problem.message, "\n  → ", problem.remedy
-    )
-    return Padding(text, (1, 0, 0, 0))
+    severity = (f"{problem.severity}: ", STYLES[problem.severity])
+    return Text.assemble(severity, problem.message, "\n  → ", problem.remedy)
 
 
 def _verdict(verdict: Verdict) -> Text:

@@ -24,7 +24,7 @@ _PATTERNS = (
     (re.compile(r"://.*"), f"://{GONE}"),
     (re.compile(rf"((?:{_SENSITIVE})[\w-]{{0,40}}[\"']?\s{{0,9}}[=:\s]).*", re.IGNORECASE), rf"\1{GONE}"),
     (re.compile(r"\b(?:ghp|gho|ghs|github_pat|glpat|hf|sk|nvapi|xox[abp])[-_][\w-]{8,}"), GONE),
-    (re.compile(r"\beyJ[\w-]{1,4000}\.[\w.-]+"), GONE),
+    (re.compile(r"\beyJ[\w-]{1,500}\.[\w.-]+"), GONE),
     (re.compile(r"[\w.+-]{1,64}@[\w.-]+"), GONE),
     (re.compile(r"(/(?:home|Users|media)/)[^/\s:\"']+"), r"\1<user>"),
 )
