@@ -100,9 +100,13 @@ def _notes(tree: Tree, source: str, output: Output | str) -> Iterator[Note]:
 
 
 def _lines(text: str) -> Iterator[list[Any]]:
-    # The last line of a child that died may be cut short.
-    complete = text[: text.rfind("\n") + 1]
-    return (json.loads(line) for line in complete.splitlines())
+    for line in text.splitlines():
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue  # cut short when the child died, or printed by a start-up hook of this Python
+        if isinstance(answer, list) and len(answer) > 1:
+            yield answer
 
 
 def _ending(code: int | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.environment import cuda, formats, jetson, libraries, live, system
-from edgeinfer.environment.facts import Environment, Fact, Note, Reading
+from edgeinfer.environment.facts import Environment, Fact, Fault, Note, Reading
 from edgeinfer.environment.tree import Tree
 
 MAX_STATUS = 64 << 20
@@ -22,7 +22,7 @@ def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
     """
     tree = Tree(root)
     notes = list(_notes(tree, run))
-    return Environment(live=tree.is_live, faults=tuple(tree.faults), **_facts(notes))
+    return Environment(live=tree.is_live, faults=tuple(map(_one_line, tree.faults)), **_facts(notes))
 
 
 def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
@@ -50,6 +50,10 @@ def _facts(notes: Iterable[Note]) -> dict[str, Any]:
         if reading not in known:
             known.append(reading)
     return {field: Fact(tuple(found)) for field, found in readings.items()}
+
+
+def _one_line(fault: Fault) -> Fault:
+    return Fault(_clean(fault.source), _clean(" ".join(fault.message.split())))
 
 
 def _clean(value: Any) -> Any:

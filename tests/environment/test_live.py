@@ -146,9 +146,14 @@ def test_no_backend_at_all() -> None:
     }  # the tests' own Python may have its metadata
 
 
+def test_a_fault_is_one_line_without_control_characters() -> None:
+    env = probe(run=machine({"tensorrt": [["fault", "ImportError: a\n\tb\x1b[2J"]]}))
+    assert "ImportError: a b[2J" in [fault.message for fault in env.faults]
+
+
 def test_a_cut_line_is_no_answer() -> None:
     def run(command: list[str], stdin: str, timeout: float) -> live.Output:
-        return live.Output('["gpu", "H200", "x"]\n["sm_count", 13', -9)
+        return live.Output('noise of a start-up hook\n["gpu", "H200", "x"]\n["sm_count", 13', -9)
 
     tree = Tree(Path("/"))
     notes = list(live.read(tree, run))
