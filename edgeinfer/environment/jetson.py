@@ -1,0 +1,66 @@
+"""What a Jetson's files say: L4T, JetPack, board, SoC, DLA cores, power mode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from edgeinfer.environment import formats, releases
+from edgeinfer.environment.facts import Note
+from edgeinfer.environment.formats import Package
+from edgeinfer.environment.tree import Tree
+
+
+def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
+    """Yields l4t, jetpack, board, module, soc, compute_capability, integrated, dla_cores and power_mode."""
+    releases_found = list(_l4t(tree, packages))
+    yield from releases_found
+    yield from _jetpack(packages, releases_found)
+    yield from _device_tree(tree)
+    yield from _dla(tree)
+    yield from _power(tree)
+
+
+def _l4t(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
+    release = formats.l4t_release(tree.text("etc/nv_tegra_release") or "")
+    if release:
+        yield Note("l4t", release, "/etc/nv_tegra_release")
+    core = packages.get("nvidia-l4t-core")
+    if core and (version := formats.upstream_version(core.version)):
+        yield Note("l4t", version, f"dpkg nvidia-l4t-core {core.version}")
+
+
+def _jetpack(packages: Mapping[str, Package], l4t: list[Note]) -> Iterator[Note]:
+    package = packages.get("nvidia-jetpack")
+    if package and (version := formats.upstream_version(package.version)):
+        yield Note("jetpack", version, f"dpkg nvidia-jetpack {package.version}")
+    if l4t and (release := releases.JETPACK_OF_L4T.get(l4t[0].value)):
+        yield Note("jetpack", release, f"the release of L4T {l4t[0].value}")
+
+
+def _device_tree(tree: Tree) -> Iterator[Note]:
+    model = (tree.text("proc/device-tree/model") or "").rstrip("\0")
+    if model:
+        yield Note("board", model, "/proc/device-tree/model")
+    source = "/proc/device-tree/compatible"
+    compatible = formats.tree_strings(tree.text(source[1:]) or "")
+    if module := formats.module_of(compatible):
+        yield Note("module", module, source)
+    if soc := formats.soc_of(compatible):
+        yield Note("soc", soc, source)
+        yield Note("integrated", True, f"{source}: Tegra")
+        if capability := releases.CAPABILITY_OF_SOC.get(soc):
+            yield Note("compute_capability", capability, f"that of every {soc}")
+
+
+def _dla(tree: Tree) -> Iterator[Note]:
+    devices = tree.names("sys/bus/platform/devices")
+    cores = [name for name in devices if re.search(r"\.nvdla\d$", name)]
+    if cores:  # none may also mean that this kernel calls them something else
+        yield Note("dla_cores", len(cores), f"/sys/bus/platform/devices: {', '.join(cores)}")
+
+
+def _power(tree: Tree) -> Iterator[Note]:
+    status = tree.text("var/lib/nvpmodel/status")
+    if status and (mode := formats.power_mode(status, tree.text("etc/nvpmodel.conf") or "")):
+        yield Note("power_mode", mode, "/var/lib/nvpmodel/status")
