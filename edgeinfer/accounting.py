@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable"]
 shutdown: the run ended first. unreadable: the picture could not be decoded."""
 
 _FPS_WINDOW_NS = 3_000_000_000
+_COUNTS = ("captured", "inferred", "in_flight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,15 @@ class Snapshot:
     in_flight: int
     dropped: dict[str, int]
     fps: float
+
+
+def total(state: State, reason: Reason | None, books: Sequence[Snapshot]) -> Snapshot:
+    """The sum over sources, as a snapshot of the daemon."""
+    dropped: Counter[str] = Counter()
+    for book in books:
+        dropped.update(book.dropped)
+    captured, inferred, in_flight = (sum(getattr(book, name) for book in books) for name in _COUNTS)
+    return Snapshot(state, reason, captured, inferred, in_flight, dict(dropped), sum(book.fps for book in books))
 
 
 @dataclass

@@ -18,6 +18,9 @@ from edgeinfer.uri import SourceUri, parse_uri
 from edgeinfer.yamlfile import load_yaml, parse_yaml
 
 DEFAULT_MODEL = "nanodet-g"
+AUTO = "auto"
+"""TensorRT where it can run, with ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere. Its options
+are those of the backend `tensorrt`."""
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -70,7 +73,7 @@ class _File(Struct, frozen=True, kw_only=True):
     """The file's top level, before plugins have checked their parts."""
 
     model: str | ModelConfig = DEFAULT_MODEL
-    backend: str | dict[str, Any] = "auto"
+    backend: str | dict[str, Any] = AUTO
     sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
     publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
@@ -133,21 +136,14 @@ def _resolve(file: _File, path: str | None) -> Config:
 
 def _backend(value: str | dict[str, Any]) -> PluginConfig:
     table = {"name": value} if isinstance(value, str) else dict(value)
-    name = table.pop("name", "auto")
+    name = table.pop("name", AUTO)
     if not isinstance(name, str):
         raise ConfigError(
             f"backend.name: {name!r} is not allowed: expected a name",
-            strict.nearest("", ["auto", *plugins.names("backends")]),
+            strict.nearest("", [AUTO, *plugins.names("backends")]),
         )
-    if name == "auto":
-        name = choose_backend()
-    module = plugins.load("backends", name, "backend")
+    module = plugins.load("backends", "tensorrt" if name == AUTO else name, "backend")
     return PluginConfig(name=name, options=plugins.options(module, table, "backend"))
-
-
-def choose_backend() -> str:
-    """What `auto` means on this machine."""
-    return "onnxruntime"
 
 
 def _source(name: str, table: Any) -> SourceConfig:

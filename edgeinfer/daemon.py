@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config, ModelConfig, PluginConfig, SourceConfig
+from edgeinfer.engines import Upgrade, choose
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
 from edgeinfer.interfaces import Backend, Decoder, Sink, Source
 from edgeinfer.mailbox import Mailbox
-from edgeinfer.messages import ModelInfo
+from edgeinfer.messages import ModelInfo, Reason
 from edgeinfer.pipeline import Parts, Pipeline
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.publisher import Identity, Publisher
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Summary:
 
     model: str
     backend: str
+    versions: Mapping[str, str]
     seconds: float
     sources: Mapping[str, Snapshot]
     latency_ms: Mapping[str, Mapping[str, float]]
@@ -54,6 +59,8 @@ class Daemon:
         self.backend_name = ""
         self._captures: dict[str, CaptureThread] = {}
         self._pipeline: Pipeline | None = None
+        self._upgrade: Upgrade | None = None
+        self.news: Reason | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
         self.endpoint: str | None = getattr(sinks.get("publish"), "endpoint", None)
@@ -61,11 +68,38 @@ class Daemon:
         self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
 
     def start(self) -> None:
-        """Publishes `info`, loads the model, starts the sources."""
+        """Publishes `info`, loads the model and starts the sources, or starts to build what loads it."""
         self.publisher.start()
-        backend = open_backend(self.model, self._config, self._decoder)
-        self.backend_name = backend.name
-        self.publisher.set_backend(backend.name, backend.versions)
+        choice = choose(self.model, self._config)
+        if choice.now is not None:
+            self._serve(choice.now)
+        if choice.later is not None:
+            self._upgrade = Upgrade(choice.later, self._tell, self.backend_name)
+            self._upgrade.start()
+
+    def running(self) -> bool:
+        """Whether the run goes on: false once all sources have ended. Raises FatalError where a stage has died.
+
+        Also the moment at which a backend that has become ready takes over.
+        """
+        self._check_stages()
+        if self._upgrade is not None and not self._upgrade.is_alive():
+            self._take_over(self._upgrade)
+            self._upgrade = None
+        if self._pipeline is None:
+            return True
+        return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
+
+    def _check_stages(self) -> None:
+        for stage in (self._pipeline, self.publisher):
+            if stage is not None and stage.error is not None:
+                if isinstance(stage.error, EdgeinferError):
+                    raise stage.error
+                raise FatalError(f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
+
+    def _serve(self, backend: Backend) -> None:
+        """Makes the pipeline around its first backend and starts everything."""
+        self._accept(backend)
         mailbox = Mailbox(backend.lane_depth)
         self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
         parts = Parts(
@@ -83,19 +117,37 @@ class Daemon:
         for capture in self._captures.values():
             capture.start()
 
-    def running(self) -> bool:
-        """Whether the run goes on: false once all sources have ended. Raises FatalError where a stage has died."""
-        for stage in (self._pipeline, self.publisher):
-            if stage is not None and stage.error is not None:
-                raise (
-                    stage.error
-                    if isinstance(stage.error, EdgeinferError)
-                    else FatalError(f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
-                )
-        return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
+    def _take_over(self, upgrade: Upgrade) -> None:
+        if upgrade.backend is None:
+            failure = upgrade.error or FatalError("the engine was not built")
+            if self._pipeline is None:
+                raise failure
+            log.warning("%s; staying on %s", failure, self.backend_name)
+            self._tell(Reason("engine-failed", f"{failure.message}; staying on {self.backend_name}"))
+            return
+        before = self.backend_name
+        if self._pipeline is None:
+            self._serve(upgrade.backend)
+        else:
+            self._accept(upgrade.backend)
+            self._pipeline.replace(upgrade.backend)
+        if before:
+            log.info("%s takes over from %s", self.backend_name, before)
+        self._tell(Reason("engine-ready", f"running on {self.backend_name}"))
+
+    def _accept(self, backend: Backend) -> None:
+        self._decoder.check(backend.output_specs, len(self.model.card.labels))
+        self.backend_name = backend.name
+        self.publisher.set_backend(backend.name, backend.versions)
+
+    def _tell(self, news: Reason | None) -> None:
+        self.news = news
+        self.publisher.set_news(news)
 
     def stop(self, patience: Patience) -> Summary:
         """Ends sources, then inference, then publishing; what is in flight is passed on while patience lasts."""
+        if self._upgrade is not None:
+            self._upgrade.cancel()
         for capture in self._captures.values():
             capture.stop()
         for capture in self._captures.values():
@@ -111,6 +163,7 @@ class Daemon:
         return Summary(
             self.model.id,
             self.backend_name,
+            self.publisher.versions,
             seconds,
             {name: ledger.snapshot() for name, ledger in self.ledgers.items()},
             self.stats.percentiles(),
@@ -171,15 +224,6 @@ def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
             sink.close()
         raise
     return opened
-
-
-def open_backend(model: Model, config: Config, decoder: Decoder) -> Backend:
-    """Loads the model on the chosen backend and checks that the decoder can read its outputs."""
-    backend: Backend = plugins.load("backends", config.backend.name).open(
-        model, config.model.max_batch, config.backend.options
-    )
-    decoder.check(backend.output_specs, len(model.card.labels))
-    return backend
 
 
 def open_decoder(model: Model, config: ModelConfig) -> Decoder:

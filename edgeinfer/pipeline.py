@@ -86,6 +86,8 @@ class Pipeline(threading.Thread):
                 self.step()
             self._give_up_flights()
             self._backend.close()
+            if self._successor is not None:
+                self._successor.close()
         except BaseException as error:  # whatever it is, the main thread must hear of it
             log.debug("inference ended", exc_info=True)
             self.error = error

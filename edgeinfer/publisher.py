@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import UNSET
 
 from edgeinfer import __version__
-from edgeinfer.accounting import Ledger, Snapshot
+from edgeinfer.accounting import Ledger, Snapshot, total
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import (
     DAEMON,
@@ -78,14 +78,19 @@ class Publisher(threading.Thread):
         self._info_due = threading.Event()
         self._info_due.set()
         self._backend: str | None = None
-        self._versions: dict[str, str] = {"edgeinfer": __version__}
+        self._news: Reason | None = None
+        self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
         self._next_status_s = 0.0
 
     def set_backend(self, name: str, versions: Mapping[str, str]) -> None:
         """Tells what runs the model now; `info` is published again. From any thread."""
-        self._backend, self._versions = name, {"edgeinfer": __version__, **versions}
+        self._backend, self.versions = name, {"edgeinfer": __version__, **versions}
         self._info_due.set()
+
+    def set_news(self, reason: Reason | None) -> None:
+        """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
+        self._news = reason
 
     def put(self, result: Result, timeout_s: float) -> bool:
         """Hands a result over; False where the sinks are too far behind to take it within `timeout_s`."""
@@ -152,7 +157,7 @@ class Publisher(threading.Thread):
             sink.close()
 
     def _write_status(self, final: bool = False) -> None:
-        """Every source's status once a second, and a source's whose state has changed."""
+        """Every source's status and the daemon's own, once a second and when one's state has changed."""
         now = time.monotonic()
         due = final or now >= self._next_status_s
         if due:
@@ -161,6 +166,14 @@ class Publisher(threading.Thread):
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
+        if due or self._last_state.get(DAEMON) != ("running", self._news):
+            self._last_state[DAEMON] = ("running", self._news)
+            self._write(status_message(DAEMON, self._total(self._news, final), self._identity.session), None)
+
+    def _total(self, news: Reason | None, final: bool) -> Snapshot:
+        books = [ledger.snapshot() for ledger in self._ledgers.values()]
+        state: State = "ended" if final else "running" if self._backend else "starting"
+        return total(state, news, books)
 
     def _info(self) -> InfoMessage:
         return InfoMessage(
@@ -175,7 +188,7 @@ class Publisher(threading.Thread):
             t_start_ns=self._identity.t_start_ns,
             model=self._identity.model,
             backend=self._backend,
-            versions=self._versions,
+            versions=self.versions,
             sources=list(self._identity.sources),
         )
 

@@ -17,10 +17,13 @@ LAYERS = [
     {"commands"},
     {"bench"},
     {"daemon"},
+    {"engines"},
     {"pipeline", "config"},
     {"publisher", "capture"},
     {"sources", "backends", "decoders", "sinks", "preprocess"},
+    {"checkset"},
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
+    {"engine", "environment"},
     {"strict", "yamlfile", "messages", "types"},
     {"errors"},
 ]

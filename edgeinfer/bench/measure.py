@@ -15,7 +15,7 @@ from edgeinfer import plugins
 from edgeinfer.bench.memory import images
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config
-from edgeinfer.daemon import Daemon, open_backend, open_decoder
+from edgeinfer.daemon import Daemon
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.signals import Patience, Signals
@@ -40,6 +40,9 @@ class Spread(Struct, frozen=True):
 class PipelineRun(Struct, frozen=True):
     """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99."""
 
+    model: str
+    backend: str
+    versions: dict[str, str]
     fps: float
     cpu_ms: float
     published: int
@@ -116,6 +119,9 @@ def pipeline_run(config: Config) -> PipelineRun:
         raise failure
     seconds, cpu_seconds = stopwatch.per_frame()
     return PipelineRun(
+        model=summary.model,
+        backend=summary.backend,
+        versions=dict(summary.versions),
         fps=round(1 / seconds, 3),
         cpu_ms=round(cpu_seconds * 1e3, 3),
         published=stopwatch.count,
@@ -124,18 +130,10 @@ def pipeline_run(config: Config) -> PipelineRun:
     )
 
 
-def machine(config: Config) -> Machine:
-    """What this is measured on."""
-    model = load_model(config.model.path, config.model.card)
-    backend = open_backend(model, config, open_decoder(model, config.model))
-    backend.close()
+def machine(run: PipelineRun) -> Machine:
+    """Where `run` was measured."""
     return Machine(
-        _processor(),
-        len(os.sched_getaffinity(0)),
-        platform.python_version(),
-        dict(backend.versions),
-        backend.name,
-        model.id,
+        _processor(), len(os.sched_getaffinity(0)), platform.python_version(), run.versions, run.backend, run.model
     )
 
 

@@ -12,7 +12,9 @@ from msgspec import Struct, to_builtins
 
 from edgeinfer.bench.clip import write_clip
 from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipeline_run, raw_fps
-from edgeinfer.config import Config, load_config
+from edgeinfer.card import load_model
+from edgeinfer.config import AUTO, Config, load_config
+from edgeinfer.engines import FALLBACK, choose
 
 LIVE_FRAMES = 150
 
@@ -53,6 +55,7 @@ def benchmark(overrides: Overrides, clip: str | None, rounds: int, frames: int, 
             tell("writing a clip")
             clip = str(Path(folder) / "demo.mp4")
             write_clip(Path(clip), frames)
+        overrides = [*overrides, ("backend.name", concrete_backend(overrides))]
         configs = _configs(overrides, clip, frames)
         raw, runs = [], {name: list[PipelineRun]() for name in configs}
         for number in range(1, rounds + 1):
@@ -65,19 +68,30 @@ def benchmark(overrides: Overrides, clip: str | None, rounds: int, frames: int, 
             name: _row(str(configs[name].sources["bench"].uri), runs[name], None if name == "live" else raw)
             for name in configs
         }
-        return Report(machine(configs["memory"]), rounds, frames, Spread.of(raw), rows)
+        return Report(machine(runs["memory"][0]), rounds, frames, Spread.of(raw), rows)
+
+
+def concrete_backend(overrides: Overrides) -> str:
+    """The plugin that `auto` means here, so that all measurements are of the same one."""
+    config = load_config(None, overrides)
+    if config.backend.name != AUTO:
+        return config.backend.name
+    choice = choose(load_model(config.model.path, config.model.card), config)
+    if choice.now is not None:
+        choice.now.close()
+    return FALLBACK if choice.later is None else "tensorrt"
 
 
 def _configs(overrides: Overrides, clip: str, frames: int) -> dict[str, Config]:
     common: Overrides = [("publish.bind", "tcp://127.0.0.1:*"), *overrides]
-    sources: dict[str, dict[str, Any]] = {
-        "memory": {"uri": "edgeinfer.bench.memory:", "frames": frames},
-        "file": {"uri": clip},
-        "live": {"uri": "demo:", "frames": min(frames, LIVE_FRAMES)},
+    sources: dict[str, tuple[dict[str, Any], int]] = {
+        "memory": ({"uri": "edgeinfer.bench.memory:", "frames": frames}, frames),
+        "file": ({"uri": clip}, frames),
+        "live": ({"uri": "demo:"}, min(frames, LIVE_FRAMES)),
     }
     return {
-        name: load_config(None, [*common, ("sources.bench", table), ("frames", frames)])
-        for name, table in sources.items()
+        name: load_config(None, [*common, ("sources.bench", table), ("frames", limit)])
+        for name, (table, limit) in sources.items()
     }
 
 

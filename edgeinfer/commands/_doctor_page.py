@@ -63,9 +63,7 @@ def _add_rows(table: Table, name: str, fact: Fact[Any], *, verbose: bool) -> Non
         table.add_row(_label(name), Text("unknown", "dim"), "")
         return
     table.add_row(_label(name), Text(_value(name, fact.value)), Text(str(fact.source), "dim"))
-    others = (
-        [reading for reading in fact.readings if reading != fact.chosen] if verbose else fact.disagreements
-    )
+    others = [reading for reading in fact.readings if reading != fact.chosen] if verbose else fact.disagreements
     for other in others:
         style = "yellow" if other in fact.disagreements else "dim"
         table.add_row("", Text(_value(name, other.value), style), Text(other.source, "dim"))

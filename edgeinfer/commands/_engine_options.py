@@ -13,21 +13,19 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-import edgeinfer
-from edgeinfer import card
+from edgeinfer import card, checkset
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.builder import Limits
 from edgeinfer.engine.cache import Cache, default_root
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.manifest import Tolerance
-from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size
+from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size, usual_batches
 from edgeinfer.engine.samples import Normalize, SampleSource
 from edgeinfer.engine.task import Extras, Task, make_task
 from edgeinfer.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 many: dict[str, Any] = {"multiple": True}
-PHOTOS = Path(edgeinfer.__file__).parent / "sources/photos"
 
 COMMON = [
     click.option("--cache-dir", type=click.Path(path_type=Path), help="The engine cache; the daemon's own by default."),
@@ -38,7 +36,7 @@ COMMON = [
 BUILD = [
     click.argument("model"),
     click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True),
-    click.option("--batch", default="1", show_default=True, help="N or MIN:OPT:MAX, for inputs with a free batch."),
+    click.option("--batch", metavar="MIN:OPT:MAX", help="Or N, for inputs with a free batch; up to the card's, or 1."),
     click.option(
         "--shapes", **many, metavar="NAME=MIN:OPT:MAX", help="For inputs with other free dimensions, like 1x3x416x416."
     ),
@@ -112,8 +110,8 @@ def open_cache(cache_dir: Path | None, verbose: bool) -> Cache:
     return cache
 
 
-def find_model(name: str) -> tuple[Path, Normalize | None]:
-    """An ONNX file or a network that ships with the package, and how its card, if it has one, prepares pictures.
+def find_model(name: str) -> tuple[Path, card.ModelCard | None]:
+    """An ONNX file or a network that ships with the package, and its card, if it has one.
 
     Raises InputError and ConfigError.
     """
@@ -121,19 +119,18 @@ def find_model(name: str) -> tuple[Path, Normalize | None]:
     if name not in card.vendored() and path.is_file() and not path.with_suffix(".yaml").is_file():
         return path, None
     model = card.load_model(name)
-    made = model.card.input
-    mean, std = (_three(values) for values in (made.mean, made.std))
-    return model.path, Normalize(mean, std, made.color, made.fill, made.resize == "stretch")
+    return model.path, model.card
 
 
 def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine."""
-    model, prepared = find_model(arguments["model"])
-    normalize = normalize_of(arguments, prepared or Normalize())
+    model, described = find_model(arguments["model"])
+    normalize = normalize_of(arguments, checkset.normalize_of(described.input) if described else Normalize())
     here = this_machine(arguments)
     calibration = samples_of(arguments["calibration_data"], normalize)
-    extras = extras_of(arguments, calibration, normalize, has_card=prepared is not None) if with_extras else None
-    return make_task(model, build_options(arguments), here, extras or Extras(calibration=calibration))
+    extras = extras_of(arguments, calibration, normalize, has_card=described is not None) if with_extras else None
+    usual = usual_batches(described.max_batch) if described else (1, 1, 1)
+    return make_task(model, build_options(arguments, usual), here, extras or Extras(calibration=calibration))
 
 
 def this_machine(arguments: dict[str, Any]) -> Machine:
@@ -141,14 +138,14 @@ def this_machine(arguments: dict[str, Any]) -> Machine:
     return machine.detect(toolkit.load(arguments["runtime"]))
 
 
-def build_options(a: dict[str, Any]) -> BuildOptions:
-    """The options of `BUILD` as one value. Raises UsageError."""
+def build_options(a: dict[str, Any], usual: tuple[int, int, int]) -> BuildOptions:
+    """The options of `BUILD` as one value, with the `usual` batches where none are named. Raises UsageError."""
     pools = {name: parse_size(size) for name, size in _pairs(a["pool"], "=", "--pool TACTIC_DRAM=2G")}
     if a["workspace"]:
         pools["WORKSPACE"] = parse_size(a["workspace"])
     return BuildOptions(
         precision=a["precision"],
-        batch=parse_batch(a["batch"]),
+        batch=parse_batch(a["batch"]) if a["batch"] else usual,
         shapes=dict(map(parse_shapes, a["shapes"])),
         pools=pools,
         optimization_level=a["opt_level"],
@@ -176,7 +173,10 @@ def extras_of(a: dict[str, Any], calibration: SampleSource | None, normalize: No
 
     Raises UsageError.
     """
-    timing, photos = a["timing_cache"], str(PHOTOS) if has_card and PHOTOS.is_dir() and not calibration else None
+    timing, photos = (
+        a["timing_cache"],
+        str(checkset.PHOTOS) if has_card and checkset.PHOTOS.is_dir() and not calibration else None,
+    )
     return Extras(
         calibration=calibration,
         verify=not a["no_verify"],

@@ -28,6 +28,7 @@ class Progress:
         self._daemon = daemon
         self._console = Console(stderr=True)
         self._status: Status | None = None
+        self._told = ""
         self._next_line_s = time.monotonic() + LOG_PERIOD_S
 
     def __enter__(self) -> Progress:
@@ -43,7 +44,11 @@ class Progress:
             self._status.stop()
 
     def update(self) -> None:
-        """Shows the current numbers."""
+        """Shows the current numbers, and news of the engine when there are any."""
+        news = self._daemon.news
+        if news is not None and news.code != self._told:
+            self._told = news.code
+            click.echo(f"edgeinfer: {news.code}: {news.text}", err=True)
         if self._status:
             self._status.update(self._line())
         elif time.monotonic() >= self._next_line_s:
@@ -53,6 +58,7 @@ class Progress:
     def _line(self) -> str:
         books = [ledger.snapshot() for ledger in self._daemon.ledgers.values()]
         latency = self._daemon.stats.percentiles().get("total", {})
+        news = self._daemon.news
         states = Counter(book.state for book in books)
         parts = [
             self._daemon.backend_name,
@@ -61,6 +67,7 @@ class Progress:
             f"{sum(sum(book.dropped.values()) for book in books)} dropped",
             f"latency p50 {latency['p50']:.0f} ms p99 {latency['p99']:.0f} ms" if latency else "no frame yet",
             ", ".join(f"{count} {state}" for state, count in states.items()),
+            news.text if news is not None and news.code == "engine-building" else "",
         ]
         return " · ".join(part for part in parts if part)
 

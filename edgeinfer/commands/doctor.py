@@ -19,9 +19,7 @@ from edgeinfer.errors import UnavailableError
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--root", type=click.Path(path_type=Path), default=Path("/"), help="Look at a captured tree.")
-@click.option(
-    "--bundle", "bundle_file", type=click.Path(path_type=Path), help="Write a report without secrets."
-)
+@click.option("--bundle", "bundle_file", type=click.Path(path_type=Path), help="Write a report without secrets.")
 @click.option("--verbose", is_flag=True, help="Show every source of every value.")
 def command(as_json: bool, root: Path, bundle_file: Path | None, verbose: bool) -> int:
     """Show what this machine is, which backend will be used, what is wrong and how to mend it.

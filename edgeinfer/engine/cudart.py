@@ -84,7 +84,7 @@ class Device:
 @contextmanager
 def open_device() -> Iterator[Device]:
     """The current GPU. Raises UnavailableError where there is none, or no cuda-python to reach it."""
-    device = Device(_runtime())
+    device = Device(cuda_runtime())
     try:
         yield device
     finally:
@@ -92,7 +92,8 @@ def open_device() -> Iterator[Device]:
             device.close()
 
 
-def _runtime() -> Any:
+def cuda_runtime() -> Any:
+    """cuda-python's module of the CUDA runtime. Raises UnavailableError where it is missing."""
     reason = ""
     for name in MODULES:
         try:

@@ -87,6 +87,11 @@ def _checked(model: OnnxModel, tensor: Tensor, profile: Profile) -> Profile:
     return profile
 
 
+def usual_batches(largest: int) -> tuple[int, int, int]:
+    """The batches of an engine for a model that takes up to `largest` at once: min, opt, max."""
+    return 1, min(4, largest), largest
+
+
 def parse_batch(text: str) -> tuple[int, int, int]:
     """ "4" or "1:4:8" as (min, opt, max). Raises UsageError."""
     parts = text.split(":")

@@ -57,12 +57,8 @@ def make(report: Mapping[str, Any], root: Path, environment: Mapping[str, str]) 
         "edgeinfer_doctor_bundle": SCHEMA,
         "report": report,
         "files": texts,
-        "packages": {
-            name: package.version for name, package in packages.items() if _PACKAGES.fullmatch(name)
-        },
-        "environment": {
-            name: environment[name] for name in VARIABLES if tree.is_live and name in environment
-        },
+        "packages": {name: package.version for name, package in packages.items() if _PACKAGES.fullmatch(name)},
+        "environment": {name: environment[name] for name in VARIABLES if tree.is_live and name in environment},
     }
     clean = redactor(environment).data(content)
     assert isinstance(clean, dict)  # noqa: S101 (data keeps the shape)

@@ -57,9 +57,7 @@ def _tensorrt_reason(env: Environment) -> str:
     name = "TensorRT-RTX" if env.flavour == "tensorrt_rtx" else "TensorRT"
     version = env.tensorrt_in_use.value or "of unknown version"
     gpu = env.gpu.value or env.soc.value or "an NVIDIA GPU"
-    capability = (
-        f" (compute capability {env.compute_capability.value})" if env.compute_capability.value else ""
-    )
+    capability = f" (compute capability {env.compute_capability.value})" if env.compute_capability.value else ""
     how = "" if env.live else "; by the files alone, no library was asked"
     return f"{name} {version} on {gpu}{capability}{how}"
 

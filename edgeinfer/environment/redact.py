@@ -10,14 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 GONE = "<redacted>"
-HARMLESS = frozenset(
-    {"root", "nvidia", "jetson", "ubuntu", "tegra", "localhost", "python", "cuda", "tensorrt"}
-)
+HARMLESS = frozenset({"root", "nvidia", "jetson", "ubuntu", "tegra", "localhost", "python", "cuda", "tensorrt"})
 """Names that are the same on many machines, and words of the report itself."""
 
-_SENSITIVE = (
-    r"pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|_key|credential|authorization|bearer|cookie"
-)
+_SENSITIVE = r"pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|_key|credential|authorization|bearer|cookie"
 _IS_SECRET = re.compile(_SENSITIVE, re.IGNORECASE)
 # Every repetition that something must follow has a bound, so that no text takes long.
 _PATTERNS = (
@@ -35,9 +31,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = (), names: Iterable[str] = ()) -> None:
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-        words = sorted(
-            {name for name in names if name and name.lower() not in HARMLESS}, key=len, reverse=True
-        )
+        words = sorted({name for name in names if name and name.lower() not in HARMLESS}, key=len, reverse=True)
         self._names = [re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE) for word in words]
 
     def text(self, text: str) -> str:

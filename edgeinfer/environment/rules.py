@@ -53,9 +53,7 @@ def onnxruntime_missing(env: Environment) -> Iterator[Problem]:
         yield Problem("onnxruntime-broken", "error", message, remedy, ONLY_ONNXRUNTIME)
     elif env.onnxruntime.value is None:
         message = "ONNX Runtime is not installed"
-        yield Problem(
-            "onnxruntime-missing", "warning", message, "pip install 'edgeinfer[cpu]'", ONLY_ONNXRUNTIME
-        )
+        yield Problem("onnxruntime-missing", "warning", message, "pip install 'edgeinfer[cpu]'", ONLY_ONNXRUNTIME)
 
 
 def unknown_l4t(env: Environment) -> Iterator[Problem]:

@@ -58,12 +58,7 @@ def system_packages(tree: Tree, python: str | None) -> Iterator[Note]:
 def package_folders(tree: Tree) -> list[str]:
     """The folders of Debian's Pythons for packages, in the order in which they are searched."""
     homes = ("usr/local/lib", "usr/lib")
-    pythons = [
-        f"{home}/{name}"
-        for home in homes
-        for name in tree.names(home)
-        if re.fullmatch(r"python3[\d.]*", name)
-    ]
+    pythons = [f"{home}/{name}" for home in homes for name in tree.names(home) if re.fullmatch(r"python3[\d.]*", name)]
     return [f"{python}/{leaf}" for python in pythons for leaf in ("site-packages", "dist-packages")]
 
 

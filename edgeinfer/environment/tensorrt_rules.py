@@ -25,9 +25,7 @@ def broken(env: Environment) -> Iterator[Problem]:
             what = f"{name} loads but then fails" if imported else f"{name} is installed but does not load"
             blocks = NOTHING if imported or _other_works(env, module) else ONLY_TENSORRT
             severity: Severity = "error" if blocks else "warning"
-            yield Problem(
-                "tensorrt-broken", severity, f"{what}: {fault.message}", _mending(fault.message), blocks
-            )
+            yield Problem("tensorrt-broken", severity, f"{what}: {fault.message}", _mending(fault.message), blocks)
 
 
 def _other_works(env: Environment, module: Flavour) -> bool:
@@ -118,9 +116,7 @@ def too_old(env: Environment) -> Iterator[Problem]:
     version = env.tensorrt_in_use.value
     if version and env.flavour == "tensorrt" and parts(version)[:2] < OLDEST:
         message = f"TensorRT {version} is too old: edgeinfer needs 8.5 or newer"
-        yield Problem(
-            "tensorrt-too-old", "error", message, "install a newer JetPack or TensorRT", ONLY_TENSORRT
-        )
+        yield Problem("tensorrt-too-old", "error", message, "install a newer JetPack or TensorRT", ONLY_TENSORRT)
 
 
 def rtx_on_jetson(env: Environment) -> Iterator[Problem]:

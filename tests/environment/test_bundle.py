@@ -23,9 +23,9 @@ from tests.environment.test_trees import TREES
 
 MARK = "Zq9"
 """Starts every made-up secret, so that none is a word of the report."""
-secrets = st.text(
-    string.ascii_letters + string.digits + "-_.!$%&'()*+,;=~ \"\\", min_size=5, max_size=30
-).map(lambda text: MARK + text.strip() + MARK)
+secrets = st.text(string.ascii_letters + string.digits + "-_.!$%&'()*+,;=~ \"\\", min_size=5, max_size=30).map(
+    lambda text: MARK + text.strip() + MARK
+)
 words = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 
 
@@ -64,9 +64,7 @@ def test_values_of_secret_variables_wherever_they_appear(secret: str, name: str)
 
 @given(
     secrets,
-    st.sampled_from(
-        ["password=", "token: ", "Authorization: Bearer ", "api_key = ", "--secret ", "X-Api-Key:"]
-    ),
+    st.sampled_from(["password=", "token: ", "Authorization: Bearer ", "api_key = ", "--secret ", "X-Api-Key:"]),
 )
 def test_secrets_that_are_named_in_messages(secret: str, name: str) -> None:
     assert MARK not in bundle_text(f"ImportError: refused, {name}{secret}", {})
@@ -90,9 +88,7 @@ def test_the_name_of_this_machine() -> None:
 
 
 @given(
-    st.recursive(
-        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner)
-    )
+    st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner))
 )
 def test_redaction_keeps_the_shape_and_is_stable(value: Any) -> None:
     redactor = Redactor(["hunter2-secret"], ["somebody"])
@@ -129,9 +125,7 @@ def test_a_tree_s_bundle_holds_what_the_diagnosis_rests_on_and_nothing_of_this_m
 def test_secrets_in_files(tmp_path: Path, secret: str) -> None:
     shutil.rmtree(tmp_path / "t", ignore_errors=True)
     (tmp_path / "t/etc").mkdir(parents=True)
-    (tmp_path / "t/etc/os-release").write_text(
-        f'PRETTY_NAME="x"\nHOME_URL="https://u:{secret}@h/"\nTOKEN={secret}\n'
-    )
+    (tmp_path / "t/etc/os-release").write_text(f'PRETTY_NAME="x"\nHOME_URL="https://u:{secret}@h/"\nTOKEN={secret}\n')
     text = json.dumps(bundle.make({}, tmp_path / "t", {}))
     assert "PRETTY_NAME" in text
     assert MARK not in text

@@ -30,8 +30,7 @@ def test_json_of_each_tree(name: str, capsys: pytest.CaptureFixture[str]) -> Non
     report = json.loads(capsys.readouterr().out)
     assert all(set(report[key]) == {"value", "source"} for key in KEYS)
     assert all(
-        set(report[key]) == {"value", "source"}
-        for key in ("cudnn", "sm_count", "tensorrt_flavour", "power_mode")
+        set(report[key]) == {"value", "source"} for key in ("cudnn", "sm_count", "tensorrt_flavour", "power_mode")
     )
     assert report["verdict"]["backend"] == backend
     assert {problem["code"] for problem in report["problems"]} == codes

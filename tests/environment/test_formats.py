@@ -73,9 +73,7 @@ def test_upstream_version(debian: str, upstream: str | None) -> None:
     ],
 )
 def test_driver_version(line: str, version: str | None) -> None:
-    assert (
-        formats.driver_version(line + "\nGCC version:  gcc version 9.3.0 (Buildroot 2020.08) \n") == version
-    )
+    assert formats.driver_version(line + "\nGCC version:  gcc version 9.3.0 (Buildroot 2020.08) \n") == version
 
 
 def test_dpkg_knows_only_what_is_installed() -> None:
@@ -103,9 +101,7 @@ def test_cuda_components_of_no_version_file(text: str) -> None:
 
 
 def test_device_tree_of_a_super_kit() -> None:
-    entries = formats.tree_strings(
-        "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005-super\0nvidia,tegra234\0"
-    )
+    entries = formats.tree_strings("nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005-super\0nvidia,tegra234\0")
     assert (formats.module_of(entries), formats.soc_of(entries)) == ("p3767-0005", "tegra234")
 
 

@@ -57,9 +57,7 @@ def machine(answers: Answers, codes: dict[str, int | None] | None = None) -> liv
     return run
 
 
-def diagnose(
-    answers: Answers, codes: dict[str, int | None] | None = None
-) -> tuple[Environment, set[str], str | None]:
+def diagnose(answers: Answers, codes: dict[str, int | None] | None = None) -> tuple[Environment, set[str], str | None]:
     env = probe(run=machine(answers, codes))
     problems = find_problems(env)
     return env, {problem.code for problem in problems}, judge(env, problems).backend

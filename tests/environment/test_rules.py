@@ -34,9 +34,7 @@ JETSON = Environment(
     tensorrt_module=known("/usr/lib/python3.10/dist-packages/tensorrt"),
 )
 HERE = known("/usr/lib/python3.10/dist-packages/tensorrt")
-PC = replace(
-    JETSON, l4t=Fact(), jetpack=Fact(), soc=Fact(), driver=known("580.95.05"), cuda_driver=known("13.0")
-)
+PC = replace(JETSON, l4t=Fact(), jetpack=Fact(), soc=Fact(), driver=known("580.95.05"), cuda_driver=known("13.0"))
 
 
 def codes(env: Environment) -> set[str]:
@@ -80,9 +78,7 @@ def test_no_tensorrt_on_jetpack_6_does_not_send_people_to_pip() -> None:
     assert "PyPI has no TensorRT" in problem.remedy
 
 
-@pytest.mark.parametrize(
-    ("driver", "wheel"), [("580.95.05", "tensorrt-cu13"), ("550.54.14", "tensorrt-cu12")]
-)
+@pytest.mark.parametrize(("driver", "wheel"), [("580.95.05", "tensorrt-cu13"), ("550.54.14", "tensorrt-cu12")])
 def test_no_tensorrt_on_a_pc_names_the_wheel_for_the_driver(driver: str, wheel: str) -> None:
     env = replace(PC, tensorrt_module=Fact(), tensorrt=Fact(), driver=known(driver), cuda_driver=Fact())
     assert only(env, "tensorrt-missing").remedy == f"pip install {wheel}"

@@ -190,16 +190,12 @@ def test_two_sources_that_disagree_are_both_kept_and_reported(tmp_path: Path) ->
     assert [other.value for other in env.l4t.disagreements] == ["36.4.7"]
     assert (env.jetpack.value, [other.value for other in env.jetpack.disagreements]) == ("6.2.1", ["6.2"])
     told = [problem.message for problem in find_problems(env) if problem.code == "sources-disagree"]
-    assert any(
-        "36.4.3 (/etc/nv_tegra_release)" in text and "36.4.7 (dpkg nvidia-l4t-core" in text for text in told
-    )
+    assert any("36.4.3 (/etc/nv_tegra_release)" in text and "36.4.7 (dpkg nvidia-l4t-core" in text for text in told)
 
 
 def test_an_unlisted_point_release_has_no_jetpack_though_its_neighbours_have_one(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").write_text(
-        "# R36 (release), REVISION: 4.5, GCID: 1, BOARD: generic\n"
-    )
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.5, GCID: 1, BOARD: generic\n")
     env = probe_tree(tmp_path)
     assert (env.l4t.value, env.jetpack.value) == ("36.4.5", None)
 
