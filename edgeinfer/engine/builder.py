@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BuildOutcome:
     """A finished build: the plan lies in the workspace. `log`: the last lines of TensorRT's log."""
 
