@@ -35,7 +35,7 @@ def command(
 ) -> int:
     """Build the TensorRT engine of MODEL, an ONNX file or the name of a network that ships with edgeinfer.
 
-    The engine goes into the cache, where `edgeinfer run` finds it.
+    An engine that the cache holds already is not built again.
     """
     cache = open_cache(cache_dir, verbose)
     task = task_of(arguments, with_extras=True)

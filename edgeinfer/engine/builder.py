@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BuildOutcome:
     """A finished build: the plan lies in the workspace. `log`: the last lines of TensorRT's log."""
 
@@ -193,12 +193,19 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+def available_bytes() -> int:
     """Memory that can still be had on this machine without swapping; very much where the kernel does not say."""
-    for line in meminfo.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return sys.maxsize
+    return _meminfo().get("MemAvailable", sys.maxsize)
+
+
+def total_memory_bytes() -> int:
+    """Memory of this machine."""
+    return _meminfo()["MemTotal"]
+
+
+def _meminfo() -> dict[str, int]:
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    return {name.rstrip(":"): int(size) << 10 for name, size, *_ in lines}
 
 
 def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgeinfer.engine.errors import CacheError
+
 POLL_S = 0.1
 
 
@@ -17,6 +19,7 @@ def build_lock(path: Path, waiting: Callable[[float], None]) -> Iterator[int]:
     """Holds the lock and gives its descriptor; a child that inherits it holds it too, until it ends.
 
     `waiting` gets the seconds waited so far, several times a second while somebody else builds, and may raise.
+    Raises CacheError where the lock file can't be opened.
     """
     descriptor = _open(path)
     try:
@@ -40,7 +43,10 @@ def build_lock_if_free(path: Path) -> Iterator[bool]:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CacheError(f"{path}: can't be opened ({error.strerror})", "run as the user who owns the cache") from error
 
 
 def _try(descriptor: int) -> bool:

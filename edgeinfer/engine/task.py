@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgeinfer.engine import samples
-from edgeinfer.engine.builder import Limits
+from edgeinfer.engine.builder import Limits, total_memory_bytes
 from edgeinfer.engine.cache import Cache
 from edgeinfer.engine.key import KeyFields, Machine, engine_key, key_fields
 from edgeinfer.engine.manifest import Tolerance
@@ -59,6 +59,11 @@ class Task:
             return (self.options.precision,)
         return ("int8", "fp16", "fp32") if self.model.quantized or self.extras.calibration else ("fp16", "fp32")
 
+    def _pools(self) -> dict[str, int]:
+        """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too."""
+        default = {"WORKSPACE": total_memory_bytes() // 4} if self.machine.integrated else {}
+        return {**default, **self.options.pools}
+
     def request(self, precision: Precision, work: Path, cache: Cache) -> BuildRequest:
         """The request to the child that builds in the folder `work`."""
         extras, version = self.extras, ".".join(map(str, self.machine.tensorrt))
@@ -69,7 +74,7 @@ class Task:
             model=str(self.model.path),
             flavour=self.machine.flavour,
             tensorrt=self.machine.tensorrt,
-            options=self.options,
+            options=msgspec.structs.replace(self.options, pools=self._pools()),
             precision=precision,
             work=str(work),
             workspace=str(work.parent),

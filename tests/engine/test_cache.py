@@ -242,6 +242,22 @@ def test_a_file_in_place_of_the_cache(tmp_path: Path) -> None:
         Cache(tmp_path / "cache/edgeinfer")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_elses_cache_is_told(cache: Cache) -> None:
+    ends = [cache.root, *cache.root.parents][:4]
+    modes = [path.stat().st_mode for path in ends]
+    for path in ends:
+        path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CacheError, match=r"build\.lock: can't be opened \(Permission denied\); run as the user"):
+            Cache(cache.root).tidy()
+    finally:
+        os.seteuid(0)
+        for path, mode in zip(ends, modes, strict=True):
+            path.chmod(mode)
+
+
 @given(st.binary(max_size=300) | st.text(max_size=99).map(str.encode))
 def test_any_bytes_give_a_manifest_or_a_plan_error(data: bytes) -> None:
     with pytest.raises(PlanError):

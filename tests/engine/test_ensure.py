@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeinfer.engine.builder import BuildOutcome, Limits, available_bytes, run_build
+from edgeinfer.engine.builder import BuildOutcome, Limits, available_bytes, run_build, total_memory_bytes
 from edgeinfer.engine.cache import Cache, CachedEngine
 from edgeinfer.engine.ensure import ensure_task, last_build_seconds
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError, CacheError, ToleranceError
@@ -355,6 +355,14 @@ def test_a_plan_of_another_tensorrt_than_expected_is_refused(cache: Cache) -> No
     other = make_task(NANODET, BuildOptions(), msgspec.structs.replace(ORIN, tensorrt=(8, 6, 0, 12)), Extras())
     with pytest.raises(BuildError, match="names another TensorRT"):
         ensure_task(other, cache, lambda _: None, threading.Event(), build=scripted({"fp16": (1.0, "passed")}, []))
+
+
+def test_the_workspace_is_limited_where_memory_is_shared(cache: Cache, tmp_path: Path) -> None:
+    assert task().request("fp16", tmp_path, cache).options.pools == {"WORKSPACE": total_memory_bytes() // 4}
+    own = make_task(NANODET, BuildOptions(pools={"WORKSPACE": 5}), ORIN)
+    assert own.request("fp16", tmp_path, cache).options.pools == {"WORKSPACE": 5}
+    discrete = make_task(NANODET, BuildOptions(), msgspec.structs.replace(ORIN, integrated=False))
+    assert discrete.request("fp16", tmp_path, cache).options.pools == {}
 
 
 def test_int8_needs_data() -> None:

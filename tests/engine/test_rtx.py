@@ -6,7 +6,6 @@ import atexit
 import functools
 import importlib.util
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -110,6 +109,8 @@ NETWORKS: dict[str, tuple[Callable[[], Path], dict[str, Any]]] = {
 def test_real_networks_build_with_dynamic_batch(
     network: str, precision: Any, rtx: Toolkit, here: Machine, cache: Cache
 ) -> None:
+    if precision == "fp16":
+        pytest.importorskip("onnxconverter_common")
     find, shapes = NETWORKS[network]
     seen: list[Progress] = []
     options = BuildOptions(precision=precision, batch=(1, 2, 4), shapes=shapes)
@@ -156,6 +157,7 @@ def test_the_fp16_file_computes_what_the_fp32_one_does(network: str, tmp_path: P
 
 
 def test_the_int8_file_computes_nearly_what_the_fp32_one_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
     model = read_model(NANODET)
     samples = list(noise(model, usual_shapes(model, BuildOptions()), 4))
     to_qdq(NANODET, tmp_path / "qdq.onnx", samples, "minmax")
@@ -196,7 +198,7 @@ def test_all_unsupported_nodes_are_named(here: Machine, cache: Cache, tmp_path: 
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
     with pytest.raises(BuildError) as caught:
-        build(tmp_path / "m.onnx", BuildOptions(), here, cache)
+        build(tmp_path / "m.onnx", BuildOptions(precision="fp32"), here, cache)
     text = str(caught.value)
     assert "can't build 2 of 3 nodes: node 1 'strange' (Frobnicate): " in text
     assert "node 2 'dice' (Bernoulli): UNSUPPORTED_NODE" in text
@@ -252,7 +254,10 @@ def test_ctrl_c_leaves_a_clean_cache_and_says_so(ending: int, rtx: Toolkit, cach
 
 
 def test_two_commands_build_once(rtx: Toolkit, cache: Cache) -> None:
-    both = [run_command("build", "nanodet-g", "--runtime", "tensorrt_rtx", "--json", cache=cache) for _ in range(2)]
+    both = [
+        run_command("build", "nanodet-g", "--runtime", "tensorrt_rtx", "--precision", "fp32", "--json", cache=cache)
+        for _ in range(2)
+    ]
     shown = [json.loads(process.communicate()[0]) for process in both]
     assert len({item["manifest"]["build"]["finished_at"] for item in shown}) == 1
     assert len(cache.entries()) == 1
@@ -260,6 +265,7 @@ def test_two_commands_build_once(rtx: Toolkit, cache: Cache) -> None:
 
 def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("onnxruntime")
     rng = np.random.default_rng(1)
     for number in range(2):
         cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 255, (120, 200, 3), np.uint8))
@@ -269,12 +275,8 @@ def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None
         (1, 3, 416, 416)
     ] * 2
     task = make_task(NANODET, BuildOptions(precision="int8"), here, Extras(calibration=source))
-    try:
-        engine = ensure_task(task, cache, lambda _: None, threading.Event())
-    except BuildError as error:
-        pytest.skip(f"TensorRT-RTX does not promise INT8 convolutions: {error}")
+    engine = ensure_task(task, cache, lambda _: None, threading.Event())
     assert "INT8" in engine.manifest.build.how
-    assert os.listdir(cache.tmp) == []  # noqa: PTH208
 
 
 def test_no_space_for_the_plan_is_told(here: Machine, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,9 +154,7 @@ print(seconds)
 
 def test_a_new_process_reloads_it(trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource) -> None:
     engine = build(cache, here, "fp16", pictures)
-    start = time.monotonic()
-    assert build(cache, here, "fp16", pictures) == engine
-    assert time.monotonic() - start < engine.manifest.build.seconds, "it was built again"
+    assert build(cache, here, "fp16", pictures) == engine, "it was built again"
     ended = subprocess.run(
         [sys.executable, "-c", RELOAD, str(cache.root), engine.key], capture_output=True, text=True, check=False
     )
