@@ -1,0 +1,211 @@
+"""`backend: auto`: serve on ONNX Runtime while the engine is built, swap between two frames, stay where that fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgeinfer.backends import onnxruntime, tensorrt
+from edgeinfer.card import Model
+from edgeinfer.config import Config, load_config
+from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.progress import OnProgress, Progress
+from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.interfaces import Backend
+from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, StatusMessage
+from edgeinfer.signals import Patience, Signals
+from edgeinfer.types import Result
+
+
+class Recorder:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def write(self, message: Message, result: Result | None) -> None:
+        self.messages.append(message)
+
+    def service(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def detections(self) -> list[DetectionsMessage]:
+        return [message for message in self.messages if isinstance(message, DetectionsMessage)]
+
+    def news(self) -> list[str]:
+        found = [
+            m.reason.code for m in self.messages if isinstance(m, StatusMessage) and m.source == DAEMON and m.reason
+        ]
+        return [code for i, code in enumerate(found) if i == 0 or found[i - 1] != code]
+
+
+class Script:
+    """What the stand-in for a TensorRT build does. The engine it gives is ONNX Runtime under another name."""
+
+    def __init__(self) -> None:
+        self.cached = False
+        self.go = threading.Event()
+        self.failure: EdgeinferError | None = None
+        self.impossible: EdgeinferError | None = None
+        self.cancelled = False
+
+    def prepared(self, model: Model, max_batch: int | None, options: Any) -> Any:
+        if self.impossible:
+            raise self.impossible
+        script = self
+
+        class Prepared:
+            cached = script.cached
+
+            def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
+                started = time.monotonic()
+                while not script.go.wait(0.02):
+                    on_progress(Progress("Building", 0.5, time.monotonic() - started))
+                    if cancel.is_set():
+                        script.cancelled = True
+                        raise BuildError("cancelled")
+                if script.failure:
+                    raise script.failure
+                backend = onnxruntime.open(model, max_batch, onnxruntime.Options())
+                backend.name = "tensorrt-fp16"
+                return backend
+
+        return Prepared()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    script = Script()
+    monkeypatch.setattr(tensorrt, "Prepared", script.prepared)
+    return script
+
+
+def config(backend: str, frames: int = 40) -> Config:
+    return load_config(
+        None,
+        [
+            ("publish", None),
+            ("backend.name", backend),
+            ("sources.d", {"uri": "demo:", "realtime": False, "frames": frames}),
+        ],
+    )
+
+
+def run(backend: str, during: Callable[[Recorder], None] = lambda _: None) -> tuple[Recorder, Daemon, Summary]:
+    recorder = Recorder()
+    daemon = Daemon(config(backend), {"recorder": recorder})
+    with Signals() as signals:
+        daemon.start()
+        while daemon.running():
+            during(recorder)
+            time.sleep(0.01)
+        return recorder, daemon, daemon.stop(Patience(signals))
+
+
+def test_the_engine_takes_over_between_two_frames(script: Script) -> None:
+    def release_after_ten(recorder: Recorder) -> None:
+        if len(recorder.detections()) >= 10:
+            script.go.set()
+
+    recorder, _, summary = run("auto", release_after_ten)
+    backends = [message.backend for message in recorder.detections()]
+    swap = backends.index("tensorrt-fp16")
+    assert swap >= 10
+    assert set(backends[:swap]) == {"onnxruntime-cpu"}
+    assert set(backends[swap:]) == {"tensorrt-fp16"}
+    assert [message.seq for message in recorder.detections()] == list(range(40))
+    assert recorder.news() == ["engine-building", "engine-ready"]
+    assert [m.backend for m in recorder.messages if isinstance(m, InfoMessage)][-1] == "tensorrt-fp16"
+    assert summary.backend == "tensorrt-fp16"
+
+
+def test_a_build_that_fails_leaves_the_fallback_serving(script: Script) -> None:
+    script.go.set()
+    script.failure = BuildError("node 3 'x' (NonMaxSuppression): not supported", "export it with another opset")
+    recorder, daemon, _ = run("auto")
+    assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
+    assert len(recorder.detections()) == 40
+    assert recorder.news()[-1] == "engine-failed"
+    assert daemon.news is not None
+    assert "NonMaxSuppression" in daemon.news.text
+    assert "staying on onnxruntime-cpu" in daemon.news.text
+
+
+def test_a_cached_engine_is_used_from_the_first_frame(script: Script) -> None:
+    script.cached = True
+    script.go.set()
+    recorder, _, _ = run("auto")
+    assert {message.backend for message in recorder.detections()} == {"tensorrt-fp16"}
+
+
+def test_without_tensorrt_auto_is_onnx_runtime(script: Script) -> None:
+    script.impossible = UnavailableError("the Python module tensorrt is not installed")
+    recorder, _, _ = run("auto")
+    assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
+    assert recorder.news() == []
+
+
+def test_tensorrt_by_name_waits_for_its_engine(script: Script) -> None:
+    def release_when_told(recorder: Recorder) -> None:
+        if recorder.news():
+            script.go.set()
+
+    recorder, _, _ = run("tensorrt", release_when_told)
+    assert {message.backend for message in recorder.detections()} == {"tensorrt-fp16"}
+    assert len(recorder.detections()) == 40
+    assert recorder.news()[0] == "engine-building"
+
+
+@pytest.mark.parametrize("where", ["impossible", "failure"])
+def test_tensorrt_by_name_does_not_fall_back(script: Script, where: str) -> None:
+    script.go.set()
+    setattr(script, where, UnavailableError("no GPU"))
+    with pytest.raises(UnavailableError, match="no GPU"):
+        run("tensorrt")
+
+
+def test_the_end_of_a_run_gives_up_the_build(script: Script) -> None:
+    run("auto")
+    deadline = time.monotonic() + 10
+    while not script.cancelled:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class FakeCache:
+    """Counts as the engine cache does."""
+
+    def __init__(self) -> None:
+        self.strikes = 0
+
+    def strike(self, key: str) -> None:
+        self.strikes += 1
+
+    def absolve(self, key: str) -> None:
+        self.strikes = 0
+
+
+def test_an_engine_is_on_probation_until_it_has_served_or_ended_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine:
+        key = "k"
+
+    cache: Any = FakeCache()
+    first = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    first.tick()
+    assert cache.strikes == 1
+    second = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    second.pass_()
+    assert cache.strikes == 0
+    monkeypatch.setattr(tensorrt, "PROBATION_S", 0.0)
+    third = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    time.sleep(0.001)
+    third.tick()
+    assert cache.strikes == 0
