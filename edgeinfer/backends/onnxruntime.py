@@ -73,7 +73,7 @@ class OnnxRuntime:
         self._session = _session(model.path, options)
         self._input = _check_input(model, _specs(self._session.get_inputs()))
         self._fixed = self._input.shape[0] if self._input.shape[0] > 0 else None
-        self.output_specs = _specs(self._session.get_outputs())
+        self.output_specs: Sequence[TensorSpec] = _specs(self._session.get_outputs())
         self._output_names = [spec.name for spec in self.output_specs]
         self.name = _reported_name(self._session.get_providers())
         self.max_batch = self._fixed or max_batch or _default_batch(self.name, model.card.max_batch)

@@ -21,6 +21,7 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
+from edgeinfer.types import Float32
 from tests.reference import detect, iou
 
 pytestmark = pytest.mark.timeout(900)
@@ -55,7 +56,7 @@ def backend(prepared: Prepared) -> Iterator[TensorRt]:
     opened.close()
 
 
-def inputs(model: Model, count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def inputs(model: Model, count: int) -> list[Float32]:
     camera, preprocess = Demo(DemoOptions(realtime=False)), Preprocessor(model.card.input)
     tensors = []
     for index in range(count):
@@ -68,7 +69,7 @@ def inputs(model: Model, count: int) -> list[np.ndarray[tuple[int, ...], np.dtyp
 def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt, model: Model) -> None:
     tensors = inputs(model, 40)
     alone = [run_alone(backend, tensor) for tensor in tensors]
-    together: list[np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = []
+    together: list[Float32] = []
     waiting = list(tensors)
     while len(together) < len(tensors):
         slot = backend.acquire() if waiting else None
@@ -86,16 +87,14 @@ def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt, mod
         assert np.abs(one - many).max() < 0.02  # another batch may take other tactics
 
 
-def run_alone(
-    backend: TensorRt, tensor: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def run_alone(backend: TensorRt, tensor: Float32) -> Float32:
     slot = backend.acquire()
     assert slot is not None
     slot.input[0] = tensor
     backend.submit(slot, 1)
     done = backend.collect(10)
     assert done is not None
-    scores = done.outputs["scores"][0].copy()
+    scores: Float32 = done.outputs["scores"][0].copy()
     backend.release(done)
     return scores
 
