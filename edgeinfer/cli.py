@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -56,16 +57,29 @@ def edgeinfer() -> None:
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with its code. Every error is one line on stderr."""
     args = sys.argv[1:] if args is None else args
+    _replace_closed_streams()
     try:
         code = run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # whoever read us has gone; there is nobody left to tell
+        _replace_closed_streams(broken=True)
+        code = 0
     except Exception as error:
         if "--verbose" in args:
-            traceback.print_exc()
-        print(f"edgeinfer: error: {_one_line(error)}", file=sys.stderr)
+            click.echo(redact(traceback.format_exc()), err=True)
+        click.echo(f"edgeinfer: error: {_one_line(error)}", err=True)
         code = error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
     sys.exit(code)
+
+
+def _replace_closed_streams(broken: bool = False) -> None:
+    """Gives a process that was started without standard streams, or has lost their readers, the null device."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None or (broken and mode == "w"):
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115, PTH123 (open until the process ends)
+            setattr(sys, name, stream)
 
 
 def run(args: list[str]) -> int:

@@ -5,6 +5,7 @@ A plugin declares its own settings in its own `Options`; their keys stand beside
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +13,15 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edgeinfer import plugins, strict
-from edgeinfer.errors import ConfigError
+from edgeinfer.errors import ConfigError, UnavailableError
 from edgeinfer.messages import SOURCE_PATTERN
 from edgeinfer.uri import SourceUri, parse_uri
 from edgeinfer.yamlfile import load_yaml, parse_yaml
 
 DEFAULT_MODEL = "nanodet-g"
 AUTO = "auto"
-"""TensorRT where it can run, with ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere. Its options
-are those of the backend `tensorrt`."""
+TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
+"""`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
 DEFAULT_BIND = "tcp://127.0.0.1:5555"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -51,11 +52,19 @@ class PluginConfig(Struct, frozen=True, kw_only=True):
     options: Struct
 
 
+class BackendConfig(Struct, frozen=True, kw_only=True):
+    """A backend and its checked options; for `auto` TensorRT's, and those of what runs without it or until then."""
+
+    name: str
+    options: Struct
+    fallback: Struct | None = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. `frames` ends each source after so many results."""
 
     model: ModelConfig
-    backend: PluginConfig
+    backend: BackendConfig
     sources: dict[str, SourceConfig]
     sinks: dict[str, PluginConfig]
     frames: int | None
@@ -134,7 +143,7 @@ def _resolve(file: _File, path: str | None) -> Config:
     )
 
 
-def _backend(value: str | dict[str, Any]) -> PluginConfig:
+def _backend(value: str | dict[str, Any]) -> BackendConfig:
     table = {"name": value} if isinstance(value, str) else dict(value)
     name = table.pop("name", AUTO)
     if not isinstance(name, str):
@@ -142,8 +151,26 @@ def _backend(value: str | dict[str, Any]) -> PluginConfig:
             f"backend.name: {name!r} is not allowed: expected a name",
             strict.nearest("", [AUTO, *plugins.names("backends")]),
         )
-    module = plugins.load("backends", "tensorrt" if name == AUTO else name, "backend")
-    return PluginConfig(name=name, options=plugins.options(module, table, "backend"))
+    if name == AUTO:
+        return _auto(table)
+    module = plugins.load("backends", name, "backend")
+    return BackendConfig(name=name, options=plugins.options(module, table, "backend"))
+
+
+def _auto(table: dict[str, Any]) -> BackendConfig:
+    """Each key goes to the backends that know it."""
+    modules = {TENSORRT: plugins.load("backends", TENSORRT, "backend")}
+    with contextlib.suppress(UnavailableError):
+        modules[FALLBACK] = plugins.load("backends", FALLBACK, "backend")
+    known = {name: strict.field_names(module.Options) for name, module in modules.items()}
+    for key in table:
+        if not any(key in names for names in known.values()):
+            raise ConfigError(f"backend.{key}: unknown key", strict.nearest(str(key), set().union(*known.values())))
+    options = {
+        name: plugins.options(module, {key: table[key] for key in table if key in known[name]}, "backend")
+        for name, module in modules.items()
+    }
+    return BackendConfig(name=AUTO, options=options[TENSORRT], fallback=options.get(FALLBACK))
 
 
 def _source(name: str, table: Any) -> SourceConfig:

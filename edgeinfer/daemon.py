@@ -13,23 +13,26 @@ from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config, ModelConfig, PluginConfig, SourceConfig
-from edgeinfer.engines import Upgrade, choose
+from edgeinfer.engines import Background, Choice, choose, upgrade
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
 from edgeinfer.interfaces import Backend, Decoder, Sink, Source
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import ModelInfo, Reason
 from edgeinfer.pipeline import Parts, Pipeline
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.publisher import Identity, Publisher
+from edgeinfer.publisher import Identity, Publisher, reason_of
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
+STDOUT_SINKS = ("console", "sinks.jsonl")
+"""Sinks that write to standard output; what reads it may go away, and the run then has no more purpose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did. `seconds` is from the first frame's capture to the last result."""
+    """What a run did. `seconds` is from the start of the sources to the last result."""
 
     model: str
     backend: str
@@ -59,7 +62,8 @@ class Daemon:
         self.backend_name = ""
         self._captures: dict[str, CaptureThread] = {}
         self._pipeline: Pipeline | None = None
-        self._upgrade: Upgrade | None = None
+        self._loading: Background[Choice] | None = None
+        self._upgrade: Background[Backend] | None = None
         self.news: Reason | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
@@ -68,27 +72,41 @@ class Daemon:
         self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
 
     def start(self) -> None:
-        """Publishes `info`, loads the model and starts the sources, or starts to build what loads it."""
+        """Publishes `info` and begins to load the model; `running` goes on from there."""
         self.publisher.start()
-        choice = choose(self.model, self._config)
-        if choice.now is not None:
-            self._serve(choice.now)
-        if choice.later is not None:
-            self._upgrade = Upgrade(choice.later, self._tell, self.backend_name)
-            self._upgrade.start()
+        self._loading = Background("model", lambda _: choose(self.model, self._config))
+        self._loading.start()
+
+    @property
+    def loading(self) -> bool:
+        """Whether no source has been started yet."""
+        return self._pipeline is None
 
     def running(self) -> bool:
-        """Whether the run goes on: false once all sources have ended. Raises FatalError where a stage has died.
+        """Whether the run goes on: false once all sources have ended. Call it often: steps are taken here.
 
-        Also the moment at which a backend that has become ready takes over.
+        The model that has been loaded is started, the engine that has been built takes over. Raises EdgeinferError
+        where nothing can run, and FatalError where a stage has died.
         """
         self._check_stages()
+        if self._loading is not None and not self._loading.is_alive():
+            loaded, self._loading = self._loading, None
+            self._start_with(loaded)
         if self._upgrade is not None and not self._upgrade.is_alive():
-            self._take_over(self._upgrade)
-            self._upgrade = None
+            ready, self._upgrade = self._upgrade, None
+            self._take_over(ready)
         if self._pipeline is None:
             return True
         return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
+
+    def _start_with(self, loaded: Background[Choice]) -> None:
+        if loaded.result is None:
+            raise loaded.error or FatalError("the model was not loaded")
+        if loaded.result.now is not None:
+            self._serve(loaded.result.now)
+        if loaded.result.later is not None:
+            self._upgrade = upgrade(loaded.result.later, self._tell, self.backend_name)
+            self._upgrade.start()
 
     def _check_stages(self) -> None:
         for stage in (self._pipeline, self.publisher):
@@ -117,9 +135,9 @@ class Daemon:
         for capture in self._captures.values():
             capture.start()
 
-    def _take_over(self, upgrade: Upgrade) -> None:
-        if upgrade.backend is None:
-            failure = upgrade.error or FatalError("the engine was not built")
+    def _take_over(self, ready: Background[Backend]) -> None:
+        if ready.result is None:
+            failure = ready.error or FatalError("the engine was not built")
             if self._pipeline is None:
                 raise failure
             log.warning("%s; staying on %s", failure, self.backend_name)
@@ -127,10 +145,10 @@ class Daemon:
             return
         before = self.backend_name
         if self._pipeline is None:
-            self._serve(upgrade.backend)
+            self._serve(ready.result)
         else:
-            self._accept(upgrade.backend)
-            self._pipeline.replace(upgrade.backend)
+            self._accept(ready.result)
+            self._pipeline.replace(ready.result)
         if before:
             log.info("%s takes over from %s", self.backend_name, before)
         self._tell(Reason("engine-ready", f"running on {self.backend_name}"))
@@ -169,21 +187,28 @@ class Daemon:
             self.stats.percentiles(),
         )
 
-    def failure(self) -> EdgeinferError | None:
-        """What went wrong although the run came to its end: a source or a sink that failed."""
-        for error in self.source_errors().values():
-            return error
+    def failures(self) -> dict[str, EdgeinferError]:
+        """What went wrong although the run came to its end: sources and sinks that failed, by name."""
+        found: dict[str, EdgeinferError] = {f"source {name}": error for name, error in self.source_errors().items()}
         for name, trouble in self.publisher.failed_sinks.items():
-            if not isinstance(trouble, BrokenPipeError):
-                return TemporaryError(
-                    f"{name}: {trouble.strerror or trouble}", "what came after that was not written there"
-                )
-        return None
+            if not _is_reader_of_stdout(name, trouble):
+                hint = "what came after that was not written there"
+                found[name] = TemporaryError(f"{name}: {reason_of(trouble)}", hint)
+        for name, count in self.publisher.unwritten.items():
+            found[name] = TemporaryError(f"{name}: {count} messages were not written", "its reader is too slow")
+        return found
 
     @property
     def reader_gone(self) -> bool:
         """Whether whoever read our standard output has closed it."""
-        return any(isinstance(error, BrokenPipeError) for error in self.publisher.failed_sinks.values())
+        return any(_is_reader_of_stdout(name, error) for name, error in self.publisher.failed_sinks.items())
+
+    @property
+    def hung(self) -> bool:
+        """Whether a thread has not ended that a normal exit of the process would wait for."""
+        return any(
+            thread is not None and thread.is_alive() for thread in (self._loading, self._upgrade, self._pipeline)
+        )
 
     def source_errors(self) -> dict[str, EdgeinferError]:
         """The sources that failed, so far."""
@@ -192,6 +217,10 @@ class Daemon:
     def _job(self, name: str, mailbox: Mailbox) -> Job:
         source = self._config.sources[name]
         return Job(name, partial(open_source, source), self.ledgers[name], mailbox, source.max_fps, self._config.frames)
+
+
+def _is_reader_of_stdout(name: str, error: Exception) -> bool:
+    return isinstance(error, BrokenPipeError) and name in STDOUT_SINKS
 
 
 def model_info(model: Model) -> ModelInfo:

@@ -6,12 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import msgspec
+from typing import Generic, TypeVar
 
 from edgeinfer import plugins
 from edgeinfer.card import Model
-from edgeinfer.config import AUTO, Config
+from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.interfaces import Backend
@@ -19,8 +18,8 @@ from edgeinfer.messages import Reason
 
 log = logging.getLogger(__name__)
 
-FALLBACK = "onnxruntime"
 Open = Callable[[OnProgress, threading.Event], Backend]
+T = TypeVar("T")
 Tell = Callable[[Reason | None], None]
 
 
@@ -40,7 +39,7 @@ def choose(model: Model, config: Config) -> Choice:
     the engine later, else ONNX Runtime alone.
     """
     name, options, limit = config.backend.name, config.backend.options, config.model.max_batch
-    module = plugins.load("backends", "tensorrt" if name == AUTO else name)
+    module = plugins.load("backends", TENSORRT if name == AUTO else name)
     if not hasattr(module, "Prepared"):
         return Choice(module.open(model, limit, options), None)
     try:
@@ -51,44 +50,48 @@ def choose(model: Model, config: Config) -> Choice:
         if name != AUTO:
             raise
         log.info("TensorRT is not used: %s", error.message)
-        return Choice(_fallback(model, limit), None)
-    return Choice(_fallback(model, limit), prepared.open)
+        return Choice(_fallback(model, config), None)
+    return Choice(_fallback(model, config), prepared.open)
 
 
-class Upgrade(threading.Thread):
-    """Opens a backend beside what runs. `backend` or `error` is set when the thread has ended.
+class Background(threading.Thread, Generic[T]):
+    """Does one thing that may take long. `result` or `error` is set when the thread has ended."""
 
-    `tell` hears what is going on, from this thread.
-    """
-
-    def __init__(self, opener: Open, tell: Tell, serving: str) -> None:
-        super().__init__(name="engine", daemon=True)
-        self.backend: Backend | None = None
+    def __init__(self, name: str, work: Callable[[threading.Event], T]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.result: T | None = None
         self.error: EdgeinferError | None = None
-        self._open, self._tell = opener, tell
-        self._meanwhile = f"; serving on {serving} meanwhile" if serving else ""
+        self._work = work
         self._cancel = threading.Event()
 
     def cancel(self) -> None:
-        """Gives the build up; nothing is left of it."""
+        """Asks for an early end; what was begun is given up."""
         self._cancel.set()
 
     def run(self) -> None:
         """The thread's life."""
         try:
-            self.backend = self._open(self._on_progress, self._cancel)
+            self.result = self._work(self._cancel)
         except EdgeinferError as error:
             self.error = error
         except Exception as error:
-            log.exception("engine: unexpected error")
-            self.error = EdgeinferError(f"engine: {type(error).__name__}: {error}")
+            log.debug("%s: unexpected error", self.name, exc_info=True)
+            self.error = EdgeinferError(f"{self.name}: {type(error).__name__}: {error}")
 
-    def _on_progress(self, progress: Progress) -> None:
+
+def upgrade(opener: Open, tell: Tell, serving: str) -> Background[Backend]:
+    """Opens a backend beside what runs. `tell` hears how far it is, from the thread."""
+    meanwhile = f"; serving on {serving} meanwhile" if serving else ""
+
+    def on_progress(progress: Progress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-        self._tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{self._meanwhile}"))
+        tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}"))
+
+    return Background("engine", lambda cancel: opener(on_progress, cancel))
 
 
-def _fallback(model: Model, max_batch: int | None) -> Backend:
+def _fallback(model: Model, config: Config) -> Backend:
     module = plugins.load("backends", FALLBACK)
-    backend: Backend = module.open(model, max_batch, msgspec.convert({}, module.Options))
+    options = config.backend.fallback or module.Options()
+    backend: Backend = module.open(model, config.model.max_batch, options)
     return backend

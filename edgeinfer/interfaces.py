@@ -100,13 +100,18 @@ class Decoder(Protocol):
 
 
 class Sink(Protocol):
-    """Takes messages. All calls come from the publisher thread; none may block for long."""
+    """Takes messages. All calls come from one thread.
+
+    `blocks`: whether a call may wait for somebody else (a reader, a disk); such a sink gets a thread of its own.
+    """
+
+    blocks: bool
 
     def write(self, message: Message, result: Result | None) -> None:
         """One message; for detections `result` is what it was made of (its frame included), read-only."""
 
     def service(self) -> None:
-        """Called at least every 50 ms, also when nothing is published."""
+        """Called at least every 50 ms, also when nothing is published; not where `blocks` is true."""
 
     def close(self) -> None:
         """Flushes and closes. Called once."""

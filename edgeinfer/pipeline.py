@@ -128,15 +128,21 @@ class Pipeline(threading.Thread):
     def _publish(self, frame: Frame, detections: Detections, timing: Timing) -> None:
         """A file's result waits for room at the publisher; a live source's is dropped where there is none."""
         ledger, publisher = self._parts.ledgers[frame.source], self._parts.publisher
+        live = self._captures[frame.source].live
         if self._parts.limit is not None and ledger.inferred >= self._parts.limit:
             ledger.drop("shutdown")
-        elif self._captures[frame.source].live and publisher.full:
+        elif not self._room(live):
             ledger.drop("publish")
         else:
             seq, dropped = ledger.infer()
-            result = Result(frame, seq, detections, timing, dropped, self._backend.name)
-            while not publisher.put(result, _IDLE_S) and publisher.is_alive() and not self._aborted.is_set():
-                pass
+            publisher.put(Result(frame, seq, detections, timing, dropped, self._backend.name, live))
+
+    def _room(self, live: bool) -> bool:
+        """Whether the publisher takes another result; no other thread gives it any. Waits for room for a file's."""
+        publisher = self._parts.publisher
+        while not live and publisher.full and publisher.is_alive() and not self._aborted.is_set():
+            time.sleep(_POLL_S)
+        return not publisher.full
 
     def _switch(self, successor: Backend) -> None:
         self._successor = None

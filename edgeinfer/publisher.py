@@ -32,6 +32,7 @@ from edgeinfer.messages import (
     StatusMessage,
     TimingMs,
 )
+from edgeinfer.outbox import Outbox
 from edgeinfer.statistics import Statistics
 from edgeinfer.types import Result
 
@@ -60,7 +61,8 @@ class Identity:
 class Publisher(threading.Thread):
     """Takes results from the inference thread and messages them to all sinks.
 
-    A sink that fails is closed and named in `failed_sinks`; the others go on. `error` is a bug that ended the thread.
+    A sink that fails is closed and named in `failed_sinks`; the others go on. One that may block has an `Outbox`.
+    `error` is a bug that ended the thread.
     """
 
     def __init__(
@@ -68,10 +70,11 @@ class Publisher(threading.Thread):
     ) -> None:
         super().__init__(name="publisher", daemon=True)
         self.error: BaseException | None = None
-        self.failed_sinks: dict[str, OSError] = {}
+        self.failed_sinks: dict[str, Exception] = {}
         self._identity = identity
         self._ledgers = ledgers
-        self._sinks = dict(sinks)
+        self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
+        self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
         self._queue: queue.Queue[Result] = queue.Queue(QUEUE_DEPTH)
         self._closing = threading.Event()
@@ -92,13 +95,9 @@ class Publisher(threading.Thread):
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
         self._news = reason
 
-    def put(self, result: Result, timeout_s: float) -> bool:
-        """Hands a result over; False where the sinks are too far behind to take it within `timeout_s`."""
-        try:
-            self._queue.put(result, timeout=timeout_s) if timeout_s > 0 else self._queue.put_nowait(result)
-        except queue.Full:
-            return False
-        return True
+    def put(self, result: Result) -> None:
+        """Hands a result over. Only while it is not `full`."""
+        self._queue.put_nowait(result)
 
     @property
     def full(self) -> bool:
@@ -119,8 +118,8 @@ class Publisher(threading.Thread):
             log.exception("publisher: unexpected error")
             self.error = error
         finally:
-            for sink in self._sinks.values():
-                sink.close()
+            for name in list(self._sinks):
+                self._close(name)
 
     def _step(self) -> None:
         if self._info_due.is_set():
@@ -145,15 +144,27 @@ class Publisher(threading.Thread):
         for name, sink in list(self._sinks.items()):
             try:
                 sink.write(message, result)
-            except OSError as error:
+            except Exception as error:  # whatever a sink does, the others go on
                 self._give_up(name, error)
 
-    def _give_up(self, name: str, error: OSError) -> None:
+    @property
+    def unwritten(self) -> dict[str, int]:
+        """Messages that a sink which blocks has not taken: too slow for a live source, or not done at the end."""
+        counts = {name: outbox.lost + outbox.waiting for name, outbox in self._outboxes.items()}
+        return {name: count for name, count in counts.items() if count and name not in self.failed_sinks}
+
+    def _close(self, name: str) -> None:
+        try:
+            self._sinks[name].close()
+        except Exception as error:
+            self.failed_sinks.setdefault(name, error)
+
+    def _give_up(self, name: str, error: Exception) -> None:
         sink = self._sinks.pop(name)
         self.failed_sinks[name] = error
         if not isinstance(error, BrokenPipeError):
-            log.warning("%s: %s; no more is written to it", name, error.strerror or error)
-        with contextlib.suppress(OSError):  # it has failed already, and that was said
+            log.warning("%s: %s; no more is written to it", name, reason_of(error))
+        with contextlib.suppress(Exception):  # it has failed already, and that was said
             sink.close()
 
     def _write_status(self, final: bool = False) -> None:
@@ -251,6 +262,11 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
     )
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
 
 
 def boot_id() -> str:

@@ -39,8 +39,10 @@ class Signals:
 class Patience:
     """Waits for threads: without a signal as long as it takes, DRAIN_S after one, no more after two."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, hurry: bool = False) -> None:
+        """`hurry`: something has died, so wait as after a signal."""
         self._signals = signals
+        self._hurry_s = time.monotonic() if hurry else 0.0
 
     def join(self, thread: threading.Thread, share: float = 1.0) -> bool:
         """Waits for the thread's end, after a signal at most until `share` of DRAIN_S is over. Whether it has ended."""
@@ -49,5 +51,5 @@ class Patience:
         return not thread.is_alive()
 
     def _over(self, share: float) -> bool:
-        signals = self._signals
-        return signals.received > 1 or (signals.received > 0 and time.monotonic() - signals.first_s > DRAIN_S * share)
+        since_s = self._signals.first_s or self._hurry_s
+        return self._signals.received > 1 or (since_s > 0 and time.monotonic() - since_s > DRAIN_S * share)

@@ -117,7 +117,8 @@ class Timing:
 class Result:
     """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0.
 
-    `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one.
+    `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one,
+    `live` whether its source would rather lose frames than wait.
     """
 
     frame: Frame
@@ -126,6 +127,7 @@ class Result:
     timing: Timing
     dropped: int
     backend: str
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ LAYERS = [
     {"engines"},
     {"pipeline", "config"},
     {"publisher", "capture"},
+    {"outbox"},
     {"sources", "backends", "decoders", "sinks", "preprocess"},
     {"checkset"},
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},

@@ -25,6 +25,8 @@ from edgeinfer.types import Result
 class Recorder:
     """A sink that keeps everything."""
 
+    blocks = False
+
     def __init__(self) -> None:
         self.messages: list[Message] = []
 

@@ -64,6 +64,8 @@ class Machine(Struct, frozen=True):
 class Stopwatch:
     """A sink that notes when the first and the last result after the warm-up came out, on both clocks."""
 
+    blocks = False
+
     def __init__(self) -> None:
         self.count = 0
         self._first = (0.0, 0.0)
@@ -110,12 +112,11 @@ def pipeline_run(config: Config) -> PipelineRun:
     with Signals() as signals:
         daemon.start()
         while daemon.running() and not signals.received:
-            time.sleep(0.05)
+            time.sleep(0.02)
         summary = daemon.stop(Patience(signals))
     if signals.received:
         raise KeyboardInterrupt
-    failure = daemon.failure()
-    if failure is not None:
+    for failure in daemon.failures().values():
         raise failure
     seconds, cpu_seconds = stopwatch.per_frame()
     return PipelineRun(

@@ -13,8 +13,8 @@ from msgspec import Struct, to_builtins
 from edgeinfer.bench.clip import write_clip
 from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipeline_run, raw_fps
 from edgeinfer.card import load_model
-from edgeinfer.config import AUTO, Config, load_config
-from edgeinfer.engines import FALLBACK, choose
+from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config, load_config
+from edgeinfer.engines import choose
 
 LIVE_FRAMES = 150
 
@@ -79,7 +79,7 @@ def concrete_backend(overrides: Overrides) -> str:
     choice = choose(load_model(config.model.path, config.model.card), config)
     if choice.now is not None:
         choice.now.close()
-    return FALLBACK if choice.later is None else "tensorrt"
+    return FALLBACK if choice.later is None else TENSORRT
 
 
 def _configs(overrides: Overrides, clip: str, frames: int) -> dict[str, Config]:

@@ -33,6 +33,8 @@ def set_up_logging(debug: bool) -> None:
         force=True,
         format="edgeinfer: %(levelname)s: %(message)s",
     )
+    # What TensorRT says during a build is kept with the engine, and what fails there is an error of ours.
+    logging.getLogger("edgeinfer.engine.builder").setLevel(logging.DEBUG if debug else logging.CRITICAL)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     logging.addLevelName(logging.INFO, "info")

@@ -18,6 +18,7 @@ from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.types import Result
 
 LOG_PERIOD_S = 10.0
+UPDATE_PERIOD_S = 0.5
 SCENE_PERIOD_S = 1.0
 
 
@@ -29,6 +30,7 @@ class Progress:
         self._console = Console(stderr=True)
         self._status: Status | None = None
         self._told = ""
+        self._next_update_s = 0.0
         self._next_line_s = time.monotonic() + LOG_PERIOD_S
 
     def __enter__(self) -> Progress:
@@ -50,7 +52,9 @@ class Progress:
             self._told = news.code
             click.echo(f"edgeinfer: {news.code}: {news.text}", err=True)
         if self._status:
-            self._status.update(self._line())
+            if time.monotonic() >= self._next_update_s:
+                self._next_update_s = time.monotonic() + UPDATE_PERIOD_S
+                self._status.update(self._line())
         elif time.monotonic() >= self._next_line_s:
             self._next_line_s += LOG_PERIOD_S
             click.echo(f"edgeinfer: {self._line()}", err=True)
@@ -74,6 +78,8 @@ class Progress:
 
 class SceneLines:
     """A sink that prints a source's scene on standard output when what is in it changes, at most once a second."""
+
+    blocks = True
 
     def __init__(self) -> None:
         self._shown: dict[str, tuple[float, tuple[str, ...]]] = {}

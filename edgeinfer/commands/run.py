@@ -11,11 +11,13 @@ import click
 
 from edgeinfer.commands._options import build_config, run_options, verbose
 from edgeinfer.commands._report import Progress, SceneLines, print_summary
-from edgeinfer.daemon import Daemon, Summary
-from edgeinfer.interfaces import Sink
+from edgeinfer.config import Config
+from edgeinfer.daemon import Daemon
+from edgeinfer.errors import EdgeinferError
 from edgeinfer.signals import Patience, Signals
 
 TICK_S = 0.1
+LOADING_TICK_S = 0.01
 
 
 @click.command("run")
@@ -25,31 +27,49 @@ def command(**options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
     config = build_config(**options)
     with Signals() as signals:
-        quiet = any(
-            plugin.name == "jsonl" and getattr(plugin.options, "path", "") == "-" for plugin in config.sinks.values()
-        )
-        scenes: dict[str, Sink] = {} if quiet else {"console": SceneLines()}
-        daemon = Daemon(config, scenes)
-        summary = _run(daemon, signals)
-        print_summary(summary)
-        if signals.received > 1:
-            sys.stderr.flush()
-            os._exit(128 + signals.last)  # what hangs has had its chance; a normal exit would wait for it
-    failure = daemon.failure()
-    if failure is not None:
-        raise failure
+        daemon = Daemon(config, {} if writes_to_stdout(config) else {"console": SceneLines()})
+        fatal = _run(daemon, signals)
+        _end_hard_where_needed(daemon, signals)
+    if fatal is not None:
+        raise fatal
+    failures = daemon.failures()
+    for error in list(failures.values())[1:]:
+        click.echo(f"edgeinfer: also: {error}", err=True)
+    if failures and not signals.received:
+        raise next(iter(failures.values()))
     return 0
 
 
-def _run(daemon: Daemon, signals: Signals) -> Summary:
+def writes_to_stdout(config: Config) -> bool:
+    """Whether JSON lines go to standard output, so that nothing else may."""
+    return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
+
+
+def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
+    """The run from start to summary. Returns what ended it, where that was an error."""
+    fatal: EdgeinferError | None = None
     told: set[str] = set()
     with Progress(daemon) as progress:
-        daemon.start()
-        while daemon.running() and not signals.received:
-            progress.update()
-            _tell_failures(daemon, told)
-            time.sleep(TICK_S)
-        return daemon.stop(Patience(signals))
+        try:
+            daemon.start()
+            while daemon.running() and not signals.received:
+                progress.update()
+                _tell_failures(daemon, told)
+                time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
+        except EdgeinferError as error:
+            fatal = error
+        summary = daemon.stop(Patience(signals, hurry=fatal is not None))
+    if not daemon.loading:
+        print_summary(summary)
+    return fatal
+
+
+def _end_hard_where_needed(daemon: Daemon, signals: Signals) -> None:
+    """After a second signal, or beside a thread that hangs: a normal exit would wait for it."""
+    if signals.received > 1 or (signals.received and daemon.hung):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + signals.last if signals.received > 1 else 0)
 
 
 def _tell_failures(daemon: Daemon, told: set[str]) -> None:

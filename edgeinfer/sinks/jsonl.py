@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -25,13 +26,22 @@ def open(options: Options) -> JsonLines:  # noqa: A001 (the plugin interface)
     if options.path == "-":
         return JsonLines(sys.stdout.buffer, options.kinds)
     try:
-        return JsonLines(Path(options.path).open("ab"), options.kinds)
+        return JsonLines(_open(Path(options.path)), options.kinds)
     except OSError as error:
         raise InputError(f"sinks.jsonl.path: {options.path}: {error.strerror or error}") from None
 
 
+def _open(path: Path) -> BinaryIO:
+    """For appending. A named pipe without a reader is an error (ENXIO), not a wait without end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "ab")
+
+
 class JsonLines:
     """See `Sink`. Lines are flushed as they are written, so that a reader sees them at once."""
+
+    blocks = True
 
     def __init__(self, file: BinaryIO, kinds: tuple[str, ...]) -> None:
         self._file = file

@@ -34,6 +34,8 @@ def open(options: Options) -> AnnotatedVideo:  # noqa: A001 (the plugin interfac
 class AnnotatedVideo:
     """See `Sink`. The first frame of a source sets the size; later ones are scaled to it."""
 
+    blocks = True
+
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
         self._fps = fps

@@ -41,7 +41,9 @@ def open(options: Options) -> ZmqPublisher:  # noqa: A001 (the plugin interface)
 
 
 class ZmqPublisher:
-    """See `Sink`. The socket may be made in one thread and then used in another, but not in both at a time."""
+    """See `Sink`. Never waits for a subscriber. The socket may change threads once made, but only one may use it."""
+
+    blocks = False
 
     def __init__(self, options: Options) -> None:
         check_endpoint(options.bind, options.insecure)
