@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeinfer.accounting import Ledger
-from edgeinfer.errors import EdgeinferError, InputError, StalledError
+from edgeinfer.errors import ConfigError, EdgeinferError, InputError, StalledError
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason
@@ -17,6 +17,8 @@ from edgeinfer.types import Capture, Frame
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.1
+MAX_TOLD = 10
+"""So many unreadable pictures are named one by one; the others are only counted."""
 MAX_STALLS = 3
 """So many read deadlines in a row and the source has failed."""
 
@@ -43,7 +45,8 @@ class CaptureThread(threading.Thread):
         self._job = job
         self._stopping = threading.Event()
         self._last_kept_ns: float | None = None
-        self._unreadable: list[str] = []
+        self._unreadable = 0
+        self._first_unreadable = ""
 
     def stop(self) -> None:
         """Asks the thread to end; it does so after the read that it is in."""
@@ -63,12 +66,19 @@ class CaptureThread(threading.Thread):
         source = self._job.open()
         try:
             self.live = source.live
+            self._check_pace(source)
             self._read_all(source)
         finally:
             source.close()
         if self._unreadable:
-            raise _unreadable_error(self._unreadable)
+            raise _unreadable_error(self._unreadable, self._first_unreadable)
         self._job.ledger.set_state("ended", Reason("end", "the source is at its end"))
+
+    def _check_pace(self, source: Source) -> None:
+        if self._job.max_fps is not None and not source.live and not source.fps:
+            raise ConfigError(
+                f"sources.{self._job.name}.max_fps: these pictures have no rate to thin out", "give fps too"
+            )
 
     def _read_all(self, source: Source) -> None:
         stalls, running = 0, False
@@ -129,10 +139,12 @@ class CaptureThread(threading.Thread):
             raise error
 
     def _skip(self, text: str) -> None:
-        log.warning("source %s: %s", self._job.name, text)
         self._job.ledger.capture()
         self._job.ledger.drop("unreadable")
-        self._unreadable.append(text)
+        self._unreadable += 1
+        self._first_unreadable = self._first_unreadable or text
+        if self._unreadable <= MAX_TOLD:
+            log.warning("source %s: %s", self._job.name, text)
 
     def _fail(self, error: EdgeinferError) -> None:
         self.error = error
@@ -140,7 +152,5 @@ class CaptureThread(threading.Thread):
         self._job.ledger.set_state("failed", Reason(code, error.message))
 
 
-def _unreadable_error(texts: list[str]) -> EdgeinferError:
-    return InputError(
-        texts[0] if len(texts) == 1 else f"{len(texts)} pictures could not be read, the first: {texts[0]}"
-    )
+def _unreadable_error(count: int, first: str) -> EdgeinferError:
+    return InputError(first if count == 1 else f"{count} pictures could not be read, the first: {first}")

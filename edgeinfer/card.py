@@ -11,15 +11,18 @@ from msgspec import Meta, Struct
 
 from edgeinfer import strict
 from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.files import is_dir, is_file
 from edgeinfer.yamlfile import load_yaml
 
 MODELS = Path(__file__).parent / "models"
+PLAN_SUFFIXES = (".engine", ".plan")
 MAX_MODEL_BYTES = 2 << 30
 """protobuf's own limit; a larger ONNX file keeps its weights beside it."""
 
-Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Channels = Annotated[list[float], Meta(min_length=3, max_length=3)]
+Length = Annotated[int, Meta(ge=1, le=16384)]
+Level = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Channels = Annotated[list[Level], Meta(min_length=3, max_length=3)]
 
 
 class InputCard(Struct, frozen=True, kw_only=True):
@@ -29,11 +32,11 @@ class InputCard(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    width: Positive
-    height: Positive
+    width: Length
+    height: Length
     color: Literal["bgr", "rgb"]
     mean: Channels
-    std: Annotated[list[Annotated[float, Meta(gt=0)]], Meta(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Meta(gt=0, le=1e6)]], Meta(min_length=3, max_length=3)]
     resize: Literal["letterbox", "stretch"] = "letterbox"
     fill: Annotated[int, Meta(ge=0, le=255)] = 114
 
@@ -77,6 +80,11 @@ class Model(Struct, frozen=True, kw_only=True):
     sha256: str
 
     @property
+    def is_plan(self) -> bool:
+        """Whether the file is a TensorRT plan instead of an ONNX model."""
+        return self.path.suffix in PLAN_SUFFIXES
+
+    @property
     def id(self) -> str:
         """What messages carry: the name and the first eight digits of the file's SHA-256."""
         return f"{self.card.name}@{self.sha256[:8]}"
@@ -95,6 +103,10 @@ def load_model(name_or_path: str, card_path: str | None = None) -> Model:
     card_file = _card_file(name_or_path, card_path)
     card = load_card(card_file)
     path = card_file.parent / card.file if name_or_path in vendored() else Path(name_or_path)
+    if path.name != card.file:
+        raise ConfigError(
+            f"{card_file}: file: it describes {card.file!r}, and the model is {path.name!r}", "correct it"
+        )
     digest = file_sha256(path)
     if card.sha256 is not None and card.sha256 != digest:
         raise ConfigError(
@@ -136,20 +148,20 @@ def _card_file(name_or_path: str, card_path: str | None) -> Path:
     if name_or_path in vendored():
         return Path(card_path) if card_path else MODELS / f"{name_or_path}.yaml"
     path = Path(name_or_path)
-    if not path.is_file():
+    if not is_file(path):
         raise _no_such_model(name_or_path)
     card = Path(card_path) if card_path else path.with_suffix(".yaml")
-    if not card.is_file():
-        raise InputError(
-            f"{path}: no model card at {card}",
-            f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels",
-        )
+    if not is_file(card):
+        hint = f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels"
+        if path.suffix in PLAN_SUFFIXES:
+            hint = "copy the card of the ONNX model that it was built from, and correct its file"
+        raise InputError(f"{path}: no model card at {card}", hint)
     return card
 
 
 def _no_such_model(name: str) -> InputError | ConfigError:
     if "/" in name or "." in name:
-        kind = "is a directory" if Path(name).is_dir() else "no such file"
+        kind = "is a directory" if is_dir(name) else "no such file"
         return InputError(f"model {name}: {kind}", f"give an ONNX file, or one of: {', '.join(vendored())}")
     return ConfigError(
         f"no model called {name!r}", f"{strict.nearest(name, vendored())}; or give the path of an ONNX file"

@@ -49,7 +49,7 @@ class Subscriber:
         self._latest = latest
         self._timeout_s = timeout_s
         self._next_seq: dict[str, tuple[str, int]] = {}
-        self._pending: list[Message] = []
+        self._pending: dict[tuple[type[Message], str], Message] = {}
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, high_water_mark)
@@ -59,7 +59,11 @@ class Subscriber:
         for kind in kinds:
             for source in sources or ("",):
                 self._socket.setsockopt(zmq.SUBSCRIBE, topic(kind, source))
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[Message]:
         while (message := self.receive(self._timeout_s)) is not None:
@@ -68,12 +72,15 @@ class Subscriber:
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message, or None after `timeout_s` without one."""
         if self._pending:
-            return self._pending.pop(0)
+            return self._newest()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (message := self._read(deadline)) is None:
             if deadline is not None and time.monotonic() >= deadline:
                 return None
-        return self._newest(message) if self._latest else message
+        if not self._latest:
+            return message
+        self._keep(message)
+        return self._newest()
 
     def close(self) -> None:
         """Disconnects."""
@@ -100,18 +107,20 @@ class Subscriber:
         self._count_gap(message)
         return message
 
-    def _newest(self, first: Message) -> Message:
-        """Drains what has arrived; keeps the newest message of each kind and source, in order of arrival."""
-        newest = {(type(first), first.source): first}
+    def _newest(self) -> Message:
+        """Drains what has arrived; the message that has waited longest among the newest of each kind and source."""
         while self._socket.poll(0):
             message = self._read(time.monotonic())
-            if message is None:
-                continue
-            if newest.pop((type(message), message.source), None) is not None:
-                self.skipped[message.source] += 1
-            newest[type(message), message.source] = message
-        self._pending = list(newest.values())
-        return self._pending.pop(0)
+            if message is not None:
+                self._keep(message)
+        return self._pending.pop(next(iter(self._pending)))
+
+    def _keep(self, message: Message) -> None:
+        """The newest of its kind and source, in the place in line of the one that it overtakes."""
+        key = (type(message), message.source)
+        if key in self._pending:
+            self.skipped[message.source] += 1
+        self._pending[key] = message
 
     def _count_gap(self, message: Message) -> None:
         if isinstance(message, DetectionsMessage):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edgeinfer import plugins, strict
-from edgeinfer.errors import ConfigError, UnavailableError
+from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
 from edgeinfer.messages import SOURCE_PATTERN
 from edgeinfer.uri import SourceUri, parse_uri
 from edgeinfer.yamlfile import load_yaml, parse_yaml
@@ -110,8 +110,20 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
     if not separator or not all(key.split(".")):
-        raise ConfigError(f"--set {text!r}: expected key.path=value", "for instance --set publish.format=msgpack")
+        raise ConfigError(
+            f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"
+        )
     return key, parse_yaml(value, f"--set {key}")
+
+
+def source_names(path: Path | None) -> set[str]:
+    """The names of the sources in a file, as far as it can be read; `load_config` says what is wrong with it."""
+    try:
+        data = None if path is None else load_yaml(path)
+    except EdgeinferError:
+        return set()
+    sources = data.get("sources") if isinstance(data, dict) else None
+    return {str(name) for name in sources} if isinstance(sources, dict) else set()
 
 
 def _set(data: Any, key: str, value: Any) -> None:
@@ -119,7 +131,9 @@ def _set(data: Any, key: str, value: Any) -> None:
     for parent in parents:
         if not isinstance(data, dict):
             break
-        below = data.setdefault(parent, {})
+        if data.get(parent) is None:
+            data[parent] = {}
+        below = data[parent]
         if isinstance(below, str):  # the short forms: `model: NAME`, `backend: NAME`, a source's URI
             below = data[parent] = {_SHORT_FORMS.get(parent, "uri"): below}
         data = below
@@ -148,7 +162,7 @@ def _backend(value: str | dict[str, Any]) -> BackendConfig:
     name = table.pop("name", AUTO)
     if not isinstance(name, str):
         raise ConfigError(
-            f"backend.name: {name!r} is not allowed: expected a name",
+            f"backend.name: {strict.shown('', name)} is not allowed: expected a name",
             strict.nearest("", [AUTO, *plugins.names("backends")]),
         )
     if name == AUTO:
@@ -179,7 +193,7 @@ def _source(name: str, table: Any) -> SourceConfig:
         table = {"uri": table}
     general = strict.field_names(SourceSettings)
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {table!r} is not allowed: expected a URI, or keys with values")
+        raise ConfigError(f"{path}: {strict.shown(path, table)} is not allowed: expected a URI, or keys with values")
     known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
     uri = parse_uri(known.uri, f"{path}.uri")
     module = plugins.load("sources", uri.plugin, f"{path}.uri")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from edgeinfer import plugins, strict
 from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.card import Model, load_model
-from edgeinfer.config import Config, ModelConfig, PluginConfig, SourceConfig
+from edgeinfer.config import FALLBACK, Config, ModelConfig, PluginConfig, SourceConfig
 from edgeinfer.engines import Background, Choice, choose, upgrade
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
 from edgeinfer.interfaces import Backend, Decoder, Sink, Source
@@ -64,6 +64,7 @@ class Daemon:
         self._pipeline: Pipeline | None = None
         self._loading: Background[Choice] | None = None
         self._upgrade: Background[Backend] | None = None
+        self._instead: Callable[[], Backend] | None = None
         self.news: Reason | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
@@ -104,6 +105,7 @@ class Daemon:
             raise loaded.error or FatalError("the model was not loaded")
         if loaded.result.now is not None:
             self._serve(loaded.result.now)
+        self._instead = loaded.result.instead
         if loaded.result.later is not None:
             self._upgrade = upgrade(loaded.result.later, self._tell, self.backend_name)
             self._upgrade.start()
@@ -137,11 +139,7 @@ class Daemon:
 
     def _take_over(self, ready: Background[Backend]) -> None:
         if ready.result is None:
-            failure = ready.error or FatalError("the engine was not built")
-            if self._pipeline is None:
-                raise failure
-            log.warning("%s; staying on %s", failure, self.backend_name)
-            self._tell(Reason("engine-failed", f"{failure.message}; staying on {self.backend_name}"))
+            self._do_without(ready.error or FatalError("the engine was not built"))
             return
         before = self.backend_name
         if self._pipeline is None:
@@ -152,6 +150,19 @@ class Daemon:
         if before:
             log.info("%s takes over from %s", self.backend_name, before)
         self._tell(Reason("engine-ready", f"running on {self.backend_name}"))
+
+    def _do_without(self, failure: EdgeinferError) -> None:
+        """Stays on what serves, or loads what serves instead. Raises `failure` where there is neither."""
+        instead, self._instead = self._instead, None
+        if self._pipeline is None and instead is None:
+            raise failure
+        serving = self.backend_name or FALLBACK
+        log.warning("%s; staying on %s", failure, serving)
+        self._tell(Reason("engine-failed", f"{failure.message}; staying on {serving}"))
+        if self._pipeline is None and instead is not None:
+            open_instead = instead
+            self._loading = Background("model", lambda _: Choice(open_instead(), None))
+            self._loading.start()
 
     def _accept(self, backend: Backend) -> None:
         self._decoder.check(backend.output_specs, len(self.model.card.labels))

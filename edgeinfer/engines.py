@@ -12,7 +12,7 @@ from edgeinfer import plugins
 from edgeinfer.card import Model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.engine.progress import OnProgress, Progress
-from edgeinfer.errors import EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError
 from edgeinfer.interfaces import Backend
 from edgeinfer.messages import Reason
 
@@ -25,11 +25,14 @@ Tell = Callable[[Reason | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None."""
+    """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None.
+
+    `instead` opens what serves where there is no `now` and `later` fails; None where that ends the run.
+    """
 
     now: Backend | None
     later: Open | None
-    news: Reason | None = None
+    instead: Callable[[], Backend] | None = None
 
 
 def choose(model: Model, config: Config) -> Choice:
@@ -40,16 +43,22 @@ def choose(model: Model, config: Config) -> Choice:
     """
     name, options, limit = config.backend.name, config.backend.options, config.model.max_batch
     module = plugins.load("backends", TENSORRT if name == AUTO else name)
+    if model.is_plan and name not in (AUTO, TENSORRT):
+        raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
     if not hasattr(module, "Prepared"):
         return Choice(module.open(model, limit, options), None)
     try:
         prepared = module.Prepared(model, limit, options)
-        if name != AUTO or prepared.cached:
+        if name != AUTO or model.is_plan:
             return Choice(None, prepared.open)
+        if prepared.cached:
+            return Choice(None, prepared.open, lambda: _fallback(model, config))
     except EdgeinferError as error:
         if name != AUTO:
             raise
-        log.info("TensorRT is not used: %s", error.message)
+        if model.is_plan:
+            raise
+        log.debug("TensorRT is not used: %s", error.message)
         return Choice(_fallback(model, config), None)
     return Choice(_fallback(model, config), prepared.open)
 

@@ -5,6 +5,17 @@ Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix th
 
 from __future__ import annotations
 
+from edgeinfer.redact import redact
+
+MAX_LENGTH = 2000
+"""Of a message, in characters: a line that nobody can read helps nobody."""
+
+
+def printable(text: str) -> str:
+    """`text` as one line that can be encoded and shown: no line breaks, no half characters, no credentials."""
+    line = redact(" ".join(text.split()).encode("utf-8", "backslashreplace").decode())
+    return line if len(line) <= MAX_LENGTH else f"{line[:MAX_LENGTH]}…"
+
 
 class EdgeinferError(Exception):
     """Base of every error that edgeinfer raises on purpose.
@@ -15,8 +26,8 @@ class EdgeinferError(Exception):
     exit_code = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = " ".join(message.split())
-        self.hint = " ".join(hint.split())
+        self.message = printable(message)
+        self.hint = printable(hint)
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edgeinfer.errors import printable
 from edgeinfer.messages import Message
 from edgeinfer.types import Capture, Detections, Float32, Letterbox, Outputs, Result, TensorSpec
 
@@ -38,6 +39,9 @@ class Source(Protocol):
 
 class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)
     """One picture of a source can't be read; the ones after it may be fine."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 from types import ModuleType
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ from edgeinfer import strict
 from edgeinfer.errors import ConfigError, UnavailableError
 
 Kind = Literal["sources", "backends", "decoders", "sinks"]
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 EXTRAS = {"onnxruntime": "cpu"}
 """Which optional extra of the package brings a library."""
@@ -40,7 +43,7 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     Raises ConfigError where there is no such plugin and UnavailableError where a library that it needs is missing.
     """
     where = f"{path}: " if path else ""
-    if "." not in name and name not in names(kind):
+    if not (_DOTTED.fullmatch(name) or name in names(kind)):
         raise ConfigError(f"{where}no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
     target = name if "." in name else f"edgeinfer.{kind}.{name}"
     try:
@@ -52,6 +55,8 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
         raise UnavailableError(
             f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
         ) from error
+    except ImportError as error:
+        raise UnavailableError(f"{where}{kind[:-1]} {name!r} can't be loaded: {error}", "install it again") from error
     return _checked(module, kind, where)
 
 

@@ -7,6 +7,7 @@ the nearest known name in its errors. Each error is one line: the key's path, th
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 import types
 import typing
@@ -16,11 +17,25 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgeinfer.errors import ConfigError
+from edgeinfer.redact import redact
 
 T = TypeVar("T")
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
+_SECRET_KEY = re.compile(r"(?i)pass|pwd|token|secret|credential|api_?key")
+
+
+class _Short(reprlib.Repr):
+    """Short, and without credentials: they go before the text is cut, or a half of one would stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redact(x), level)
+
+
+_short = _Short()
 
 
 def convert(value: Any, target: type[T], path: str = "") -> T:
@@ -40,6 +55,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"one of: {', '.join(known)}" if known else ""
 
 
+def shown(path: str, value: Any) -> str:
+    """`value` as errors show it."""
+    return "***" if _SECRET_KEY.search(path.rpartition(".")[2]) else _short.repr(value)
+
+
 def field_names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     """The keys that a struct accepts."""
     return tuple(field.encode_name for field in msgspec.structs.fields(struct))
@@ -57,7 +77,7 @@ def _convert(value: Any, target: Any, path: str) -> Any:
 def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{path or 'config'}: {_short.repr(value)} is not allowed: expected keys with values",
+            f"{path or 'config'}: {shown(path, value)} is not allowed: expected keys with values",
             f"one of: {', '.join(field_names(struct))}",
         )
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
@@ -85,7 +105,7 @@ def _convert_leaf(value: Any, target: Any, path: str) -> Any:
         return msgspec.convert(value, target)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path or 'config'}: {_short.repr(value)} is not allowed: {_lower_first(str(error))}"
+            f"{path or 'config'}: {shown(path, value)} is not allowed: {_lower_first(str(error))}"
         ) from None
 
 

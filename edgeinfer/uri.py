@@ -9,14 +9,16 @@ from msgspec import Struct
 
 from edgeinfer import plugins, strict
 from edgeinfer.errors import ConfigError
+from edgeinfer.files import exists, is_dir
 from edgeinfer.messages import SOURCE_PATTERN
+from edgeinfer.redact import redact
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(?!\\)")
+MAX_DIGITS = 6
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9_+.-]*):")
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)$", re.DOTALL)
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-_QUERY_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|key|secret|auth)[^=&\s]*=)[^&\s]*")
 
 
 class SourceUri(Struct, frozen=True):
@@ -32,23 +34,20 @@ class SourceUri(Struct, frozen=True):
         return f"SourceUri({self})"
 
 
-def redact(text: str) -> str:
-    """`text` with the credentials of every URL in it replaced by `***`."""
-    return _QUERY_SECRET.sub(r"\1***", _CREDENTIALS.sub("***@", text))
-
-
 def parse_uri(text: str, path: str = "source") -> SourceUri:
     """Chooses the plugin: a number is a V4L2 camera, `scheme:` names the plugin, the rest is a file, folder or glob.
 
     Raises ConfigError for a scheme that no plugin has.
     """
+    if text.isdecimal() and len(text) > MAX_DIGITS:
+        raise ConfigError(f"{path}: no camera has a number of {len(text)} digits")
     if text.isdecimal():
         return SourceUri("v4l2", f"v4l2:///dev/video{int(text)}")
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() == "file":
         return parse_uri(text[len("file:") :].removeprefix("//"), path)
-    if scheme and not Path(text).exists():
-        return SourceUri(_plugin_of(scheme[1].lower(), text, path), text)
+    if scheme and not exists(text):
+        return SourceUri(_plugin_of(scheme[1], text, path), text)
     if text.startswith("/dev/"):
         return SourceUri("v4l2", f"v4l2://{text}")
     return SourceUri("images" if _is_images(text) else "video", text)
@@ -73,13 +72,13 @@ def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
 
 def _plugin_of(scheme: str, text: str, path: str) -> str:
     known = [name for name in plugins.names("sources") if name not in ("images", "video")]
-    if "." in scheme or scheme in known:
-        return scheme
+    if "." in scheme:
+        return scheme  # a module's name, in which upper and lower case differ
+    if scheme.lower() in known:
+        return scheme.lower()
     raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", strict.nearest(scheme, known))
 
 
 def _is_images(text: str) -> bool:
-    path = Path(text)
-    return (
-        path.is_dir() or (any(c in text for c in "*?[") and not path.exists()) or path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    globbed = any(c in text for c in "*?[") and not exists(text)
+    return is_dir(text) or globbed or Path(text).suffix.lower() in IMAGE_SUFFIXES

@@ -10,7 +10,7 @@ import yaml
 
 from edgeinfer.errors import ConfigError, InputError
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,11 +31,15 @@ class _Loader(yaml.SafeLoader):
 def load_yaml(path: Path) -> Any:
     """The file's data. Raises InputError where it can't be read and ConfigError where it is not YAML."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than 1 MiB", "is this the right file?")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 10} KiB", "is this the right file?")
+    try:
+        text = data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
     return parse_yaml(text, str(path))
@@ -49,5 +53,5 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"{name}, line {mark.line + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, KeyError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from None

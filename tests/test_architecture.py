@@ -26,7 +26,9 @@ LAYERS = [
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "types"},
+    {"files"},
     {"errors"},
+    {"redact"},
 ]
 """Top to bottom. A module may import from its own layer or a lower one; a plugin, not from its siblings."""
 

@@ -148,6 +148,17 @@ def test_a_cached_engine_is_used_from_the_first_frame(script: Script) -> None:
     assert {message.backend for message in recorder.detections()} == {"tensorrt-fp16"}
 
 
+def test_a_cached_engine_that_can_not_be_loaded_leaves_onnx_runtime(script: Script) -> None:
+    script.cached = True
+    script.go.set()
+    script.failure = UnavailableError("the driver is older than this CUDA")
+    recorder, _, summary = run("auto")
+    assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
+    assert len(recorder.detections()) == 40
+    assert recorder.news()[-1] == "engine-failed"
+    assert summary.backend == "onnxruntime-cpu"
+
+
 def test_without_tensorrt_auto_is_onnx_runtime(script: Script) -> None:
     script.impossible = UnavailableError("the Python module tensorrt is not installed")
     recorder, _, _ = run("auto")

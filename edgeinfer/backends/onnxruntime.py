@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 from msgspec import Meta, Struct
@@ -21,6 +22,7 @@ from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableErr
 from edgeinfer.interfaces import Slot
 from edgeinfer.types import AnyArray, TensorSpec
 
+MANY_CORES = 8
 CPU = "onnxruntime-cpu"
 CPU_BATCH = 4
 """A CPU is no faster per picture in larger batches, and every picture waits for the whole batch."""
@@ -31,11 +33,13 @@ class Options(Struct, frozen=True, kw_only=True):
 
     `streams` batches run at once, each on `threads` threads; by default as many threads as there are cores, in one
     stream.
+    `spin` lets threads that wait keep their cores; by default from eight cores on.
     """
 
     providers: Annotated[tuple[str, ...], Meta(min_length=1)] = ("cpu",)
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
     streams: Annotated[int, Meta(ge=1, le=64)] = 1
+    spin: bool | None = None
     provider_options: dict[str, dict[str, Any]] = {}
 
 
@@ -53,9 +57,9 @@ def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime: 
 def raw(model: Model, options: Options) -> Callable[[AnyArray], object]:
     """`session.run` on a (1, 3, H, W) float32 array with nothing of ours around it, to measure against.
 
-    Its threads may spin while they wait, as is ONNX Runtime's default: alone on the machine that is the fastest.
+    Unless `spin` is set, its threads spin while they wait, as is ONNX Runtime's default.
     """
-    session = _session(model.path, options, spin=True)
+    session = _session(model.path, msgspec.structs.replace(options, spin=options.spin is not False))
     name = model.card.input.name
     return lambda tensor: session.run(None, {name: tensor})
 
@@ -131,13 +135,12 @@ class OnnxRuntime:
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 
 
-def _session(path: Path, options: Options, spin: bool = False) -> Any:
+def _session(path: Path, options: Options) -> Any:
     onnxruntime.set_default_logger_severity(4)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.intra_op_num_threads = options.threads or _cores(options.streams)
-    # In the pipeline, a thread that spins while it waits takes a core from decoding and preprocessing.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if _spin(options) else "0")
     providers = _providers(options)
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=providers)
@@ -147,21 +150,27 @@ def _session(path: Path, options: Options, spin: bool = False) -> Any:
         raise InputError(f"{path}: not a model that ONNX Runtime can load: {_reason(error)}") from None
 
 
+def _spin(options: Options) -> bool:
+    """A thread that spins while it waits is quicker to go on, and takes a core from decoding and preprocessing."""
+    return len(os.sched_getaffinity(0)) >= MANY_CORES if options.spin is None else options.spin
+
+
 def _cores(streams: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // streams)
 
 
 def _providers(options: Options) -> list[tuple[str, dict[str, Any]]]:
     available = {_short(name): name for name in onnxruntime.get_available_providers()}
-    chosen = []
-    for wanted in options.providers:
-        short = _short(wanted)
+    wanted = [_short(name) for name in options.providers]
+    settings = {_short(name): table for name, table in options.provider_options.items()}
+    for short in settings.keys() - set(wanted):
+        raise ConfigError(f"backend.provider_options.{short}: not among the providers", strict.nearest(short, wanted))
+    for short in wanted:
         if short not in available:
             raise UnavailableError(
-                f"this ONNX Runtime has no execution provider {wanted!r}", strict.nearest(short, available)
+                f"this ONNX Runtime has no execution provider {short!r}", strict.nearest(short, available)
             )
-        chosen.append((available[short], options.provider_options.get(wanted, {})))
-    return chosen
+    return [(available[short], settings.get(short, {})) for short in wanted]
 
 
 def _short(provider: str) -> str:

@@ -17,10 +17,12 @@ from msgspec import Meta, Struct
 from edgeinfer.backends._cuda import Cuda, Pair
 from edgeinfer.card import Model
 from edgeinfer.checkset import verification_samples
-from edgeinfer.engine import diagnose, machine, toolkit
+from edgeinfer.engine import diagnose, foreign, machine, toolkit
 from edgeinfer.engine.cache import Cache, CachedEngine, default_root
 from edgeinfer.engine.construct import make_logger
 from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.errors import PlanError
+from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
 from edgeinfer.engine.progress import OnProgress
 from edgeinfer.engine.runner import DTYPES
@@ -60,7 +62,8 @@ def open(model: Model, max_batch: int | None, options: Options) -> TensorRt:  # 
 class Prepared:
     """What is to run, found out before anything is built.
 
-    Raises UnavailableError where TensorRT or the GPU is missing, and what `make_task` raises.
+    Raises UnavailableError where TensorRT or the GPU is missing, and what `make_task` and, for a plan of the user's
+    own, `foreign.accept` raise.
     """
 
     def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
@@ -69,21 +72,44 @@ class Prepared:
         here = machine.detect(self._toolkit)
         if here.gpu is None:
             raise UnavailableError("TensorRT is here, but no GPU that it can use", "see edgeinfer doctor")
-        self.max_batch = max_batch or model.card.max_batch
-        extras = Extras(verification=verification_samples(model.card.input))
-        self._task: Task = make_task(model.path, build_options(options, self.max_batch), here, extras)
+        self._max_batch = max_batch or model.card.max_batch
         self._cache = Cache(Path(options.cache) if options.cache else default_root(os.environ))
+        self._plan: bytes | None = None
+        self._task: Task | None = None
+        if model.is_plan:
+            self._plan = accepted(model.path, here)
+        else:
+            extras = Extras(verification=verification_samples(model.card.input))
+            self._task = make_task(model.path, build_options(options, self._max_batch), here, extras)
 
     @property
     def cached(self) -> bool:
-        """Whether a sound engine lies in the cache."""
-        return self._cache.usable(self._task.key) is not None
+        """Whether nothing has to be built."""
+        return self._task is None or self._cache.usable(self._task.key) is not None
 
     def open(self, on_progress: OnProgress, cancel: threading.Event) -> TensorRt:
         """Builds the engine where the cache has none, loads it and runs it once. Raises EdgeinferError."""
+        if self._task is None:
+            return TensorRt(self._toolkit, self._plan or b"", self._max_batch, self._options, None)
         engine = ensure_task(self._task, self._cache, on_progress, cancel)
+        try:
+            return self._load(engine)
+        except PlanError as error:  # sound by its checksum, and still not for this TensorRT: a new one may be
+            log.warning("%s; building the engine again", error.message)
+            self._cache.quarantine(engine.key)
+            return self._load(ensure_task(self._task, self._cache, on_progress, cancel))
+
+    def _load(self, engine: CachedEngine) -> TensorRt:
         probation = Probation(self._cache, engine)
-        return TensorRt(self._toolkit, engine.read(), self.max_batch, self._options, probation)
+        return TensorRt(self._toolkit, engine.read(), self._max_batch, self._options, probation)
+
+
+def accepted(path: Path, here: Machine) -> bytes:
+    """The user's own plan, if it fits here. Raises PlanError or UnsafeError with the reason."""
+    found = foreign.accept(path, here)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    return found.plan
 
 
 def build_options(options: Options, max_batch: int) -> BuildOptions:
@@ -136,7 +162,9 @@ class Lane(Slot):
 class TensorRt:
     """See `Backend`. Used by one thread; CUDA calls release the interpreter."""
 
-    def __init__(self, kit: Toolkit, plan: bytes, max_batch: int, options: Options, probation: Probation) -> None:
+    def __init__(
+        self, kit: Toolkit, plan: bytes, max_batch: int, options: Options, probation: Probation | None
+    ) -> None:
         self._cuda = Cuda()
         self._probation = probation
         self._log: deque[str] = deque(maxlen=50)
@@ -150,14 +178,14 @@ class TensorRt:
         self._input = _only_input(kit, self._engine, self._tensors)
         fixed = self._tensors[self._input].shape[0]
         self._fixed = fixed if fixed > 0 else None
-        self.max_batch = self._fixed or max_batch
+        self.max_batch = self._fixed or min(max_batch, self._engine.get_tensor_profile_shape(self._input, 0)[2][0])
         self.lane_depth = self.max_batch
         self.output_specs: Sequence[TensorSpec] = [spec for name, spec in self._tensors.items() if name != self._input]
         self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
         self._free = self._make_lanes(options.streams + 1)
         self.slots = len(self._free)
         self._in_flight: deque[Lane] = deque()
-        self.name = f"{kit.flavour.replace('_', '-')}-{options.precision}"
+        self.name = f"{kit.flavour.replace('_', '-')}-{options.precision if probation else 'plan'}"
         self.versions = {kit.flavour: ".".join(map(str, kit.version))}
         self._warm_up()
 
@@ -201,7 +229,8 @@ class TensorRt:
         self._in_flight.popleft()
         lane.infer_ms = (time.monotonic() - lane.submitted_s) * 1e3
         lane.outputs = {spec.name: lane.pairs[spec.name].host[: lane.count] for spec in self.output_specs}
-        self._probation.tick()
+        if self._probation is not None:
+            self._probation.tick()
         return lane
 
     def release(self, slot: Slot) -> None:
@@ -224,7 +253,8 @@ class TensorRt:
         self._free.clear()
         self._engine = None
         self._runtime = None
-        self._probation.pass_()
+        if self._probation is not None:
+            self._probation.pass_()
 
     def _make_lanes(self, wanted: int) -> list[Lane]:
         lanes: list[Lane] = []

@@ -16,6 +16,7 @@ from edgeinfer.bench.memory import images
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config
 from edgeinfer.daemon import Daemon
+from edgeinfer.errors import InputError
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.signals import Patience, Signals
@@ -89,6 +90,10 @@ class Stopwatch:
     def per_frame(self) -> tuple[float, float]:
         """Seconds and CPU seconds per frame. Needs more than WARM_UP frames."""
         frames = self.count - WARM_UP
+        if frames < 1:
+            raise InputError(
+                f"{self.count} frames came out, and measuring takes more than {WARM_UP}", "use a longer video"
+            )
         return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames
 
 

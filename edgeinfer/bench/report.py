@@ -15,6 +15,7 @@ from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipel
 from edgeinfer.card import load_model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config, load_config
 from edgeinfer.engines import choose
+from edgeinfer.files import check_readable
 
 LIVE_FRAMES = 150
 
@@ -55,6 +56,7 @@ def benchmark(overrides: Overrides, clip: str | None, rounds: int, frames: int, 
             tell("writing a clip")
             clip = str(Path(folder) / "demo.mp4")
             write_clip(Path(clip), frames)
+        check_readable(Path(clip))
         overrides = [*overrides, ("backend.name", concrete_backend(overrides))]
         configs = _configs(overrides, clip, frames)
         raw, runs = [], {name: list[PipelineRun]() for name in configs}

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeinfer.config import Config, load_config, parse_override
-from edgeinfer.uri import default_name, parse_uri, split_name
+from edgeinfer.config import Config, load_config, parse_override, source_names
+from edgeinfer.uri import MAX_DIGITS, default_name, parse_uri, split_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +79,7 @@ def build_config(
 ) -> Config:
     """The configuration that the options describe. Raises EdgeinferError."""
     keys = {
-        "model": "model.path",
+        "model": "model",
         "backend": "backend.name",
         "bind": "publish.bind",
         "frames": "frames",
@@ -87,18 +87,24 @@ def build_config(
         "save": "sinks.video.path",
     }
     overrides = [(keys[name], value) for name, value in short.items() if value is not None]
-    named = source_overrides([str(n) for n in cameras], sources)
+    named = source_overrides([str(n) for n in cameras], sources, source_names(config_file))
     return load_config(config_file, [*overrides, *named, *map(parse_override, settings)])
 
 
-def source_overrides(cameras: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str]]:
-    """`--camera` and `--source` as overrides of `sources.NAME.uri`; a source without a name gets one."""
+def source_overrides(
+    cameras: Sequence[str], sources: Sequence[str], in_file: set[str] | frozenset[str] = frozenset()
+) -> list[tuple[str, str]]:
+    """`--camera` and `--source` as overrides of `sources.NAME`; a source without a name gets one that is free.
+
+    A name that the file has too stands for the whole source: none of its keys there remains.
+    """
     taken: dict[str, str] = {}
     for text in (*cameras, *sources):
         name, uri = split_name(text)
         if name is None:
-            name = f"camera{int(text)}" if text.isdecimal() else default_name(parse_uri(uri), set(taken))
+            camera = f"camera{int(text)}" if text.isdecimal() and len(text) <= MAX_DIGITS else None
+            name = camera or default_name(parse_uri(uri), {*taken, *in_file})
         if name in taken:
             raise click.UsageError(f"two sources are called {name}")
         taken[name] = uri
-    return [(f"sources.{name}.uri", uri) for name, uri in taken.items()]
+    return [(f"sources.{name}", uri) for name, uri in taken.items()]

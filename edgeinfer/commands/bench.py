@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Measures, in turn and several times: the raw network, and the pipeline from memory, from a video file and from a
     30 fps camera."""
-    short = [("model.path", model), ("backend.name", backend)]
+    short = [("model", model), ("backend.name", backend)]
     overrides = [*((key, value) for key, value in short if value is not None), *map(parse_override, settings)]
     report = benchmark(overrides, source, rounds, frames, lambda text: click.echo(f"edgeinfer: {text}", err=True))
     if as_json:

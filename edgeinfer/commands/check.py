@@ -21,8 +21,8 @@ def command(config: Path) -> int:
     settings = load_config(config)
     model = load_model(settings.model.path, settings.model.card)
     open_decoder(model, settings.model)
-    publish = settings.sinks.get("publish")
-    if publish is not None and isinstance(publish.options, zmq.Options):
-        zmq.check_endpoint(publish.options.bind, publish.options.insecure)
+    for sink in settings.sinks.values():
+        if isinstance(sink.options, zmq.Options):
+            zmq.check_endpoint(sink.options.bind, sink.options.insecure)
     click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 
 import click
+import msgspec
 import zmq
 
 from edgeinfer.commands._options import verbose
 from edgeinfer.commands._report import scene_line
 from edgeinfer.config import DEFAULT_BIND
 from edgeinfer.errors import UsageError
-from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode, encode
+from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
 from edgeinfer.signals import Signals
 
 POLL_MS = 100
@@ -49,17 +50,22 @@ def _print_all(socket: zmq.Socket[bytes], jsonl: bool, count: int | None, signal
     printed = 0
     while not signals.received and printed != count:
         if socket.poll(POLL_MS):
-            print(_line(socket.recv_multipart(), jsonl), flush=True)
+            payload = socket.recv_multipart()[-1]
+            try:
+                line = raw_line(payload) if jsonl else describe(decode(payload))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                click.echo(f"edgeinfer: not a message of schema v1: {error}", err=True)
+                continue
+            click.echo(line)
             printed += 1
     return 0
 
 
-def _line(parts: list[bytes], jsonl: bool) -> str:
-    try:
-        message = decode(parts[-1])
-    except Exception as error:  # any peer may be at the other end
-        return f"not a message of schema v1: {error}"
-    return encode(message).decode() if jsonl else describe(message)
+def raw_line(payload: bytes) -> str:
+    """A payload as it came; MessagePack as the same in JSON. Fields that we don't know stay."""
+    if payload[:1] != b"{":
+        payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
+    return msgspec.json.format(payload, indent=-1).decode()
 
 
 def describe(message: Message) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from edgeinfer import card, plugins
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.errors import InputError
 from edgeinfer.types import TensorSpec
 
 
@@ -82,13 +84,15 @@ def _row(model: card.Model) -> dict[str, Any]:
 
 def _draft(file: Path, digest: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> str:
     """A card with what the file tells; what it can't tell stands as a comment or a default to check."""
+    if not inputs or not outputs:
+        raise InputError(f"{file}: a network without inputs or outputs can't be run")
     first = inputs[0]
     height, width = first.shape[2:4] if len(first.shape) == 4 else (-1, -1)
     boxes = next((spec for spec in outputs if spec.shape[-1:] == (4,)), outputs[0])
     scores = next((spec for spec in outputs if spec is not boxes), outputs[-1])
     classes = max(1, scores.shape[-1]) if scores.shape else 1
     data = {
-        "name": file.stem,
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:64] or "model",
         "file": file.name,
         "sha256": digest,
         "task": "detection",

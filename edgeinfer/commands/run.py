@@ -32,11 +32,11 @@ def command(**options: Any) -> int:
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
         raise fatal
-    failures = daemon.failures()
-    for error in list(failures.values())[1:]:
+    failures = list(daemon.failures().values())
+    for error in failures if signals.received else failures[1:]:
         click.echo(f"edgeinfer: also: {error}", err=True)
     if failures and not signals.received:
-        raise next(iter(failures.values()))
+        raise failures[0]
     return 0
 
 

@@ -40,11 +40,13 @@ class BoxesScores:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._labels: int | None = None
         self.outputs: tuple[str, ...] = (options.boxes, options.scores)
 
     def check(self, specs: Sequence[TensorSpec], labels: int) -> None:
         """Names, ranks and the number of classes must fit. Raises ConfigError."""
         by_name = {spec.name: spec for spec in specs}
+        self._labels = labels
         for name, last in ((self._options.boxes, 4), (self._options.scores, labels)):
             if name not in by_name:
                 raise ConfigError(f"the network has no output called {name!r}", f"it has: {', '.join(by_name)}")
@@ -58,13 +60,27 @@ class BoxesScores:
     def decode(self, outputs: Outputs, letterboxes: Sequence[Letterbox]) -> list[Detections]:
         """See `Decoder.decode`."""
         boxes, scores = outputs[self._options.boxes], outputs[self._options.scores]
+        self._check_arrays(boxes.shape, scores.shape)
         return [self._decode_one(boxes[i], scores[i], letterbox) for i, letterbox in enumerate(letterboxes)]
+
+    def _check_arrays(self, boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
+        """What a network with free dimensions tells only when it runs."""
+        rows, classes = scores[1], self._labels or scores[2]
+        if boxes[1:] != (rows, 4) or scores[2] != classes:
+            raise ConfigError(
+                f"the network gave boxes {list(boxes)} and scores {list(scores)}, "
+                f"expected [N, M, 4] and [N, M, {classes}]",
+                "do the card's labels and decoder belong to this network?",
+            )
 
     def _decode_one(self, boxes: Float32, scores: Float32, letterbox: Letterbox) -> Detections:
         rows, classes, best = candidates(scores, self._options.score, self._options.max_candidates)
-        if len(rows) == 0:
-            return Detections.empty()
         corners = boxes[rows] if self._options.format == "xyxy" else to_corners(boxes[rows])
+        sound = np.isfinite(corners).all(axis=1) & np.isfinite(best)
+        if not sound.all():
+            corners, best, classes = corners[sound], best[sound], classes[sound]
+        if len(best) == 0:
+            return Detections.empty()
         kept = nms(corners, best, classes, self._options.iou)[: self._options.max_detections]
         return Detections(letterbox.to_frame(corners[kept]), best[kept], classes[kept])
 

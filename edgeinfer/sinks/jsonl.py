@@ -27,8 +27,9 @@ def open(options: Options) -> JsonLines:  # noqa: A001 (the plugin interface)
         return JsonLines(sys.stdout.buffer, options.kinds)
     try:
         return JsonLines(_open(Path(options.path)), options.kinds)
-    except OSError as error:
-        raise InputError(f"sinks.jsonl.path: {options.path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"sinks.jsonl.path: {options.path}: {reason}") from None
 
 
 def _open(path: Path) -> BinaryIO:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from msgspec import Meta, Struct
 
-from edgeinfer.errors import InputError
+from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.files import exists, is_dir
 from edgeinfer.messages import Detection, DetectionsMessage, InfoMessage, Message
 from edgeinfer.types import Image, Result
 
@@ -18,15 +19,17 @@ from edgeinfer.types import Image, Result
 class Options(Struct, frozen=True, kw_only=True):
     """`path` ends in .mp4; with several sources each file gets its source's name: `out-front.mp4`."""
 
-    path: Annotated[str, Meta(pattern=r"\.mp4$")]
+    path: Annotated[str, Meta(min_length=1)]
     fps: Annotated[float, Meta(gt=0, le=1000)] = 30.0
 
 
 def open(options: Options) -> AnnotatedVideo:  # noqa: A001 (the plugin interface)
     """Checks that the folder can be written to. Raises InputError."""
     path = Path(options.path)
-    target = path if path.exists() else path.parent
-    if path.is_dir() or not path.parent.is_dir() or not os.access(target, os.W_OK):
+    if path.suffix != ".mp4":
+        raise ConfigError(f"sinks.video.path: {path}: the name must end in .mp4")
+    target = path if exists(path) else path.parent
+    if is_dir(path) or not is_dir(path.parent) or not os.access(target, os.W_OK):
         raise InputError(f"sinks.video.path: {path}: can't be written", "is it in a folder that exists and is yours?")
     return AnnotatedVideo(path, options.fps)
 

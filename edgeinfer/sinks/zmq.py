@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -99,6 +100,8 @@ class ZmqPublisher:
 def check_endpoint(endpoint: str, insecure: bool) -> None:
     """Refuses what can't work or would be heard beyond this machine. Raises ConfigError."""
     if endpoint.startswith("ipc://"):
+        if endpoint == "ipc://" or "\0" in endpoint:
+            raise ConfigError(f"publish.bind: {endpoint!r} names no path", "for instance ipc:///run/edgeinfer.sock")
         if len(endpoint.removeprefix("ipc://").encode()) > MAX_IPC_PATH:
             raise ConfigError(f"publish.bind: {endpoint}: longer than {MAX_IPC_PATH} bytes", "choose a shorter path")
         return
@@ -152,20 +155,21 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
 
 
 def _lock_ipc(endpoint: str) -> TextIO | None:
-    """ZeroMQ would silently take an IPC path over from the daemon that owns it; a lock beside it says whose it is."""
-    if not endpoint.startswith("ipc://") or endpoint.startswith("ipc://@"):
+    """ZeroMQ takes over whatever lies at an IPC path, be it a daemon's socket or a file; a lock says whose it is."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc://") or path.name == "*" or str(path).startswith("@"):
         return None
-    path = Path(endpoint.removeprefix("ipc://") + ".lock")
     try:
-        lock = path.open("a+")
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigError(f"publish.bind: {endpoint}: a file that is no socket lies there", "choose another path")
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        raise ConfigError(
-            f"publish.bind: {endpoint}: {path.parent}: {error.strerror or error}", "choose another path"
-        ) from None
+        raise _refused(endpoint, error) from None
+    lock = _open_lock(Path(f"{path}.lock"), endpoint)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        lock.seek(0)
         owner = lock.read().strip() or "unknown"
         lock.close()
         raise TemporaryError(
@@ -175,3 +179,14 @@ def _lock_ipc(endpoint: str) -> TextIO | None:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _open_lock(path: Path, endpoint: str) -> TextIO:
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o660), "r+")
+    except OSError as error:
+        raise _refused(endpoint, error) from None
+
+
+def _refused(endpoint: str, error: OSError) -> ConfigError:
+    return ConfigError(f"publish.bind: {endpoint}: {error.strerror or error}", "choose another path")

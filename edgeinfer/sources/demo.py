@@ -28,7 +28,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     width: Annotated[int, Meta(ge=64, le=7680)] = 1280
     height: Annotated[int, Meta(ge=64, le=4320)] = 720
-    fps: Annotated[float, Meta(gt=0, le=1000)] = 30.0
+    fps: Annotated[float, Meta(ge=0.01, le=1000)] = 30.0
     realtime: bool = True
     frames: Annotated[int, Meta(ge=1)] | None = None
 

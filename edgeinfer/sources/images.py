@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import InputError
+from edgeinfer.files import exists, is_dir
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
@@ -31,7 +32,7 @@ def open(uri: str, options: Options) -> Images:  # noqa: A001 (the plugin interf
 
 
 class Images:
-    """See `Source`. `t_media_ns` is the picture's index times the period, where `fps` is given."""
+    """See `Source`. Where `fps` is given, `t_media_ns` is the number of pictures before it times the period."""
 
     live = False
 
@@ -39,6 +40,7 @@ class Images:
         self._paths = paths
         self._options = options
         self._next = 0
+        self._given = self._good = 0
         self.fps = options.fps or 0.0
         self._pacer = Pacer(options.fps) if options.fps else None
 
@@ -48,25 +50,36 @@ class Images:
             if not self._options.loop:
                 return None
             self._next = 0
+            self._check_round()
         path = self._paths[self._next]
         self._next += 1
         if self._pacer:
             self._pacer.wait()
-        return stamped(_decode(path, self._options.max_bytes), "file")
+        image = _decode(path, self._options.max_bytes)
+        self._good += 1
+        place = round(self._given / self.fps * 1e9) if self.fps else None
+        self._given += 1
+        return stamped(image, "file", place)
 
     def close(self) -> None:
         """See `Source.close`."""
 
+    def _check_round(self) -> None:
+        """A loop without one good picture would go round for ever."""
+        if not self._good:
+            raise InputError(f"{self._paths[0]}: none of {len(self._paths)} pictures can be read")
+        self._good = 0
+
 
 def _list(uri: str) -> list[Path]:
     path = Path(uri)
-    if path.is_dir():
+    if is_dir(path):
         try:
             paths = [entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES]
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from None
         missing = f"no images ({' '.join(sorted(IMAGE_SUFFIXES))}) in this folder"
-    elif path.exists():
+    elif exists(path):
         paths, missing = [path], ""
     elif any(c in uri for c in "*?["):
         paths, missing = [Path(name) for name in glob.glob(uri, recursive=True)], "no file matches"  # noqa: PTH207

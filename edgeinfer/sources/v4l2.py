@@ -13,6 +13,7 @@ import cv2
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import InputError, StalledError
+from edgeinfer.files import exists
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture
 
@@ -61,7 +62,7 @@ class Camera:
         ok, image = self._reader.read()
         if ok:
             return self._stamp(image)
-        if not self._device.exists():
+        if not exists(self._device):
             raise InputError(f"{self._device}: the camera is gone", "was it unplugged?")
         waited = time.monotonic() - started
         if waited < READ_DEADLINE_S / 2:
@@ -81,7 +82,7 @@ class Camera:
 
 
 def _check(device: Path) -> None:
-    if not device.exists():
+    if not exists(device):
         others = sorted(str(path) for path in Path("/dev").glob("video*"))
         raise InputError(f"{device}: no such camera", f"cameras here: {', '.join(others) or 'none'}")
     if not os.access(device, os.R_OK | os.W_OK):

@@ -9,11 +9,15 @@ import cv2
 from msgspec import Struct
 
 from edgeinfer.errors import InputError
+from edgeinfer.files import check_readable
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
 
 # FFmpeg writes its own lines to stderr; what matters of them is in our errors.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+EXACT = frozenset({".mp4", ".m4v", ".mov"})
+"""Containers whose header counts the frames exactly; elsewhere the count is an estimate."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -40,6 +44,8 @@ class VideoFile:
         self._pacer = Pacer(self.fps or 25.0) if options.realtime else None
         self._expected = int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
         self._frames = 0
+        self._played_ns = 0
+        self._place_ns = 0
 
     def read(self) -> Capture | None:
         """See `Source.read`. A file that ends well before the length in its header raises InputError."""
@@ -53,8 +59,8 @@ class VideoFile:
         self._frames += 1
         if self._pacer:
             self._pacer.wait()
-        position_ms = self._reader.get(cv2.CAP_PROP_POS_MSEC)
-        return stamped(image, "file", int(position_ms * 1e6))  # type: ignore[arg-type]
+        self._place_ns = self._played_ns + int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        return stamped(image, "file", self._place_ns)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -64,11 +70,14 @@ class VideoFile:
         self._reader.release()
         self._reader = _open(self._path)
         self._frames = 0
+        self._played_ns = self._place_ns + round(1e9 / (self.fps or 25.0))  # time goes on from one round to the next
 
     def _check_end(self) -> None:
-        """The header's count is exact for MP4 and an estimate elsewhere, hence the allowance."""
         missing = self._expected - self._frames
-        if self._expected > 0 and missing > max(2, 0.02 * self._expected):
+        allowance = 2.0 if self._path.suffix.lower() in EXACT else max(2, 0.02 * self._expected)
+        if self._frames == 0:
+            raise InputError(f"{self._path}: not one frame can be decoded", "it is damaged, or in an unknown codec")
+        if self._expected > 0 and missing > allowance:
             raise InputError(
                 f"{self._path}: ended after {self._frames} of {self._expected} frames: truncated or damaged",
                 "the frames before that were published",
@@ -76,12 +85,9 @@ class VideoFile:
 
 
 def _open(path: Path) -> cv2.VideoCapture:
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    check_readable(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory", "a folder of images is a source too, a folder of videos is not")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: permission denied")
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not reader.isOpened():
         raise InputError(f"{path}: not a video that FFmpeg can open", "is it complete, and really a video?")
