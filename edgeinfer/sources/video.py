@@ -15,7 +15,10 @@ from edgeinfer.types import Capture
 
 # FFmpeg writes its own lines to stderr; what matters of them is in our errors.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+SILENT = 0
+set_log_level = getattr(cv2, "setLogLevel", None) or getattr(getattr(cv2.utils, "logging", None), "setLogLevel", None)
+if set_log_level is not None:  # the function has had two homes, and some builds lack both
+    set_log_level(SILENT)
 EXACT = frozenset({".mp4", ".m4v", ".mov"})
 """Containers whose header counts the frames exactly; elsewhere the count is an estimate."""
 
