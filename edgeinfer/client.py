@@ -56,6 +56,7 @@ class Subscriber:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; the daemon gives waiting subscribers a moment, no more
         for kind in kinds:
             for source in sources or ("",):
                 self._socket.setsockopt(zmq.SUBSCRIBE, topic(kind, source))

@@ -26,6 +26,8 @@ from edgeinfer.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
+JOIN_S = 0.4
+"""Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
 STDOUT_SINKS = ("console", "sinks.jsonl")
 """Sinks that write to standard output; what reads it may go away, and the run then has no more purpose."""
 
@@ -68,6 +70,7 @@ class Daemon:
         self.news: Reason | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
+        self._bound_s = time.monotonic()
         self.endpoint: str | None = getattr(sinks.get("publish"), "endpoint", None)
         identity = Identity.new(model_info(self.model), list(config.sources))
         self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
@@ -90,7 +93,7 @@ class Daemon:
         where nothing can run, and FatalError where a stage has died.
         """
         self._check_stages()
-        if self._loading is not None and not self._loading.is_alive():
+        if self._loading is not None and not self._loading.is_alive() and time.monotonic() - self._bound_s > JOIN_S:
             loaded, self._loading = self._loading, None
             self._start_with(loaded)
         if self._upgrade is not None and not self._upgrade.is_alive():

@@ -31,7 +31,7 @@ wanted="$1 $PWD $(cksum <pyproject.toml)"
 stamp=$venv/.edgeinfer-$1
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   if ! usable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then make_venv; fi
-  echo "edgeinfer: installing into $venv (a minute or two, once)" >&2
+  echo "edgeinfer: installing $1 into $venv (a minute or two, once)" >&2
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]" ||
     fail "pip could not install the dependencies (the lines above say which); is there a network, or a package mirror in pip's settings?"
   printf '%s' "$wanted" >"$stamp"

@@ -292,7 +292,9 @@ def test_overload_is_shared_fairly_and_every_frame_is_accounted_for(daemon_proce
     last = {line["source"]: line for line in lines if line["kind"] == "status"}
     for status in (line for line in lines if line["kind"] == "status"):
         assert status["captured"] == status["inferred"] + status["dropped"] + status["in_flight"]
+    whole = last.pop("_daemon")
     inferred = {name: status["inferred"] for name, status in last.items()}
+    assert whole["inferred"] == sum(inferred.values())
     assert set(inferred) == set("abcd")
     assert all(status["dropped"] > 0 and status["in_flight"] == 0 for status in last.values())
     assert max(inferred.values()) - min(inferred.values()) <= 0.1 * max(inferred.values())

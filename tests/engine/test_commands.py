@@ -97,10 +97,13 @@ def test_verify_a_file(run: Any, cache: Cache, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
-    assert "the cache holds no engine of it" in run("engines", "explain", "nanodet-g").out
+    assert "the cache holds no engine of it" in run("engines", "explain", "nanodet-g", "--batch", "1").out
     engine = build(cache, "build")
-    assert f"engine {engine.key[:12]} would be reused" in run("engines", "explain", "nanodet-g").out
-    assert "differs in precision fp16 → fp32\n" in run("engines", "explain", str(NANODET), "--precision", "fp32").out
+    assert f"engine {engine.key[:12]} would be reused" in run("engines", "explain", "nanodet-g", "--batch", "1").out
+    assert (
+        "differs in precision fp16 → fp32\n"
+        in run("engines", "explain", str(NANODET), "--batch", "1", "--precision", "fp32").out
+    )
     shown = json.loads(run("engines", "explain", "nanodet-g", "--batch", "1:2:4", "--json").out)
     assert shown["action"] == "build"
     assert shown["reasons"] == [
@@ -120,11 +123,11 @@ def test_prune(run: Any, cache: Cache) -> None:
 
 def test_build_uses_the_cache(run: Any, cache: Cache, on_orin: Toolkit) -> None:
     engine = build(cache, "build")
-    ended = run("build", "nanodet-g")
+    ended = run("build", "nanodet-g", "--batch", "1")
     assert ended.code == 0
     assert ended.out.startswith(f"engine {engine.key[:12]} in the cache already: fp16 (as it was), 0.1 MiB\n")
     assert "not checked against ONNX Runtime: no GPU\n" in ended.out
-    shown = json.loads(run("build", "nanodet-g", "--json").out)
+    shown = json.loads(run("build", "nanodet-g", "--batch", "1", "--json").out)
     assert (shown["reused"], shown["manifest"]["key"]) == (True, engine.key)
 
 
@@ -139,7 +142,7 @@ def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> Non
         "pools: {'WORKSPACE': 1073741824}",
     ]
     assert cache.entries() == []
-    assert json.loads(run("build", "nanodet-g", "--dry-run", "--json").out)["key"] == task().key
+    assert json.loads(run("build", "nanodet-g", "--dry-run", "--batch", "1", "--json").out)["key"] == task().key
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,6 @@ def test_without_tensorrt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr("edgeinfer.engine.toolkit.load.__defaults__", ("tensorrt", none))
-    ended = run("build", "nanodet-g")
+    ended = run("build", "nanodet-g", "--batch", "1")
     assert (ended.code, ended.err.count("\n")) == (69, 1)
     assert "the Python module tensorrt is not installed" in ended.err
