@@ -238,11 +238,18 @@ def test_a_signal_ends_the_run_with_its_summary(daemon_process: Start, number: i
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = the_rest(process)
     assert process.returncode == 0, err
     assert "capture → publish" in err
     assert all(json.loads(line) for line in out.splitlines()), "a line was cut"
     assert not psutil.pid_exists(process.pid)
+
+
+def the_rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What is left of both outputs; `communicate` would forget what `readline` has read ahead."""
+    assert process.stdout is not None
+    out = process.stdout.read()
+    return out, process.communicate(timeout=20)[1]
 
 
 HUNG_SOURCE = """
@@ -287,7 +294,7 @@ def test_overload_is_shared_fairly_and_every_frame_is_accounted_for(daemon_proce
     while time.monotonic() < deadline:
         lines.append(json.loads(process.stdout.readline()))
     process.terminate()
-    out, _ = process.communicate(timeout=20)
+    out, _ = the_rest(process)
     lines += [json.loads(line) for line in out.splitlines()]
     last = {line["source"]: line for line in lines if line["kind"] == "status"}
     for status in (line for line in lines if line["kind"] == "status"):
