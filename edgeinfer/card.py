@@ -55,6 +55,13 @@ class Thresholds(Struct, frozen=True, kw_only=True):
     iou: Share = 0.6
 
 
+class ToleranceCard(Struct, frozen=True, kw_only=True):
+    """How far an engine's outputs may lie from ONNX Runtime's, as shares of the largest value of the output."""
+
+    max: Share
+    mean: Share
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     """One model. `file` lies beside the card; `sha256`, where given, must be that of the file."""
 
@@ -64,6 +71,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     decoder: DecoderCard
     labels: Annotated[list[str], Meta(min_length=1)]
     thresholds: Thresholds = Thresholds()
+    tolerance: ToleranceCard | None = None
     task: Literal["detection"] = "detection"
     max_batch: Annotated[int, Meta(ge=1, le=256)] = 1
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -28,10 +28,14 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`path` is a vendored model's name or an ONNX file; thresholds override the card's."""
+    """`path` is a vendored model's name or an ONNX file; thresholds override the card's.
+
+    `precision` is that of the TensorRT engine, unless the backend says otherwise.
+    """
 
     path: str = DEFAULT_MODEL
     card: str | None = None
+    precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
     score: Share | None = None
     iou: Share | None = None
     max_batch: Annotated[int, Meta(ge=1, le=256)] | None = None
@@ -149,7 +153,7 @@ def _resolve(file: _File, path: str | None) -> Config:
     model = ModelConfig(path=file.model) if isinstance(file.model, str) else file.model
     return Config(
         model=model,
-        backend=_backend(file.backend),
+        backend=_backend(file.backend, model.precision),
         sources={name: _source(name, table) for name, table in file.sources.items()},
         sinks=_sinks(file),
         frames=file.frames,
@@ -157,8 +161,10 @@ def _resolve(file: _File, path: str | None) -> Config:
     )
 
 
-def _backend(value: str | dict[str, Any]) -> BackendConfig:
+def _backend(value: str | dict[str, Any], precision: str | None) -> BackendConfig:
     table = {"name": value} if isinstance(value, str) else dict(value)
+    if precision is not None and table.get("name", AUTO) in (AUTO, TENSORRT):
+        table.setdefault("precision", precision)
     name = table.pop("name", AUTO)
     if not isinstance(name, str):
         raise ConfigError(

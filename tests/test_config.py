@@ -15,7 +15,7 @@ from edgeinfer.errors import ConfigError, EdgeinferError, InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 FULL: dict[str, Any] = {
-    "model": {"path": "nanodet-g", "card": "x.yaml", "score": 0.5, "iou": 0.5, "max_batch": 2},
+    "model": {"path": "nanodet-g", "card": "x.yaml", "precision": "fp32", "score": 0.5, "iou": 0.5, "max_batch": 2},
     "backend": {"name": "onnxruntime", "providers": ["cpu"], "threads": 2, "streams": 1, "provider_options": {}},
     "sources": {
         "cam": {"uri": "0", "max_fps": 5.0, "width": 640, "height": 480, "fps": 30.0, "fourcc": "MJPG"},
@@ -152,6 +152,14 @@ def test_a_yaml_bomb_is_harmless(tmp_path: Path) -> None:
     levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" if i else "a0: &a0 [x]" for i in range(12))
     with pytest.raises(ConfigError):
         load(tmp_path, f"{levels}\nsources: *a11\n")
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_the_models_precision_is_the_engines(tmp_path: Path, backend: str) -> None:
+    data = {"model": {"path": "nanodet-g", "precision": "fp32"}, "backend": backend}
+    assert load(tmp_path, data).backend.options.precision == "fp32"
+    own = {**data, "backend": {"name": backend, "precision": "best"}}
+    assert load(tmp_path, own).backend.options.precision == "best"
 
 
 def test_overrides_reach_short_forms(tmp_path: Path) -> None:

@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeinfer.backends import onnxruntime, tensorrt
-from edgeinfer.card import Model
+from edgeinfer.card import Model, ToleranceCard, load_model
+from edgeinfer.commands import build
+from edgeinfer.commands._engine_options import task_of
 from edgeinfer.config import Config, load_config
 from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.key import Machine
+from edgeinfer.engine.manifest import Tolerance
 from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.interfaces import Backend
@@ -222,3 +228,25 @@ def test_an_engine_is_on_probation_until_it_has_served_or_ended_well(monkeypatch
     time.sleep(0.001)
     third.tick()
     assert cache.strikes == 0
+
+
+def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same settings on both sides name the same engine, tolerance and calibration included."""
+    here = Machine(flavour="tensorrt", tensorrt=(10, 3, 0, 30), gpu="Orin", compute_capability="8.7")
+    kit: Any = object()
+    monkeypatch.setattr(toolkit, "load", lambda *_: kit)
+    monkeypatch.setattr(machine, "detect", lambda *_: here)
+    context = build.command.make_context("build", ["nanodet-g", "--opt-level", "2", "--workspace", "1G"])
+    ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
+    task = task_of({key: value for key, value in context.params.items() if key not in ignored}, with_extras=True)
+    prepared = tensorrt.Prepared(load_model("nanodet-g"), None, tensorrt.Options(opt_level=2, workspace="1G"))
+    assert prepared._task is not None
+    assert prepared._task.key == task.key
+    assert prepared._task.extras == task.extras
+
+
+def test_the_cards_tolerance_judges_the_engine() -> None:
+    card = load_model("nanodet-g").card
+    assert tensorrt.extras_of(card, tensorrt.Options()).tolerance is None
+    strict = msgspec.structs.replace(card, tolerance=ToleranceCard(max=0.01, mean=0.001))
+    assert tensorrt.extras_of(strict, tensorrt.Options()).tolerance == Tolerance(0.01, 0.001)

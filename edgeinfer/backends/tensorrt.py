@@ -9,14 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
 
 from edgeinfer.backends._cuda import Cuda, Pair
-from edgeinfer.card import Model
-from edgeinfer.checkset import verification_samples
+from edgeinfer.card import Model, ModelCard
+from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
 from edgeinfer.engine import diagnose, foreign, machine, toolkit
 from edgeinfer.engine.cache import Cache, CachedEngine, default_root
 from edgeinfer.engine.construct import make_logger
@@ -42,7 +42,10 @@ PROBATION_S = 60.0
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """Which engine is built, and how many batches it may run at once (`streams`)."""
+    """Which engine is built, and how many batches it may run at once (`streams`).
+
+    `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
+    """
 
     precision: Precision = "fp16"
     streams: Annotated[int, Meta(ge=1, le=64)] = 2
@@ -51,6 +54,8 @@ class Options(Struct, frozen=True, kw_only=True):
     tactic_sources: tuple[str, ...] | None = None
     dla: Annotated[int, Meta(ge=0, le=1)] | None = None
     plugins: tuple[str, ...] = ()
+    calibration_data: str | None = None
+    calibrator: Literal["entropy", "minmax"] = "entropy"
     cache: str | None = None
 
 
@@ -79,8 +84,9 @@ class Prepared:
         if model.is_plan:
             self._plan = accepted(model.path, here)
         else:
-            extras = Extras(verification=verification_samples(model.card.input))
-            self._task = make_task(model.path, build_options(options, self._max_batch), here, extras)
+            self._task = make_task(
+                model.path, build_options(options, self._max_batch), here, extras_of(model.card, options)
+            )
 
     @property
     def cached(self) -> bool:
@@ -112,6 +118,16 @@ def accepted(path: Path, here: Machine) -> bytes:
     return found.plan
 
 
+def extras_of(card: ModelCard, options: Options) -> Extras:
+    """What to calibrate and to verify with."""
+    given = samples_in(options.calibration_data, card.input) if options.calibration_data else None
+    return Extras(
+        calibration=given,
+        verification=None if given else verification_samples(card.input),
+        tolerance=tolerance_of(card),
+    )
+
+
 def build_options(options: Options, max_batch: int) -> BuildOptions:
     """What `edgeinfer build` makes of the same settings; equal options give the same engine."""
     return BuildOptions(
@@ -120,6 +136,7 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
         pools={"WORKSPACE": parse_size(options.workspace)} if options.workspace else {},
         optimization_level=options.opt_level,
         dla_core=options.dla,
+        calibrator=options.calibrator,
         tactic_sources=options.tactic_sources,
         plugins=tuple(str(Path(path).resolve()) for path in options.plugins),
     )

@@ -128,7 +128,7 @@ def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     normalize = normalize_of(arguments, checkset.normalize_of(described.input) if described else Normalize())
     here = this_machine(arguments)
     calibration = samples_of(arguments["calibration_data"], normalize)
-    extras = extras_of(arguments, calibration, normalize, has_card=described is not None) if with_extras else None
+    extras = extras_of(arguments, calibration, normalize, described) if with_extras else None
     usual = usual_batches(described.max_batch) if described else (1, 1, 1)
     return make_task(model, build_options(arguments, usual), here, extras or Extras(calibration=calibration))
 
@@ -168,20 +168,22 @@ def build_options(a: dict[str, Any], usual: tuple[int, int, int]) -> BuildOption
     )
 
 
-def extras_of(a: dict[str, Any], calibration: SampleSource | None, normalize: Normalize, has_card: bool) -> Extras:
+def extras_of(
+    a: dict[str, Any], calibration: SampleSource | None, normalize: Normalize, described: card.ModelCard | None
+) -> Extras:
     """The options of `VERIFY_AND_LIMITS`. What has a card is compared on the package's photographs by default.
 
     Raises UsageError.
     """
     timing, photos = (
         a["timing_cache"],
-        str(checkset.PHOTOS) if has_card and checkset.PHOTOS.is_dir() and not calibration else None,
+        str(checkset.PHOTOS) if described and checkset.PHOTOS.is_dir() and not calibration else None,
     )
     return Extras(
         calibration=calibration,
         verify=not a["no_verify"],
         verification=samples_of(a["verify_data"] or photos, normalize),
-        tolerance=_tolerance(a["tolerance"]),
+        tolerance=_tolerance(a["tolerance"]) or (checkset.tolerance_of(described) if described else None),
         keep_beyond_tolerance=a["keep_anyway"],
         timing_cache=timing and str(Path(timing).resolve()),
         limits=Limits(memory_bytes=parse_size(a["memory"]) if a["memory"] else None, timeout_s=a["timeout"]),
