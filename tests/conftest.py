@@ -19,6 +19,13 @@ CLIP_FRAMES = 60
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that starts the program as a process is slow: together they take minutes."""
+    for item in items:
+        if {"cli", "daemon_process"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real H.264 video in MP4 with B-frames: 60 frames of the demo, 640 × 360, spread over all its scenes."""
