@@ -19,7 +19,6 @@ from edgeinfer.interfaces import Backend, Decoder, Sink, Source
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import ModelInfo, Reason
 from edgeinfer.pipeline import Parts, Pipeline
-from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.publisher import Identity, Publisher, reason_of
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
@@ -78,7 +77,7 @@ class Daemon:
     def start(self) -> None:
         """Publishes `info` and begins to load the model; `running` goes on from there."""
         self.publisher.start()
-        self._loading = Background("model", lambda _: choose(self.model, self._config))
+        self._loading = Background("model", lambda _: choose(self.model, self._config, self._decoder.filter))
         self._loading.start()
 
     @property
@@ -127,7 +126,6 @@ class Daemon:
         self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
         parts = Parts(
             backend,
-            Preprocessor(self.model.card.input),
             self._decoder,
             mailbox,
             self.ledgers,

@@ -13,7 +13,7 @@ from edgeinfer.card import Model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import ConfigError, EdgeinferError
-from edgeinfer.interfaces import Backend
+from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ class Choice:
     instead: Callable[[], Backend] | None = None
 
 
-def choose(model: Model, config: Config) -> Choice:
-    """Opens what can serve at once. Raises EdgeinferError where nothing can.
+def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
+    """Opens what can serve at once, ready for a decoder that wants what `wanted` says. Raises EdgeinferError.
 
     A configured backend that needs a build gives only `later`. `auto` takes a cached engine, else ONNX Runtime now and
     the engine later, else ONNX Runtime alone.
@@ -46,21 +46,20 @@ def choose(model: Model, config: Config) -> Choice:
     if model.is_plan and name not in (AUTO, TENSORRT):
         raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
     if not hasattr(module, "Prepared"):
-        return Choice(module.open(model, limit, options), None)
+        return Choice(_ready(module.open(model, limit, options), wanted), None)
     try:
         prepared = module.Prepared(model, limit, options)
+        opener = _then_ready(prepared.open, wanted)
         if name != AUTO or model.is_plan:
-            return Choice(None, prepared.open)
+            return Choice(None, opener)
         if prepared.cached:
-            return Choice(None, prepared.open, lambda: _fallback(model, config))
+            return Choice(None, opener, lambda: _fallback(model, config, wanted))
     except EdgeinferError as error:
-        if name != AUTO:
-            raise
-        if model.is_plan:
+        if name != AUTO or model.is_plan:
             raise
         log.debug("TensorRT is not used: %s", error.message)
-        return Choice(_fallback(model, config), None)
-    return Choice(_fallback(model, config), prepared.open)
+        return Choice(_fallback(model, config, wanted), None)
+    return Choice(_fallback(model, config, wanted), opener)
 
 
 class Background(threading.Thread, Generic[T]):
@@ -99,8 +98,16 @@ def upgrade(opener: Open, tell: Tell, serving: str) -> Background[Backend]:
     return Background("engine", lambda cancel: opener(on_progress, cancel))
 
 
-def _fallback(model: Model, config: Config) -> Backend:
+def _fallback(model: Model, config: Config, wanted: Filter | None) -> Backend:
     module = plugins.load("backends", FALLBACK)
     options = config.backend.fallback or module.Options()
-    backend: Backend = module.open(model, config.model.max_batch, options)
+    return _ready(module.open(model, config.model.max_batch, options), wanted)
+
+
+def _then_ready(opener: Open, wanted: Filter | None) -> Open:
+    return lambda on_progress, cancel: _ready(opener(on_progress, cancel), wanted)
+
+
+def _ready(backend: Backend, wanted: Filter | None) -> Backend:
+    backend.prepare(wanted)
     return backend

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from edgeinfer.errors import printable
 from edgeinfer.messages import Message
-from edgeinfer.types import Capture, Detections, Float32, Letterbox, Outputs, Result, TensorSpec
+from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, TensorSpec
 
 
 class Source(Protocol):
@@ -44,16 +44,27 @@ class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)
         super().__init__(printable(text))
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a decoder reads of (N, M, 4) boxes and (N, M, classes) scores: rows whose best class reaches `threshold`.
+
+    A backend may apply it where the outputs lie, and hand over the `Candidates` alone.
+    """
+
+    boxes: str
+    scores: str
+    threshold: float
+
+
 @dataclass(slots=True)
 class Slot:
     """One batch in flight, with the buffers that belong to it. Owned by the backend, lent to the pipeline.
 
-    `input` is (N, C, H, W) float32 on the host, N the largest batch; the pipeline writes the first `count` pictures.
-    `outputs` is valid from `collect` until `release`.
+    From `collect` until `release` either `candidates` is there, or `outputs` for the first `count` pictures.
     """
 
-    input: Float32
     outputs: Outputs = field(default_factory=dict)
+    candidates: Candidates | None = None
     count: int = 0
     infer_ms: float = 0.0
 
@@ -72,11 +83,17 @@ class Backend(Protocol):
     versions: dict[str, str]
     output_specs: Sequence[TensorSpec]
 
+    def prepare(self, wanted: Filter | None) -> None:
+        """Told once, before the first batch, what the decoder will read; a backend may leave out the rest."""
+
     def acquire(self) -> Slot | None:
         """A free slot to fill, or None while all are in flight. Never blocks."""
 
-    def submit(self, slot: Slot, count: int) -> None:
-        """Starts inference on the first `count` pictures of the slot's input. Never waits for the result."""
+    def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
+        """Preprocesses up to `max_batch` images into the slot. They must stay as they are until it is collected."""
+
+    def submit(self, slot: Slot) -> None:
+        """Starts inference on what was loaded. Never waits for the result."""
 
     def collect(self, timeout_s: float) -> Slot | None:
         """The oldest batch in flight once it is done, or None after `timeout_s`. Batches come in submission order.
@@ -92,14 +109,18 @@ class Backend(Protocol):
 
 
 class Decoder(Protocol):
-    """Turns raw outputs into detections. Pure; called by the inference thread."""
+    """Turns raw outputs into detections. Pure; called by the inference thread.
+
+    `filter` is what it reads of them, where that can be said; it must then take `Candidates` too.
+    """
 
     outputs: tuple[str, ...]
+    filter: Filter | None
 
     def check(self, specs: Sequence[TensorSpec], labels: int) -> None:
         """Raises ConfigError where the network's outputs are not what this decoder reads."""
 
-    def decode(self, outputs: Outputs, letterboxes: Sequence[Letterbox]) -> list[Detections]:
+    def decode(self, outputs: Outputs | Candidates, letterboxes: Sequence[Letterbox]) -> list[Detections]:
         """One Detections per letterbox, in order, in pixels of its frame. Returned arrays don't alias `outputs`."""
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeinfer.accounting import Ledger
@@ -18,13 +18,12 @@ from edgeinfer.capture import CaptureThread
 from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.publisher import Publisher
-from edgeinfer.types import Detections, Float32, Frame, Image, Letterbox, Result, Timing
+from edgeinfer.types import Detections, Frame, Letterbox, Result, Timing
 
 log = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
 _POLL_S = 0.001
-Preprocess = Callable[[Image, Float32], Letterbox]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class Parts:
     """What a pipeline is made of. The pipeline closes its backends; the rest belongs to the caller."""
 
     backend: Backend
-    preprocess: Preprocess
     decoder: Decoder
     mailbox: Mailbox
     ledgers: Mapping[str, Ledger]
@@ -112,15 +110,15 @@ class Pipeline(threading.Thread):
         if not frames:
             return False
         started = time.monotonic_ns()
-        letterboxes = [self._parts.preprocess(frame.image, slot.input[i]) for i, frame in enumerate(frames)]
+        letterboxes = self._backend.load(slot, [frame.image for frame in frames])
         waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
         self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
-        self._backend.submit(slot, len(frames))
+        self._backend.submit(slot)
         return True
 
     def _deliver(self, slot: Slot, flight: Flight) -> None:
         started = time.monotonic_ns()
-        found = self._parts.decoder.decode(slot.outputs, flight.letterboxes)
+        found = self._parts.decoder.decode(slot.candidates or slot.outputs, flight.letterboxes)
         decode_ms = (time.monotonic_ns() - started) / 1e6
         for frame, queue_ms, detections in zip(flight.frames, flight.queue_ms, found, strict=True):
             self._publish(frame, detections, Timing(queue_ms, flight.preprocess_ms, slot.infer_ms, decode_ms))

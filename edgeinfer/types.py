@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -66,13 +67,22 @@ class Letterbox:
     pad_x: int
     pad_y: int
 
+    @property
+    def table(self) -> Float32:
+        """(3, 4): shift, scale and limit of x1 y1 x2 y2. Shared, not to be written to."""
+        return _table(self)
+
     def to_frame(self, boxes: Float32) -> Float32:
         """Maps (n, 4) x1 y1 x2 y2 boxes from input to frame pixels, clipped to the frame. Returns a new array."""
-        shift = np.array([self.pad_x, self.pad_y] * 2, np.float32)
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        limit = np.array([self.frame_width, self.frame_height] * 2, np.float32)
+        shift, scale, limit = self.table
         inside: Float32 = np.clip((boxes - shift) / scale, 0, limit)
         return inside
+
+
+@lru_cache(maxsize=256)
+def _table(box: Letterbox) -> Float32:
+    rows = ((box.pad_x, box.pad_y), (box.scale_x, box.scale_y), (box.frame_width, box.frame_height))
+    return np.array([row * 2 for row in rows], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +151,17 @@ class TensorSpec:
 
 Outputs = Mapping[str, AnyArray]
 """Output name → array with the batch as its first axis. Valid until the slot that holds it is released."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The rows of a batch's outputs that reached the score threshold, picture by picture, each in the rows' order.
+
+    boxes: (n, 4) float32 as the network writes them. scores: (n,) float32. class_ids: (n,) int32, the best class.
+    counts: (N,) int, how many belong to each picture.
+    """
+
+    boxes: Float32
+    scores: Float32
+    class_ids: Int32
+    counts: npt.NDArray[np.intp]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeinfer.backends import onnxruntime, tensorrt
+from edgeinfer.backends import _probation, onnxruntime, tensorrt
 from edgeinfer.card import Model, ToleranceCard, load_model
 from edgeinfer.commands import build
 from edgeinfer.commands._engine_options import task_of
@@ -217,14 +217,14 @@ def test_an_engine_is_on_probation_until_it_has_served_or_ended_well(monkeypatch
         key = "k"
 
     cache: Any = FakeCache()
-    first = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    first = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
     first.tick()
     assert cache.strikes == 1
-    second = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    second = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
     second.pass_()
     assert cache.strikes == 0
-    monkeypatch.setattr(tensorrt, "PROBATION_S", 0.0)
-    third = tensorrt.Probation(cache, Engine())  # type: ignore[arg-type]
+    monkeypatch.setattr(_probation, "PROBATION_S", 0.0)
+    third = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
     time.sleep(0.001)
     third.tick()
     assert cache.strikes == 0

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +20,9 @@ from msgspec import Meta, Struct
 from edgeinfer import strict
 from edgeinfer.card import Model
 from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableError
-from edgeinfer.interfaces import Slot
-from edgeinfer.types import AnyArray, TensorSpec
+from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.preprocess.letterbox import Preprocessor
+from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
 
 MANY_CORES = 8
 CPU = "onnxruntime-cpu"
@@ -70,6 +72,18 @@ def specs(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
     return _specs(session.get_inputs()), _specs(session.get_outputs())
 
 
+@dataclass(slots=True, kw_only=True)
+class Filled(Slot):
+    """A slot with its input, (N, 3, H, W) float32, N the largest batch."""
+
+    input: Float32
+
+
+def _filled(slot: Slot) -> Filled:
+    assert isinstance(slot, Filled)  # noqa: S101 (slots come back to the backend that lent them)
+    return slot
+
+
 class OnnxRuntime:
     """See `Backend`. A small pool calls `session.run`, which gives the interpreter free while it computes."""
 
@@ -82,21 +96,31 @@ class OnnxRuntime:
         self.name = _reported_name(self._session.get_providers())
         self.max_batch = self._fixed or max_batch or _default_batch(self.name, model.card.max_batch)
         self.versions = {"onnxruntime": str(onnxruntime.__version__)}
+        self._preprocess = Preprocessor(model.card.input)
         self.lane_depth = 1 if self.name == CPU else self.max_batch
         # One slot more than streams: the next batch is prepared while the others run.
         self.slots = options.streams + 1
         self._free = [self._new_slot(model) for _ in range(self.slots)]
-        self._in_flight: deque[tuple[Slot, Future[None]]] = deque()
+        self._in_flight: deque[tuple[Filled, Future[None]]] = deque()
         self._pool = ThreadPoolExecutor(options.streams, thread_name_prefix="onnxruntime")
-        self._run(self._free[0], 1)
+        self._run(self._free[0])
 
     def acquire(self) -> Slot | None:
         """See `Backend.acquire`."""
         return self._free.pop() if self._free else None
 
-    def submit(self, slot: Slot, count: int) -> None:
+    def prepare(self, wanted: Filter | None) -> None:
+        """See `Backend.prepare`. Outputs lie in our own memory already: there is nothing to leave out."""
+
+    def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
+        """See `Backend.load`."""
+        slot.count = len(images)
+        return [self._preprocess(image, out) for image, out in zip(images, _filled(slot).input, strict=False)]
+
+    def submit(self, slot: Slot) -> None:
         """See `Backend.submit`."""
-        self._in_flight.append((slot, self._pool.submit(self._run, slot, count)))
+        filled = _filled(slot)
+        self._in_flight.append((filled, self._pool.submit(self._run, filled)))
 
     def collect(self, timeout_s: float) -> Slot | None:
         """See `Backend.collect`."""
@@ -113,25 +137,24 @@ class OnnxRuntime:
     def release(self, slot: Slot) -> None:
         """See `Backend.release`."""
         slot.outputs = {}
-        self._free.append(slot)
+        self._free.append(_filled(slot))
 
     def close(self) -> None:
         """See `Backend.close`."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _new_slot(self, model: Model) -> Slot:
+    def _new_slot(self, model: Model) -> Filled:
         card = model.card.input
-        return Slot(np.zeros((self.max_batch, 3, card.height, card.width), np.float32))
+        return Filled(input=np.zeros((self.max_batch, 3, card.height, card.width), np.float32), count=1)
 
-    def _run(self, slot: Slot, count: int) -> None:
+    def _run(self, slot: Filled) -> None:
         started = time.perf_counter()
         try:
-            batch = slot.input[: self._fixed or count]
+            batch = slot.input[: self._fixed or slot.count]
             arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-            raise FatalError(f"ONNX Runtime failed on a batch of {count}: {error}") from error
+            raise FatalError(f"ONNX Runtime failed on a batch of {slot.count}: {error}") from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
-        slot.count = count
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 
 

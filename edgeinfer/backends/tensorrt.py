@@ -1,54 +1,49 @@
-"""TensorRT: one engine, an execution context and a stream per slot, buffers pinned and allocated once."""
+"""TensorRT: which engine a model needs here, taken from the cache or built; `_inference.py` runs it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
+import msgspec
 from msgspec import Meta, Struct
 
-from edgeinfer.backends._cuda import Cuda, Pair
+from edgeinfer.backends import _raw
+from edgeinfer.backends._inference import Settings, TensorRt
+from edgeinfer.backends._probation import Probation
 from edgeinfer.card import Model, ModelCard
 from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
-from edgeinfer.engine import diagnose, foreign, machine, toolkit
+from edgeinfer.engine import foreign, machine, toolkit
 from edgeinfer.engine.cache import Cache, CachedEngine, default_root
-from edgeinfer.engine.construct import make_logger
 from edgeinfer.engine.ensure import ensure_task
 from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
 from edgeinfer.engine.progress import OnProgress
-from edgeinfer.engine.runner import DTYPES
 from edgeinfer.engine.task import Extras, Task, make_task
-from edgeinfer.engine.toolkit import Toolkit, member
-from edgeinfer.errors import ConfigError, FatalError, UnavailableError
-from edgeinfer.interfaces import Slot
-from edgeinfer.types import Float32, TensorSpec
+from edgeinfer.errors import UnavailableError
+from edgeinfer.types import Image
 
 log = logging.getLogger(__name__)
-
-DEADLINE_S = 10.0
-"""A batch that takes longer will not come any more."""
-POLL_S = 50e-6
-PROBATION_S = 60.0
-"""An engine that has served so long is not what ends the process."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
     """Which engine is built, and how many batches it may run at once (`streams`).
 
+    `spin` waits for the GPU without sleeping: a core for some microseconds of latency. `graphs: false` launches every
+    kernel by itself, and `gpu_preprocess: false` preprocesses on the CPU.
     `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
     """
 
     precision: Precision = "fp16"
     streams: Annotated[int, Meta(ge=1, le=64)] = 2
+    spin: bool = False
+    graphs: bool = True
+    gpu_preprocess: bool = True
     opt_level: Annotated[int, Meta(ge=0, le=5)] | None = None
     workspace: str | None = None
     tactic_sources: tuple[str, ...] | None = None
@@ -72,7 +67,7 @@ class Prepared:
     """
 
     def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
-        self._options = options
+        self._options, self._card = options, model.card
         self._toolkit = toolkit.load()
         here = machine.detect(self._toolkit)
         if here.gpu is None:
@@ -96,7 +91,7 @@ class Prepared:
     def open(self, on_progress: OnProgress, cancel: threading.Event) -> TensorRt:
         """Builds the engine where the cache has none, loads it and runs it once. Raises EdgeinferError."""
         if self._task is None:
-            return TensorRt(self._toolkit, self._plan or b"", self._max_batch, self._options, None)
+            return self._start(self._plan or b"", None)
         engine = ensure_task(self._task, self._cache, on_progress, cancel)
         try:
             return self._load(engine)
@@ -106,8 +101,20 @@ class Prepared:
             return self._load(ensure_task(self._task, self._cache, on_progress, cancel))
 
     def _load(self, engine: CachedEngine) -> TensorRt:
-        probation = Probation(self._cache, engine)
-        return TensorRt(self._toolkit, engine.read(), self._max_batch, self._options, probation)
+        return self._start(engine.read(), Probation(self._cache, engine))
+
+    def _start(self, plan: bytes, probation: Probation | None) -> TensorRt:
+        options = self._options
+        settings = Settings(
+            self._max_batch,
+            options.streams,
+            options.spin,
+            options.graphs,
+            options.gpu_preprocess,
+            options.plugins,
+            options.precision if probation else "plan",
+        )
+        return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
 
 
 def accepted(path: Path, here: Machine) -> bytes:
@@ -142,223 +149,11 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
     )
 
 
-class Probation:
-    """Counts against an engine that its process has not ended well while it was young; three times is enough."""
-
-    def __init__(self, cache: Cache, engine: CachedEngine) -> None:
-        self._cache, self._key = cache, engine.key
-        self._until_s: float | None = time.monotonic() + PROBATION_S
-        cache.strike(engine.key)
-
-    def tick(self) -> None:
-        """Called now and then while the engine serves."""
-        if self._until_s is not None and time.monotonic() > self._until_s:
-            self.pass_()
-
-    def pass_(self) -> None:
-        """The engine is cleared: it has served long enough, or its process ends well."""
-        if self._until_s is not None:
-            self._until_s = None
-            self._cache.absolve(self._key)
-
-
-class Lane(Slot):
-    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic."""
-
-    def __init__(self, cuda: Cuda, context: Any, pairs: dict[str, Pair], input_name: str) -> None:
-        images = pairs[input_name]
-        staged = images.host.dtype != np.float32
-        super().__init__(np.zeros(images.host.shape, np.float32) if staged else images.host)
-        self.staged = staged
-        self.context, self.pairs, self.input_name = context, pairs, input_name
-        self.stream, self.event = cuda.stream(), cuda.event()
-        self.shape: tuple[int, ...] | None = None
-        self.submitted_s = 0.0
-
-
-class TensorRt:
-    """See `Backend`. Used by one thread; CUDA calls release the interpreter."""
-
-    def __init__(
-        self, kit: Toolkit, plan: bytes, max_batch: int, options: Options, probation: Probation | None
-    ) -> None:
-        self._cuda = Cuda()
-        self._probation = probation
-        self._log: deque[str] = deque(maxlen=50)
-        self._logger = make_logger(kit.trt, self._log, lambda _: None)
-        toolkit.load_plugins(kit, self._logger, options.plugins)
-        self._runtime = kit.trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise diagnose.explain(self._log, "loading the engine")
-        self._tensors = _tensors(kit, self._engine)
-        self._input = _only_input(kit, self._engine, self._tensors)
-        fixed = self._tensors[self._input].shape[0]
-        self._fixed = fixed if fixed > 0 else None
-        self.max_batch = self._fixed or min(max_batch, self._engine.get_tensor_profile_shape(self._input, 0)[2][0])
-        self.lane_depth = self.max_batch
-        self.output_specs: Sequence[TensorSpec] = [spec for name, spec in self._tensors.items() if name != self._input]
-        self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
-        self._free = self._make_lanes(options.streams + 1)
-        self.slots = len(self._free)
-        self._in_flight: deque[Lane] = deque()
-        self.name = f"{kit.flavour.replace('_', '-')}-{options.precision if probation else 'plan'}"
-        self.versions = {kit.flavour: ".".join(map(str, kit.version))}
-        self._warm_up()
-
-    def acquire(self) -> Slot | None:
-        """See `Backend.acquire`."""
-        return self._free.pop() if self._free else None
-
-    def submit(self, slot: Slot, count: int) -> None:
-        """See `Backend.submit`. Raises FatalError."""
-        lane = _lane(slot)
-        rows = self._fixed or count
-        images = lane.pairs[self._input]
-        if lane.staged:
-            np.copyto(images.host[:rows], lane.input[:rows], casting="same_kind")
-        self._set_shape(lane, rows)
-        images.upload(rows, lane.stream)
-        if not lane.context.execute_async_v3(lane.stream):
-            raise FatalError(
-                f"TensorRT did not start a batch of {count}: {self._log[-1] if self._log else 'no reason'}"
-            )
-        for spec in self.output_specs:
-            lane.pairs[spec.name].download(rows, lane.stream)
-        self._cuda("cudaEventRecord", lane.event, lane.stream)
-        lane.count, lane.submitted_s = count, time.monotonic()
-        self._in_flight.append(lane)
-
-    def collect(self, timeout_s: float) -> Slot | None:
-        """See `Backend.collect`. Raises FatalError for a batch that has been running for ten seconds."""
-        if not self._in_flight:
-            return None
-        lane, until_s = self._in_flight[0], time.monotonic() + timeout_s
-        while not self._cuda.done(lane.event):
-            now = time.monotonic()
-            if now - lane.submitted_s > DEADLINE_S:
-                raise FatalError(
-                    f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart"
-                )
-            if now >= until_s:
-                return None
-            time.sleep(POLL_S)
-        self._in_flight.popleft()
-        lane.infer_ms = (time.monotonic() - lane.submitted_s) * 1e3
-        lane.outputs = {spec.name: lane.pairs[spec.name].host[: lane.count] for spec in self.output_specs}
-        if self._probation is not None:
-            self._probation.tick()
-        return lane
-
-    def release(self, slot: Slot) -> None:
-        """See `Backend.release`."""
-        slot.outputs = {}
-        self._free.append(_lane(slot))
-
-    def close(self) -> None:
-        """See `Backend.close`. Contexts go before the engine, the engine before its runtime."""
-        while self._in_flight:
-            slot = self.collect(DEADLINE_S)
-            if slot is not None:
-                self.release(slot)
-        for lane in self._free:
-            for pair in lane.pairs.values():
-                pair.close()
-            self._cuda("cudaEventDestroy", lane.event)
-            self._cuda("cudaStreamDestroy", lane.stream)
-            lane.context = None
-        self._free.clear()
-        self._engine = None
-        self._runtime = None
-        if self._probation is not None:
-            self._probation.pass_()
-
-    def _make_lanes(self, wanted: int) -> list[Lane]:
-        lanes: list[Lane] = []
-        for _ in range(wanted):
-            context = self._engine.create_execution_context()
-            if context is None:
-                raise FatalError("TensorRT can't create an execution context", "is there enough GPU memory?")
-            if context.active_optimization_profile < 0:
-                break  # TensorRT 8.5: a profile serves one context; later ones share it
-            pairs = {name: Pair(self._cuda, self._largest(context, name), self._dtypes[name]) for name in self._tensors}
-            for name, pair in pairs.items():
-                context.set_tensor_address(name, pair.device)
-            lanes.append(Lane(self._cuda, context, pairs, self._input))
-        return lanes
-
-    def _largest(self, context: Any, name: str) -> tuple[int, ...]:
-        """The shape of a tensor at the largest batch."""
-        context.set_input_shape(self._input, (self.max_batch, *self._tensors[self._input].shape[1:]))
-        shape = tuple(int(size) for size in context.get_tensor_shape(name))
-        if min(shape, default=1) < 0:
-            raise ConfigError(
-                f"the shape of output {name!r} depends on the data, which this backend can't follow",
-                "--backend onnxruntime",
-            )
-        return shape
-
-    def _set_shape(self, lane: Lane, rows: int) -> None:
-        shape = (rows, *self._tensors[self._input].shape[1:])
-        if lane.shape != shape:
-            lane.context.set_input_shape(self._input, shape)
-            lane.shape = shape
-
-    def _warm_up(self) -> None:
-        """The first run of every context does lazy work, which no frame should wait for."""
-        for lane in list(self._free):
-            self._free.remove(lane)
-            self.submit(lane, 1)
-            done = self.collect(DEADLINE_S)
-            if done is None:
-                raise FatalError("the engine did not finish its first run")
-            self.release(done)
-
-
-def raw(model: Model, options: Options) -> Callable[[Float32], object]:
-    """The engine on one (1, 3, H, W) float32 array at a time, copied there and back, to measure against."""
-    backend = open(model, None, options)
-
-    def infer(tensor: Float32) -> object:
-        slot = backend.acquire()
-        assert slot is not None  # noqa: S101 (nothing else is in flight)
-        slot.input[:1] = tensor
-        backend.submit(slot, 1)
-        done = backend.collect(DEADLINE_S)
-        assert done is not None  # noqa: S101 (the deadline raises)
-        backend.release(done)
-        return None
-
-    return infer
-
-
-def _lane(slot: Slot) -> Lane:
-    assert isinstance(slot, Lane)  # noqa: S101 (slots come back to the backend that lent them)
-    return slot
-
-
-def _tensors(kit: Toolkit, engine: Any) -> dict[str, TensorSpec]:
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    return {
-        name: TensorSpec(
-            name,
-            tuple(int(d) for d in engine.get_tensor_shape(name)),
-            str(engine.get_tensor_dtype(name)).rsplit(".", 1)[-1],
-        )
-        for name in names
-    }
-
-
-def _only_input(kit: Toolkit, engine: Any, tensors: dict[str, TensorSpec]) -> str:
-    inputs = [name for name in tensors if engine.get_tensor_mode(name) == kit.trt.TensorIOMode.INPUT]
-    if len(inputs) != 1:
-        raise ConfigError(f"the engine has {len(inputs)} inputs: {', '.join(inputs)}", "only one is supported")
-    return inputs[0]
-
-
-def _dtype(kit: Toolkit, engine: Any, name: str) -> Any:
-    kinds = {member(kit.trt.DataType, kind): dtype for kind, dtype in DTYPES.items()}
-    kind = engine.get_tensor_dtype(name)
-    if kind not in kinds:
-        raise ConfigError(f"NumPy has no type for {kind} of {name!r}", "keep inputs and outputs in float32")
-    return kinds[kind]
+def raw_sweep(model: Model, options: Options, images: Sequence[Image], seconds: float) -> dict[str, float]:
+    """The engine's own frames per second by "STREAMSxBATCH", to measure against: see `_raw.py`."""
+    wide = msgspec.structs.replace(options, streams=_raw.MOST_STREAMS, graphs=False)
+    backend = open(model, None, wide)
+    try:
+        return _raw.sweep(backend, images, seconds)
+    finally:
+        backend.close()

@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.types import Detections, Float32, Letterbox, Outputs, TensorSpec
+from edgeinfer.interfaces import Filter
+from edgeinfer.types import Candidates, Detections, Float32, Int32, Letterbox, Outputs, TensorSpec
 
+Indices = npt.NDArray[np.intp]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -42,6 +45,7 @@ class BoxesScores:
         self._options = options
         self._labels: int | None = None
         self.outputs: tuple[str, ...] = (options.boxes, options.scores)
+        self.filter: Filter | None = Filter(options.boxes, options.scores, options.score)
 
     def check(self, specs: Sequence[TensorSpec], labels: int) -> None:
         """Names, ranks and the number of classes must fit. Raises ConfigError."""
@@ -57,11 +61,24 @@ class BoxesScores:
                     "do the card's labels and decoder belong to this network?",
                 )
 
-    def decode(self, outputs: Outputs, letterboxes: Sequence[Letterbox]) -> list[Detections]:
+    def decode(self, outputs: Outputs | Candidates, letterboxes: Sequence[Letterbox]) -> list[Detections]:
         """See `Decoder.decode`."""
+        found = outputs if isinstance(outputs, Candidates) else self._candidates(outputs, len(letterboxes))
+        corners = found.boxes if self._options.format == "xyxy" else to_corners(found.boxes)
+        sound = np.isfinite(corners).all(axis=1) & np.isfinite(found.scores) & (found.scores >= self._options.score)
+        owners = np.repeat(np.arange(len(letterboxes)), found.counts)[sound]
+        return self._keep(corners[sound], found.scores[sound], found.class_ids[sound], owners, letterboxes)
+
+    def _candidates(self, outputs: Outputs, count: int) -> Candidates:
         boxes, scores = outputs[self._options.boxes], outputs[self._options.scores]
         self._check_arrays(boxes.shape, scores.shape)
-        return [self._decode_one(boxes[i], scores[i], letterbox) for i, letterbox in enumerate(letterboxes)]
+        found = [candidates(scores[i], self._options.score) for i in range(count)]
+        return Candidates(
+            np.concatenate([boxes[i][rows] for i, (rows, _, _) in enumerate(found)]),
+            np.concatenate([best for _, _, best in found]),
+            np.concatenate([classes for _, classes, _ in found]),
+            np.array([len(rows) for rows, _, _ in found], np.intp),
+        )
 
     def _check_arrays(self, boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
         """What a network with free dimensions tells only when it runs."""
@@ -73,22 +90,31 @@ class BoxesScores:
                 "do the card's labels and decoder belong to this network?",
             )
 
-    def _decode_one(self, boxes: Float32, scores: Float32, letterbox: Letterbox) -> Detections:
-        rows, classes, best = candidates(scores, self._options.score, self._options.max_candidates)
-        corners = boxes[rows] if self._options.format == "xyxy" else to_corners(boxes[rows])
-        sound = np.isfinite(corners).all(axis=1) & np.isfinite(best)
-        if not sound.all():
-            corners, best, classes = corners[sound], best[sound], classes[sound]
-        if len(best) == 0:
-            return Detections.empty()
-        kept = nms(corners, best, classes, self._options.iou)[: self._options.max_detections]
-        return Detections(letterbox.to_frame(corners[kept]), best[kept], classes[kept])
+    def _keep(
+        self, corners: Float32, scores: Float32, classes: Int32, owners: Indices, letterboxes: Sequence[Letterbox]
+    ) -> list[Detections]:
+        """Suppression picture by picture; everything else for the whole batch at once, which is much cheaper."""
+        ends = np.searchsorted(owners, np.arange(1, len(letterboxes) + 1)).tolist()
+        kept, lengths, start = list[int](), list[int](), 0
+        for end in ends:
+            best = self._best(corners[start:end], scores[start:end], classes[start:end])
+            kept += [start + index for index in best]
+            lengths.append(len(best))
+            start = end
+        boxes = to_frames(corners[kept], letterboxes, np.repeat(np.arange(len(letterboxes)), lengths))
+        return split(Detections(boxes, scores[kept], classes[kept]), lengths)
+
+    def _best(self, corners: Float32, scores: Float32, classes: Int32) -> list[int]:
+        limit = self._options.max_candidates
+        if len(scores) <= limit:
+            return nms(corners, scores, classes, self._options.iou)[: self._options.max_detections]
+        top = np.sort(np.argpartition(-scores, limit)[:limit])
+        kept = nms(corners[top], scores[top], classes[top], self._options.iou)[: self._options.max_detections]
+        return [int(top[index]) for index in kept]
 
 
-def candidates(
-    scores: Float32, threshold: float, limit: int
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.intp]], np.ndarray[tuple[int], np.dtype[np.int32]], Float32]:
-    """Rows of (M, classes) scores whose best class reaches the threshold: rows, classes, scores; the best `limit`.
+def candidates(scores: Float32, threshold: float) -> tuple[Indices, Int32, Float32]:
+    """Rows of (M, classes) scores whose best class reaches the threshold: rows, classes, scores.
 
     One pass over all scores finds the few that matter; the arg max runs on those rows alone.
     """
@@ -96,17 +122,30 @@ def candidates(
     rows = np.unique(flat // scores.shape[1])
     picked = scores[rows]
     classes = picked.argmax(axis=1) if len(rows) else np.empty(0, np.intp)
-    best = picked[np.arange(len(rows)), classes]
-    if len(rows) > limit:
-        top = np.sort(np.argpartition(-best, limit)[:limit])
-        rows, classes, best = rows[top], classes[top], best[top]
-    return rows, classes.astype(np.int32), best
+    return rows, classes.astype(np.int32), picked[np.arange(len(rows)), classes]
 
 
-def nms(
-    corners: Float32, scores: Float32, classes: np.ndarray[tuple[int], np.dtype[np.int32]], iou: float
-) -> list[int]:
+def to_frames(corners: Float32, letterboxes: Sequence[Letterbox], owners: Indices) -> Float32:
+    """`Letterbox.to_frame` for (n, 4) boxes of several pictures; `owners` says whose each box is."""
+    shift, scale, limit = np.stack([box.table for box in letterboxes])[owners].transpose(1, 0, 2)
+    inside: Float32 = np.clip((corners - shift) / scale, 0, limit)
+    return inside
+
+
+def split(together: Detections, lengths: Sequence[int]) -> list[Detections]:
+    """The detections of each picture, views of what they share."""
+    parts, start = [], 0
+    for length in lengths:
+        end = start + length
+        parts.append(Detections(together.boxes[start:end], together.scores[start:end], together.class_ids[start:end]))
+        start = end
+    return parts
+
+
+def nms(corners: Float32, scores: Float32, classes: Int32, iou: float) -> list[int]:
     """Indices of the boxes to keep, best score first; only boxes of one class compete."""
+    if len(scores) < 2:
+        return list(range(len(scores)))
     sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     # The score threshold was applied before; 0 would leave out exact zeros, which a threshold of 0 lets in.
     kept = cv2.dnn.NMSBoxesBatched(sizes.astype(np.float64), scores, classes, -1.0, iou)  # type: ignore[arg-type]

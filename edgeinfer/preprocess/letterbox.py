@@ -11,6 +11,8 @@ import numpy as np
 from edgeinfer.card import InputCard
 from edgeinfer.types import Float32, Image, Letterbox
 
+_REMEMBERED = 256
+
 
 def geometry(frame_width: int, frame_height: int, card: InputCard) -> Letterbox:
     """How a frame of that size (pixels) lies in the input. The scales are those of the rounded size, per axis."""
@@ -29,11 +31,32 @@ def geometry(frame_width: int, frame_height: int, card: InputCard) -> Letterbox:
     )
 
 
+class Fitting:
+    """Remembers how frames of the sizes seen lie in the input."""
+
+    def __init__(self, card: InputCard) -> None:
+        self._card = card
+        self._known: dict[tuple[int, int], tuple[Letterbox, tuple[int, int]]] = {}
+
+    def __call__(self, image: Image) -> tuple[Letterbox, tuple[int, int]]:
+        """The letterbox of an image, and width and height of the picture within the input."""
+        size = image.shape[1], image.shape[0]
+        found = self._known.get(size)
+        if found is None:
+            box = geometry(*size, self._card)
+            found = box, (round(size[0] * box.scale_x), round(size[1] * box.scale_y))
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[size] = found
+        return found
+
+
 class Preprocessor:
     """Writes frames into a batch input. Not thread-safe: one per inference thread."""
 
     def __init__(self, card: InputCard) -> None:
-        self._card = card
+        self._fitting = Fitting(card)
+        self._fill = card.fill
         levels = np.arange(256)[:, None]
         # One table per channel does the whole normalisation: 256 levels are all that a uint8 pixel has.
         self._tables = np.ascontiguousarray(((levels - card.mean) / card.std).astype(np.float32).T)
@@ -41,14 +64,13 @@ class Preprocessor:
 
     def __call__(self, image: Image, out: Float32) -> Letterbox:
         """Fills `out`, a (3, H, W) float32 view of the input, from a (h, w, 3) uint8 BGR image."""
-        box = geometry(image.shape[1], image.shape[0], self._card)
-        height, width = round(box.frame_height * box.scale_y), round(box.frame_width * box.scale_x)
+        box, (width, height) = self._fitting(image)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         planes = cv2.split(resized)
         inside = out[:, box.pad_y : box.pad_y + height, box.pad_x : box.pad_x + width]
         for channel, plane in enumerate(self._planes):
             cv2.LUT(planes[plane], self._tables[channel], dst=inside[channel])
-            _pad(out[channel], box, width, height, self._tables[channel, self._card.fill])
+            _pad(out[channel], box, width, height, self._tables[channel, self._fill])
         return box
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import InputError
+from edgeinfer.frames import pool
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture, Image
 
@@ -81,8 +82,9 @@ class Demo:
         photo = self._photos[scene_number(index)]
         view = _view(index, photo.shape[1], photo.shape[0], self._options)
         size = (self._options.width, self._options.height)
-        image = cv2.warpAffine(photo, view, size, flags=cv2.INTER_LINEAR, borderValue=(GREY, GREY, GREY))
-        return np.asarray(image, np.uint8)
+        image = pool.empty(self._options.height, self._options.width)
+        cv2.warpAffine(photo, view, size, dst=image, flags=cv2.INTER_LINEAR, borderValue=(GREY, GREY, GREY))
+        return image
 
     def truth(self, index: int) -> tuple[str, tuple[float, float, float, float]]:
         """The label of frame `index`'s main object, and its box in pixels of the frame, clipped to it."""

@@ -10,18 +10,28 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends.tensorrt import Options, Prepared, TensorRt
+from edgeinfer.backends._cuda import Cuda, Pair
+from edgeinfer.backends._inference import TensorRt
+from edgeinfer.backends._kernels import load_kernels
+from edgeinfer.backends._lane import DeviceLoader
+from edgeinfer.backends._pins import Pins
+from edgeinfer.backends.tensorrt import Options, Prepared
 from edgeinfer.card import Model, load_model
+from edgeinfer.decoders.boxes_scores import candidates
 from edgeinfer.engine.cudart import cuda_runtime
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.frames import pool
+from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
-from edgeinfer.types import Float32
+from edgeinfer.types import Float32, Image
 from tests.reference import detect, iou
 
 pytestmark = pytest.mark.timeout(900)
@@ -49,35 +59,54 @@ def prepared(model: Model, options: Options) -> Prepared:
         pytest.skip(f"needs TensorRT and a GPU: {error}")
 
 
+def opened(prepared: Prepared, wanted: Filter | None = None) -> TensorRt:
+    backend = prepared.open(lambda _: None, threading.Event())
+    backend.prepare(wanted)
+    return backend
+
+
 @pytest.fixture
 def backend(prepared: Prepared) -> Iterator[TensorRt]:
-    opened = prepared.open(lambda _: None, threading.Event())
-    yield opened
-    opened.close()
+    backend = opened(prepared)
+    yield backend
+    backend.close()
 
 
-def inputs(model: Model, count: int) -> list[Float32]:
-    camera, preprocess = Demo(DemoOptions(realtime=False)), Preprocessor(model.card.input)
-    tensors = []
-    for index in range(count):
-        tensor = np.empty((3, 416, 416), np.float32)
-        preprocess(camera.render(index * 7), tensor)
-        tensors.append(tensor)
-    return tensors
+def pictures(count: int) -> list[Image]:
+    """Different ones; every third in ordinary memory, the others in the pool's."""
+    camera = Demo(DemoOptions(realtime=False))
+    rendered = [camera.render(index * 7) for index in range(count)]
+    return [image.copy() if index % 3 == 0 else pool.copy(image) for index, image in enumerate(rendered)]
 
 
-def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt, model: Model) -> None:
-    tensors = inputs(model, 40)
-    alone = [run_alone(backend, tensor) for tensor in tensors]
+def run_batch(backend: TensorRt, images: list[Image]) -> Slot:
+    slot = backend.acquire()
+    assert slot is not None
+    backend.load(slot, images)
+    backend.submit(slot)
+    done = backend.collect(10)
+    assert done is slot
+    return done
+
+
+def scores_of(backend: TensorRt, images: list[Image]) -> Float32:
+    done = run_batch(backend, images)
+    scores: Float32 = done.outputs["scores"].copy()
+    backend.release(done)
+    return scores
+
+
+def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt) -> None:
+    images = pictures(40)
+    alone = [scores_of(backend, [image])[0] for image in images]
     together: list[Float32] = []
-    waiting = list(tensors)
-    while len(together) < len(tensors):
+    waiting = list(images)
+    while len(together) < len(images):
         slot = backend.acquire() if waiting else None
         if slot is not None:
             count = min(1 + len(waiting) % MAX_BATCH, len(waiting))
-            for row in range(count):
-                slot.input[row] = waiting.pop(0)
-            backend.submit(slot, count)
+            backend.load(slot, [waiting.pop(0) for _ in range(count)])
+            backend.submit(slot)
             continue
         done = backend.collect(10)
         assert done is not None
@@ -87,25 +116,89 @@ def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt, mod
         assert np.abs(one - many).max() < 0.02  # another batch may take other tactics
 
 
-def run_alone(backend: TensorRt, tensor: Float32) -> Float32:
-    slot = backend.acquire()
-    assert slot is not None
-    slot.input[0] = tensor
-    backend.submit(slot, 1)
-    done = backend.collect(10)
-    assert done is not None
-    scores: Float32 = done.outputs["scores"][0].copy()
-    backend.release(done)
-    return scores
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (480, 640), (1080, 607), (33, 1000), (416, 416), (5, 3)])
+def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], height: int, width: int) -> None:
+    """Within one level of 255, before the normalisation."""
+    card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color)
+    try:
+        cuda = Cuda()
+        kernels = load_kernels(cuda)
+    except EdgeinferError as error:
+        pytest.skip(f"needs a GPU: {error}")
+    assert kernels is not None
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    pair = Pair(cuda, (2, 3, card.height, card.width), np.float32)
+    loader = DeviceLoader(cuda, card, Pins(cuda, mapped=False), 2, mapped=False)
+    loader.kernel = kernels.letterbox(card, False, loader.device, pair.device)
+    stream, event = cuda.stream(), cuda.event()
+    (box,) = loader.load([image], stream)
+    loader.record(2, stream)
+    pair.download(2, stream)
+    cuda("cudaEventRecord", event, stream)
+    assert cuda.wait(event)
+    wanted = np.empty(pair.shape[1:], np.float32)
+    assert Preprocessor(card)(image, wanted) == box
+    std = np.array(card.std, np.float32)[:, None, None]
+    assert np.abs((pair.host[0] - wanted) * std).max() <= 1.0
+    blank = (card.fill - np.array(card.mean)) / np.array(card.std)
+    assert np.allclose(pair.host[1], blank[:, None, None], atol=1e-5), "a place without a picture is padding"
+    loader.close()
+    pair.close()
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.05, 0.001, 0.0])
+def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Prepared, threshold: float) -> None:
+    wanted = Filter("boxes", "scores", threshold)
+    filtering, whole = opened(prepared, wanted), opened(prepared)
+    images = pictures(5)
+    kept = run_batch(filtering, images).candidates
+    outputs = run_batch(whole, images).outputs
+    assert kept is not None
+    assert "chosen on the GPU" in filtering.detail
+    start = 0
+    for index, count in enumerate(kept.counts.tolist()):
+        rows, classes, best = candidates(outputs["scores"][index], threshold)
+        assert count == len(rows)
+        mine = slice(start, start + count)
+        np.testing.assert_array_equal(kept.class_ids[mine], classes)
+        np.testing.assert_array_equal(kept.scores[mine], best)
+        np.testing.assert_array_equal(kept.boxes[mine], outputs["boxes"][index][rows])
+        start += count
+
+
+def test_a_graph_gives_what_its_parts_give(prepared: Prepared, model: Model, options: Options) -> None:
+    images = pictures(MAX_BATCH)
+    plain = Prepared(model, MAX_BATCH, msgspec.structs.replace(options, graphs=False))
+    one, other = opened(prepared), opened(plain)
+    assert ", CUDA graphs" in one.detail
+    assert "no CUDA graphs" in other.detail
+    for count in (1, 2, 3, 5, MAX_BATCH, 1, 4):
+        assert np.abs(scores_of(one, images[:count]) - scores_of(other, images[:count])).max() < 1e-3
+    one.close()
+    other.close()
+
+
+def test_without_the_kernel_the_cpu_preprocesses(prepared: Prepared, model: Model, options: Options) -> None:
+    images = pictures(3)
+    slow = opened(Prepared(model, MAX_BATCH, msgspec.structs.replace(options, gpu_preprocess=False)))
+    fast = opened(prepared)
+    assert "preprocessing on the CPU" in slow.detail
+    assert "preprocessing on the GPU" in fast.detail
+    assert np.abs(scores_of(slow, images) - scores_of(fast, images)).max() < 0.02
+    slow.close()
+    fast.close()
 
 
 def test_opening_and_closing_leaks_no_gpu_memory(prepared: Prepared) -> None:
     runtime = cuda_runtime()
     free = []
-    for _ in range(12):
-        prepared.open(lambda _: None, threading.Event()).close()
+    for _ in range(100):
+        backend = opened(prepared, Filter("boxes", "scores", 0.4))
+        backend.release(run_batch(backend, pictures(2)))
+        backend.close()
         free.append(runtime.cudaMemGetInfo()[1])
-    print(f"\nfree GPU memory after 2 and 12 cycles: {free[1]} {free[-1]}")
+    print(f"\nfree GPU memory after 2 and 100 cycles: {free[1]} {free[-1]}")
     assert free[1] - free[-1] < 16 << 20
 
 
