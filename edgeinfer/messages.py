@@ -31,7 +31,7 @@ class _Base(Struct, frozen=True, kw_only=True, tag_field="kind"):
     v: Literal[1] = 1
 
 
-class Detection(Struct, frozen=True, kw_only=True):
+class Detection(Struct, frozen=True):
     """One object. `box` is x1 y1 x2 y2 in float pixels of the captured frame, origin top left."""
 
     class_id: Count

@@ -76,7 +76,7 @@ class Publisher(threading.Thread):
         self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
         self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
-        self._queue: queue.Queue[Result] = queue.Queue(QUEUE_DEPTH)
+        self._queue: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._info_due = threading.Event()
         self._info_due.set()
@@ -97,12 +97,12 @@ class Publisher(threading.Thread):
 
     def put(self, result: Result) -> None:
         """Hands a result over. Only while it is not `full`."""
-        self._queue.put_nowait(result)
+        self._queue.put(result)
 
     @property
     def full(self) -> bool:
         """Whether the next result would have to wait."""
-        return self._queue.full()
+        return self._queue.qsize() >= QUEUE_DEPTH
 
     def close(self) -> None:
         """Asks the thread to publish what is queued and the last status, and to end."""
@@ -126,14 +126,18 @@ class Publisher(threading.Thread):
             self._info_due.clear()
             self._write(self._info(), None)
         self._write_status()
-        try:
-            result = self._queue.get(timeout=_TICK_S)
-        except queue.Empty:
-            result = None
-        if result is not None:
-            self._publish(result)
+        self._publish_waiting()
         for sink in list(self._sinks.values()):
             sink.service()
+
+    def _publish_waiting(self) -> None:
+        """The next result, and those behind it that are there already: not for so long that others would notice."""
+        with contextlib.suppress(queue.Empty):
+            result = self._queue.get(timeout=_TICK_S)
+            for _ in range(QUEUE_DEPTH):
+                self._publish(result)
+                result = self._queue.get_nowait()
+            self._publish(result)
 
     def _publish(self, result: Result) -> None:
         message = detections_message(result, self._identity)
@@ -238,10 +242,12 @@ def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
 def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     """Rounded to what a pixel and a score are worth: 0.001 px, 0.00001."""
     found = result.detections
-    boxes = np.round(found.boxes.astype(np.float64), 3).tolist()
-    scores = np.round(found.scores.astype(np.float64), 5).tolist()
+    if not len(found):
+        return []
+    boxes = found.boxes.astype(np.float64).round(3).tolist()
+    scores = found.scores.astype(np.float64).round(5).clip(0, 1).tolist()
     return [
-        Detection(class_id=class_id, label=labels[class_id], score=min(1.0, max(0.0, score)), box=tuple(box))
+        Detection(class_id, labels[class_id], score, tuple(box))
         for class_id, score, box in zip(found.class_ids.tolist(), scores, boxes, strict=True)
     ]
 

@@ -19,6 +19,10 @@ from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.types import Result
 
 LATCHED = ("info", "status")
+_LAST, _MORE = (
+    int(zmq.NOBLOCK),
+    int(zmq.NOBLOCK) | int(zmq.SNDMORE),
+)  # as plain numbers: an enum's `|` costs microseconds
 MAX_IPC_PATH = 107
 """sun_path of a Unix socket holds 108 bytes with the final zero (unix(7))."""
 
@@ -92,7 +96,8 @@ class ZmqPublisher:
 
     def _send(self, frames: list[bytes]) -> None:
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send(frames[0], _MORE)
+            self._socket.send(frames[1], _LAST)
         except zmq.Again:  # XPUB drops by itself; this can't happen while XPUB_NODROP is off
             return
 
