@@ -33,10 +33,11 @@ STDOUT_SINKS = ("console", "sinks.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did. `seconds` is from the start of the sources to the last result."""
+    """What a run did. `seconds` is from the start of the sources to the last result, `detail` the backend's."""
 
     model: str
     backend: str
+    detail: str
     versions: Mapping[str, str]
     seconds: float
     sources: Mapping[str, Snapshot]
@@ -60,7 +61,7 @@ class Daemon:
         self._decoder = open_decoder(self.model, config.model)
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in config.sources}
         self.stats = Statistics()
-        self.backend_name = ""
+        self.backend_name = self._detail = ""
         self._captures: dict[str, CaptureThread] = {}
         self._pipeline: Pipeline | None = None
         self._loading: Background[Choice] | None = None
@@ -167,7 +168,7 @@ class Daemon:
 
     def _accept(self, backend: Backend) -> None:
         self._decoder.check(backend.output_specs, len(self.model.card.labels))
-        self.backend_name = backend.name
+        self.backend_name, self._detail = backend.name, backend.detail
         self.publisher.set_backend(backend.name, backend.versions)
 
     def _tell(self, news: Reason | None) -> None:
@@ -193,6 +194,7 @@ class Daemon:
         return Summary(
             self.model.id,
             self.backend_name,
+            self._detail,
             self.publisher.versions,
             seconds,
             {name: ledger.snapshot() for name, ledger in self.ledgers.items()},

@@ -72,11 +72,13 @@ class Slot:
 class Backend(Protocol):
     """Runs the network on batches, several at a time. Used by the inference thread alone.
 
-    `name` says what really runs, for instance "onnxruntime-cpu". `max_batch` and `slots` bound the work in flight.
+    `name` says what really runs, for instance "onnxruntime-cpu", and `detail` how, in a few words.
+    `max_batch` and `slots` bound the work in flight.
     `lane_depth` is how many frames of one file may wait their turn: as many as one batch should take of it.
     """
 
     name: str
+    detail: str
     max_batch: int
     slots: int
     lane_depth: int

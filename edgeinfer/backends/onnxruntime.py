@@ -101,6 +101,8 @@ class OnnxRuntime:
         # One slot more than streams: the next batch is prepared while the others run.
         self.slots = options.streams + 1
         self._free = [self._new_slot(model) for _ in range(self.slots)]
+        threads = options.threads or _cores(options.streams)
+        self.detail = f"batches up to {self.max_batch}, {options.streams} at once, {threads} threads each"
         self._in_flight: deque[tuple[Filled, Future[None]]] = deque()
         self._pool = ThreadPoolExecutor(options.streams, thread_name_prefix="onnxruntime")
         self._run(self._free[0])

@@ -16,13 +16,16 @@ from edgeinfer.bench.memory import images
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config
 from edgeinfer.daemon import Daemon
-from edgeinfer.errors import InputError
+from edgeinfer.engine.cudart import cuda_runtime
+from edgeinfer.errors import InputError, UnavailableError
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.signals import Patience, Signals
 from edgeinfer.types import Float32, Result
 
 WARM_UP = 10
+SWEEP_S = 0.5
+"""For each number of streams and batch size."""
 
 
 class Spread(Struct, frozen=True):
@@ -38,8 +41,22 @@ class Spread(Struct, frozen=True):
         return Spread(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
 
 
+class RawRun(Struct, frozen=True):
+    """What the runtime does alone, by "STREAMSxBATCH"; `best` of them is what the pipeline is held against."""
+
+    fps: dict[str, float]
+
+    @property
+    def best(self) -> float:
+        """The highest rate."""
+        return max(self.fps.values())
+
+
 class PipelineRun(Struct, frozen=True):
-    """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99."""
+    """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99.
+
+    `gpu_mb` is how much device memory the run took, None without a GPU; `detail` how the backend ran.
+    """
 
     model: str
     backend: str
@@ -49,6 +66,8 @@ class PipelineRun(Struct, frozen=True):
     published: int
     dropped: int
     stages_ms: dict[str, dict[str, float]]
+    gpu_mb: float | None
+    detail: str
 
 
 class Machine(Struct, frozen=True):
@@ -97,27 +116,44 @@ class Stopwatch:
         return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames
 
 
-def raw_fps(config: Config, frames: int) -> float:
-    """The runtime's own call and nothing else: one picture at a time, inputs ready before the clock starts."""
+def raw_run(config: Config, frames: int) -> RawRun:
+    """The runtime and nothing else, its inputs ready before the clock starts.
+
+    A backend with `raw_sweep` shows what several streams and batches do, inputs and outputs staying on the device;
+    another runs one picture at a time.
+    """
     model = load_model(config.model.path, config.model.card)
-    infer = plugins.load("backends", config.backend.name).raw(model, config.backend.options)
+    module = plugins.load("backends", config.backend.name)
+    if hasattr(module, "raw_sweep"):
+        return RawRun(module.raw_sweep(model, config.backend.options, images(), SWEEP_S))
+    infer = module.raw(model, config.backend.options)
     inputs = _inputs(model)
     for index in range(WARM_UP):
         infer(inputs[index])
     started = time.perf_counter()
     for index in range(frames):
         infer(inputs[index % len(inputs)])
-    return frames / (time.perf_counter() - started)
+    return RawRun({"1x1": frames / (time.perf_counter() - started)})
+
+
+def free_gpu_memory() -> int | None:
+    """Bytes of device memory that nobody uses, None without a GPU."""
+    try:
+        status, free, _ = cuda_runtime().cudaMemGetInfo()
+    except UnavailableError:
+        return None
+    return int(free) if int(status) == 0 else None
 
 
 def pipeline_run(config: Config) -> PipelineRun:
     """The daemon as it is, with the config's sources, publishing on its socket. Every source must come to an end."""
-    stopwatch = Stopwatch()
+    stopwatch, free = Stopwatch(), free_gpu_memory()
     daemon = Daemon(config, {"stopwatch": stopwatch})
     with Signals() as signals:
         daemon.start()
         while daemon.running() and not signals.received:
             time.sleep(0.02)
+        left = free_gpu_memory()
         summary = daemon.stop(Patience(signals))
     if signals.received:
         raise KeyboardInterrupt
@@ -133,6 +169,8 @@ def pipeline_run(config: Config) -> PipelineRun:
         published=stopwatch.count,
         dropped=sum(sum(books.dropped.values()) for books in summary.sources.values()),
         stages_ms={stage: dict(values) for stage, values in summary.latency_ms.items()},
+        gpu_mb=None if free is None or left is None else round((free - left) / 1e6, 1),
+        detail=summary.detail,
     )
 
 

@@ -11,13 +11,15 @@ import click
 from msgspec import Struct, to_builtins
 
 from edgeinfer.bench.clip import write_clip
-from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipeline_run, raw_fps
+from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipeline_run, raw_run
 from edgeinfer.card import load_model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config, load_config
 from edgeinfer.engines import choose
 from edgeinfer.files import check_readable
 
-LIVE_FRAMES = 150
+MEMORY = "edgeinfer.bench.memory:"
+LIVE_FPS, LIVE_FRAMES = 30, 150
+FEWEST_FRAMES = 20
 
 Overrides = list[tuple[str, Any]]
 Tell = Callable[[str], None]
@@ -27,20 +29,25 @@ class Row(Struct, frozen=True):
     """One way of feeding the pipeline. `ratio` is its fps over the raw fps of the same round."""
 
     source: str
+    sources: int
     fps: Spread
     ratio: Spread | None
     cpu_ms: Spread
     dropped: int
+    published: int
     stages_ms: dict[str, dict[str, Spread]]
+    gpu_mb: Spread | None
 
 
 class Report(Struct, frozen=True):
-    """Everything that `edgeinfer bench` measured."""
+    """Everything that `edgeinfer bench` measured. `raw` is by "STREAMSxBATCH", `raw_fps` the best of a round."""
 
     machine: Machine
+    detail: str
     rounds: int
     frames: int
     raw_fps: Spread
+    raw: dict[str, Spread]
     pipelines: dict[str, Row]
 
     def to_json(self) -> dict[str, Any]:
@@ -49,28 +56,39 @@ class Report(Struct, frozen=True):
         return data
 
 
-def benchmark(overrides: Overrides, clip: str | None, rounds: int, frames: int, tell: Tell) -> Report:
-    """Runs the raw network, the pipeline from memory, from a file and from a 30 fps camera, `rounds` times in turn."""
+class Plan(Struct, frozen=True):
+    """What to measure: `sources` are the numbers of sources to feed from memory, as fast as can be and as cameras."""
+
+    clip: str | None
+    sources: tuple[int, ...]
+    rounds: int
+    frames: int
+
+
+def benchmark(overrides: Overrides, plan: Plan, tell: Tell) -> Report:
+    """Runs the raw network and the pipeline from memory, from a file and from 30 fps cameras, in turn, in rounds."""
     with tempfile.TemporaryDirectory(prefix="edgeinfer-bench-") as folder:
+        clip = plan.clip
         if clip is None:
             tell("writing a clip")
             clip = str(Path(folder) / "demo.mp4")
-            write_clip(Path(clip), frames)
+            write_clip(Path(clip), plan.frames)
         check_readable(Path(clip))
         overrides = [*overrides, ("backend.name", concrete_backend(overrides))]
-        configs = _configs(overrides, clip, frames)
+        configs = _configs(overrides, clip, plan)
+        first = next(iter(configs.values()))
         raw, runs = [], {name: list[PipelineRun]() for name in configs}
-        for number in range(1, rounds + 1):
-            tell(f"round {number} of {rounds}: raw network")
-            raw.append(raw_fps(configs["memory"], frames))
+        for number in range(1, plan.rounds + 1):
+            tell(f"round {number} of {plan.rounds}: raw network")
+            raw.append(raw_run(first, plan.frames))
             for name, config in configs.items():
-                tell(f"round {number} of {rounds}: pipeline, {name}")
+                tell(f"round {number} of {plan.rounds}: pipeline, {name}")
                 runs[name].append(pipeline_run(config))
-        rows = {
-            name: _row(str(configs[name].sources["bench"].uri), runs[name], None if name == "live" else raw)
-            for name in configs
-        }
-        return Report(machine(runs["memory"][0]), rounds, frames, Spread.of(raw), rows)
+        best = [run.best for run in raw]
+        rows = {name: _row(configs[name], runs[name], best) for name in configs}
+        some = next(iter(runs.values()))[0]
+        by_shape = {shape: Spread.of([run.fps[shape] for run in raw]) for shape in raw[0].fps}
+        return Report(machine(some), some.detail, plan.rounds, plan.frames, Spread.of(best), by_shape, rows)
 
 
 def concrete_backend(overrides: Overrides) -> str:
@@ -84,30 +102,48 @@ def concrete_backend(overrides: Overrides) -> str:
     return FALLBACK if choice.later is None else TENSORRT
 
 
-def _configs(overrides: Overrides, clip: str, frames: int) -> dict[str, Config]:
+def _configs(overrides: Overrides, clip: str, plan: Plan) -> dict[str, Config]:
     common: Overrides = [("publish.bind", "tcp://127.0.0.1:*"), *overrides]
-    sources: dict[str, tuple[dict[str, Any], int]] = {
-        "memory": ({"uri": "edgeinfer.bench.memory:", "frames": frames}, frames),
-        "file": ({"uri": clip}, frames),
-        "live": ({"uri": "demo:"}, min(frames, LIVE_FRAMES)),
-    }
+    shown = dict[str, list[dict[str, Any]]]()
+    for number in plan.sources:
+        each = max(FEWEST_FRAMES, plan.frames // number)
+        shown[_label("memory", number)] = [{"uri": MEMORY, "frames": each}] * number
+    shown["file"] = [{"uri": clip}]
+    for number in plan.sources:
+        frames = min(plan.frames, LIVE_FRAMES)
+        shown[_label("live", number)] = [{"uri": MEMORY, "frames": frames, "fps": LIVE_FPS}] * number
     return {
-        name: load_config(None, [*common, ("sources.bench", table), ("frames", limit)])
-        for name, (table, limit) in sources.items()
+        name: load_config(
+            None,
+            [*common, ("frames", plan.frames), *((f"sources.s{i}", dict(table)) for i, table in enumerate(tables))],
+        )
+        for name, tables in shown.items()
     }
 
 
-def _row(source: str, runs: list[PipelineRun], raw: list[float] | None) -> Row:
+def _label(kind: str, number: int) -> str:
+    return kind if number == 1 else f"{kind} ×{number}"
+
+
+def _row(config: Config, runs: list[PipelineRun], raw: list[float]) -> Row:
     stages = runs[0].stages_ms
+    source, live = (
+        next(iter(config.sources.values())),
+        getattr(next(iter(config.sources.values())).options, "fps", None),
+    )
+    memory = [run.gpu_mb for run in runs if run.gpu_mb is not None]
     return Row(
-        source=Path(source).name if "/" in source else source,
+        source=Path(str(source.uri)).name if "/" in str(source.uri) else str(source.uri),
+        sources=len(config.sources),
         fps=Spread.of([run.fps for run in runs]),
-        ratio=Spread.of([run.fps / fps for run, fps in zip(runs, raw, strict=True)]) if raw else None,
+        ratio=None if live else Spread.of([run.fps / fps for run, fps in zip(runs, raw, strict=True)]),
         cpu_ms=Spread.of([run.cpu_ms for run in runs]),
         dropped=sum(run.dropped for run in runs),
+        published=sum(run.published for run in runs),
         stages_ms={
             stage: {q: Spread.of([run.stages_ms[stage][q] for run in runs]) for q in stages[stage]} for stage in stages
         },
+        gpu_mb=Spread.of(memory) if memory else None,
     )
 
 
@@ -115,14 +151,26 @@ def print_report(report: Report) -> None:
     """Two tables on standard output: speed, and where the time goes."""
     where = report.machine
     click.echo(
-        f"{where.model} on {where.backend}, {where.cores} cores ({where.processor}), "
+        f"{where.model} on {where.backend} ({report.detail}), {where.cores} cores ({where.processor}), "
         f"{report.rounds} rounds of {report.frames} frames; median (min … max)"
     )
-    rows = [("raw network", _show(report.raw_fps, 1), "", "", "")]
+    if len(report.raw) > 1:
+        click.echo("")
+        shapes = [(shape.split("x"), spread) for shape, spread in report.raw.items()]
+        streams = list(dict.fromkeys(shape[0] for shape, _ in shapes))
+        rates = {tuple(shape): f"{spread.median:.0f}" for shape, spread in shapes}
+        batches = list(dict.fromkeys(shape[1] for shape, _ in shapes))
+        _print_table(
+            ("raw fps, batch", *(f"{number} streams" for number in streams)),
+            [(batch, *(rates[number, batch] for number in streams)) for batch in batches],
+        )
+    click.echo("")
+    rows = [("raw network", _show(report.raw_fps, 1), "", "", "", "")]
     for name, row in report.pipelines.items():
+        memory = f"{row.gpu_mb.median:.0f}" if row.gpu_mb else ""
         ratio = _show(row.ratio, 3) if row.ratio else ""
-        rows.append((f"pipeline, {name}", _show(row.fps, 1), ratio, _show(row.cpu_ms, 1), str(row.dropped)))
-    _print_table(("", "fps", "share of raw", "CPU ms per frame", "dropped"), rows)
+        rows.append((f"pipeline, {name}", _show(row.fps, 1), ratio, _show(row.cpu_ms, 2), str(row.dropped), memory))
+    _print_table(("", "fps", "share of raw", "CPU ms per frame", "dropped", "GPU MB"), rows)
     click.echo("")
     stages = next(iter(report.pipelines.values())).stages_ms
     _print_table(

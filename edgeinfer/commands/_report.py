@@ -114,6 +114,8 @@ def print_summary(summary: Summary) -> None:
     """The end of a run, on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"{summary.model} on {summary.backend}, {summary.seconds:.1f} s")
+    if summary.detail:
+        console.print(summary.detail)
     sources = plain_table(
         "source", "state", "captured", "inferred", "fps", "dropped", left=("source", "state", "dropped")
     )

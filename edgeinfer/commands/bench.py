@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 import msgspec
 
-from edgeinfer.bench.report import benchmark, print_report
+from edgeinfer.bench.plot import draw
+from edgeinfer.bench.report import Plan, benchmark, print_report
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.config import parse_override
 
@@ -18,24 +22,40 @@ from edgeinfer.config import parse_override
 @click.option(
     "--frames", type=click.IntRange(20, 100_000), default=150, show_default=True, help="Frames per measurement."
 )
+@click.option(
+    "--sources",
+    default="1",
+    show_default=True,
+    metavar="N,N,…",
+    help="How many sources to feed at once: for each number from memory as fast as can be, and as 30 fps cameras.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False), metavar="FILE.png", help="Draw where a frame's time goes.")
 @click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override any key; repeatable.")
 @json_output
 @verbose
-def command(
-    source: str | None,
-    model: str | None,
-    backend: str | None,
-    rounds: int,
-    frames: int,
-    settings: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Measures, in turn and several times: the raw network, and the pipeline from memory, from a video file and from a
-    30 fps camera."""
-    short = [("model", model), ("backend.name", backend)]
+def command(as_json: bool, plot: str | None, settings: tuple[str, ...], **options: Any) -> None:
+    """Measures, in turn and several times: the raw network, and the pipeline from memory, from a video file and from
+    30 fps cameras."""
+    short = [("model", options["model"]), ("backend.name", options["backend"])]
     overrides = [*((key, value) for key, value in short if value is not None), *map(parse_override, settings)]
-    report = benchmark(overrides, source, rounds, frames, lambda text: click.echo(f"edgeinfer: {text}", err=True))
+    plan = Plan(options["source"], parse_numbers(options["sources"]), options["rounds"], options["frames"])
+    report = benchmark(overrides, plan, lambda text: click.echo(f"edgeinfer: {text}", err=True))
+    if plot is not None:
+        draw(report, Path(plot))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2))
     else:
         print_report(report)
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """`1,4,16` → numbers from 1 to 256."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(1 <= number <= 256 for number in numbers):
+        raise click.BadParameter(
+            f"{text!r}: expected numbers from 1 to 256, for instance 1,4,16", param_hint="--sources"
+        )
+    return numbers

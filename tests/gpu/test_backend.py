@@ -38,6 +38,7 @@ pytestmark = pytest.mark.timeout(900)
 LEVEL = os.environ.get("EDGEINFER_TEST_OPT_LEVEL")
 SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")  # the others need cuBLAS and cuDNN
 MAX_BATCH = 8
+CYCLES = int(os.environ.get("EDGEINFER_TEST_CYCLES", "12"))
 
 
 @pytest.fixture(scope="session")
@@ -193,12 +194,12 @@ def test_without_the_kernel_the_cpu_preprocesses(prepared: Prepared, model: Mode
 def test_opening_and_closing_leaks_no_gpu_memory(prepared: Prepared) -> None:
     runtime = cuda_runtime()
     free = []
-    for _ in range(100):
+    for _ in range(CYCLES):
         backend = opened(prepared, Filter("boxes", "scores", 0.4))
         backend.release(run_batch(backend, pictures(2)))
         backend.close()
         free.append(runtime.cudaMemGetInfo()[1])
-    print(f"\nfree GPU memory after 2 and 100 cycles: {free[1]} {free[-1]}")
+    print(f"\nfree GPU memory after 2 and {CYCLES} cycles: {free[1]} {free[-1]}")
     assert free[1] - free[-1] < 16 << 20
 
 
