@@ -41,6 +41,15 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_batch: Annotated[int, Meta(ge=1, le=256)] | None = None
 
 
+class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a frame waits for others to share its batch: `latency` never, `balanced` while every stream of the backend
+    is busy, `throughput` always; for `wait_ms` at most.
+    """
+
+    mode: Literal["latency", "balanced", "throughput"] = "balanced"
+    wait_ms: Annotated[float, Meta(ge=0, le=1000)] = 5.0
+
+
 class SourceConfig(Struct, frozen=True, kw_only=True):
     """General settings of a source. `max_fps` leaves frames out evenly; `options` are the plugin's own, checked."""
 
@@ -72,6 +81,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceConfig]
     sinks: dict[str, PluginConfig]
     frames: int | None
+    batching: BatchingConfig = BatchingConfig()
     path: str | None = None
 
 
@@ -90,6 +100,7 @@ class _File(Struct, frozen=True, kw_only=True):
     sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
     publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
+    batching: BatchingConfig | Literal["latency", "balanced", "throughput"] = "balanced"
     frames: Annotated[int, Meta(ge=1)] | None = None
 
 
@@ -146,7 +157,7 @@ def _set(data: Any, key: str, value: Any) -> None:
     data[last] = value
 
 
-_SHORT_FORMS = {"model": "path", "backend": "name"}
+_SHORT_FORMS = {"model": "path", "backend": "name", "batching": "mode"}
 
 
 def _resolve(file: _File, path: str | None) -> Config:
@@ -157,6 +168,7 @@ def _resolve(file: _File, path: str | None) -> Config:
         sources={name: _source(name, table) for name, table in file.sources.items()},
         sinks=_sinks(file),
         frames=file.frames,
+        batching=BatchingConfig(mode=file.batching) if isinstance(file.batching, str) else file.batching,
         path=path,
     )
 

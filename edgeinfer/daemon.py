@@ -18,7 +18,7 @@ from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryE
 from edgeinfer.interfaces import Backend, Decoder, Sink, Source
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import ModelInfo, Reason
-from edgeinfer.pipeline import Parts, Pipeline
+from edgeinfer.pipeline import Batching, Parts, Pipeline
 from edgeinfer.publisher import Identity, Publisher, reason_of
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
@@ -131,6 +131,7 @@ class Daemon:
             mailbox,
             self.ledgers,
             self.publisher,
+            Batching(self._config.batching.mode, self._config.batching.wait_ms),
             self._config.frames,
         )
         self._pipeline = Pipeline(parts, self._captures)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeinfer.accounting import Ledger
 from edgeinfer.capture import CaptureThread
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
 _POLL_S = 0.001
+_GLANCE_S = 0.0002
+"""How long a batch in flight is waited for while a new frame could be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,14 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """When a frame waits for others: never, while every stream of the backend is busy, or always; and how long."""
+
+    mode: Literal["latency", "balanced", "throughput"] = "balanced"
+    wait_ms: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What a pipeline is made of. The pipeline closes its backends; the rest belongs to the caller."""
 
@@ -45,6 +56,7 @@ class Parts:
     mailbox: Mailbox
     ledgers: Mapping[str, Ledger]
     publisher: Publisher
+    batching: Batching = Batching()
     limit: int | None = None
 
 
@@ -100,13 +112,14 @@ class Pipeline(threading.Thread):
                 return
             self._backend.release(slot)
         if self._flights:
-            done = self._backend.collect(_POLL_S if slot is not None else _IDLE_S)
+            done = self._backend.collect(_GLANCE_S if slot is not None else _IDLE_S)
             if done is not None:
                 self._deliver(done, self._flights.popleft())
                 self._backend.release(done)
 
     def _fill(self, slot: Slot) -> bool:
-        frames = self._parts.mailbox.take(self._backend.max_batch, 0 if self._flights else _IDLE_S)
+        wait_s = 0.0 if self._flights else _IDLE_S
+        frames = self._parts.mailbox.take(self._backend.max_batch, wait_s, self._company_s())
         if not frames:
             return False
         started = time.monotonic_ns()
@@ -115,6 +128,12 @@ class Pipeline(threading.Thread):
         self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
         self._backend.submit(slot)
         return True
+
+    def _company_s(self) -> float:
+        """How long the frames of the next batch wait for others."""
+        batching, busy = self._parts.batching, len(self._flights) >= self._backend.slots - 1
+        patient = batching.mode == "throughput" or (batching.mode == "balanced" and busy)
+        return batching.wait_ms / 1e3 if patient and not self._draining.is_set() else 0.0
 
     def _deliver(self, slot: Slot, flight: Flight) -> None:
         started = time.monotonic_ns()

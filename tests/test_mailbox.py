@@ -87,3 +87,34 @@ def test_every_frame_comes_out_once_or_was_replaced(steps: list[tuple[str, objec
             out += [(f.source, f.frame_id) for f in taken]
     out += [(f.source, f.frame_id) for f in box.close()]
     assert sorted(out) == sorted((source, number) for source, count in put.items() for number in range(count))
+
+
+def test_frames_wait_for_company_until_the_batch_is_full() -> None:
+    box = Mailbox(depth=4)
+    for number in range(3):
+        assert box.put_wait(frame("a", number), 0)
+    assert box.take(4, 0, company_s=60) == []
+    assert box.put_wait(frame("a", 3), 0)
+    assert [f.frame_id for f in box.take(4, 0, company_s=60)] == [0, 1, 2, 3]
+
+
+def test_company_comes_while_it_is_waited_for() -> None:
+    box = Mailbox(depth=4)
+    box.put_wait(frame("a", 0), 0)
+    threading.Timer(0.05, lambda: box.put_wait(frame("a", 1), 0)).start()
+    assert len(box.take(2, 30, company_s=30)) == 2
+
+
+def test_frames_wait_no_longer_than_they_may() -> None:
+    box = Mailbox(depth=4)
+    box.put_wait(frame("a", 0), 0)
+    assert len(box.take(4, 30, company_s=0.01)) == 1
+
+
+def test_with_a_frame_of_every_camera_there_is_nobody_to_wait_for() -> None:
+    box = Mailbox()
+    box.put_latest(frame("a", 0))
+    box.put_latest(frame("b", 0))
+    assert len(box.take(16, 0, company_s=60)) == 2
+    box.put_latest(frame("a", 1))
+    assert box.take(16, 0, company_s=60) == []

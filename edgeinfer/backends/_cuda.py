@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import time
@@ -18,6 +19,7 @@ from edgeinfer.types import AnyArray
 DEADLINE_S = 10.0
 """A batch that takes longer will not come any more."""
 POLL_S = 50e-6
+_PR_SET_TIMERSLACK = 29
 DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
 
 
@@ -29,6 +31,7 @@ class Cuda:
         self._not_ready = int(self.api.cudaError_t.cudaErrorNotReady)
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy = _quick_copy()
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the runtime. Returns what it returns beside its status. Raises FatalError."""
@@ -50,7 +53,10 @@ class Cuda:
 
     def upload(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from (pinned) host memory to the device."""
-        self("cudaMemcpyAsync", target, source, size, self._to_device, stream)
+        if self._copy is None:
+            self("cudaMemcpyAsync", target, source, size, self._to_device, stream)
+        elif status := self._copy(target, source, size, stream):
+            raise FatalError(f"cuMemcpyHtoDAsync: CUDA error {status}", "see edgeinfer doctor")
 
     def download(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from the device to (pinned) host memory."""
@@ -124,6 +130,27 @@ class Driver:
         if int(status) != 0:
             raise FatalError(f"{name}: CUDA error {int(status)} ({getattr(status, 'name', status)})")
         return values[0] if values else None
+
+
+def _quick_copy() -> Callable[[int, int, int, int], int] | None:
+    """The driver's call itself: it takes a microsecond, and giving the interpreter free for that often costs far more.
+
+    None where the driver's library isn't to be had.
+    """
+    try:
+        function = ctypes.PyDLL("libcuda.so.1").cuMemcpyHtoDAsync_v2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    function.restype = ctypes.c_int
+    copy: Callable[[int, int, int, int], int] = function
+    return copy
+
+
+def sharpen_timer() -> None:
+    """Lets short sleeps of this thread end 1 µs late at most, where 50 is usual (prctl(2), PR_SET_TIMERSLACK)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
 
 
 class DeviceBuffer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.backends._cuda import DEADLINE_S, Cuda, Pair
+from edgeinfer.backends._cuda import DEADLINE_S, Cuda, Pair, sharpen_timer
 from edgeinfer.backends._kernels import load_kernels
 from edgeinfer.backends._lane import (
     DeviceLoader,
@@ -78,6 +78,7 @@ class TensorRt:
         self._free = self._make_lanes(settings.streams + 1, dtypes, mapped)
         self.slots = len(self._free)
         self._in_flight: deque[Lane] = deque()
+        self._sharp = False
         self.name = f"{kit.flavour.replace('_', '-')}-{settings.label}"
         self.versions = {kit.flavour: ".".join(map(str, kit.version))}
         self.detail = ""
@@ -128,6 +129,9 @@ class TensorRt:
         """See `Backend.collect`. Raises FatalError for a batch that has been running for ten seconds."""
         if not self._in_flight:
             return None
+        if not self._sharp:
+            sharpen_timer()
+            self._sharp = True
         lane = self._in_flight[0]
         if not lane.wait(timeout_s, self._settings.spin):
             if time.monotonic() - lane.submitted_s > DEADLINE_S:

@@ -20,6 +20,7 @@ from edgeinfer.files import check_readable
 MEMORY = "edgeinfer.bench.memory:"
 LIVE_FPS, LIVE_FRAMES = 30, 150
 FEWEST_FRAMES = 20
+CLIP_FRAMES = 600
 
 Overrides = list[tuple[str, Any]]
 Tell = Callable[[str], None]
@@ -72,7 +73,7 @@ def benchmark(overrides: Overrides, plan: Plan, tell: Tell) -> Report:
         if clip is None:
             tell("writing a clip")
             clip = str(Path(folder) / "demo.mp4")
-            write_clip(Path(clip), plan.frames)
+            write_clip(Path(clip), min(plan.frames, CLIP_FRAMES))
         check_readable(Path(clip))
         overrides = [*overrides, ("backend.name", concrete_backend(overrides))]
         configs = _configs(overrides, clip, plan)

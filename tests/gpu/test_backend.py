@@ -19,7 +19,7 @@ import pytest
 from edgeinfer.backends._cuda import Cuda, Pair
 from edgeinfer.backends._inference import TensorRt
 from edgeinfer.backends._kernels import load_kernels
-from edgeinfer.backends._lane import DeviceLoader
+from edgeinfer.backends._lane import DeviceLoader, Lane
 from edgeinfer.backends._pins import Pins
 from edgeinfer.backends.tensorrt import Options, Prepared
 from edgeinfer.card import Model, load_model
@@ -150,22 +150,28 @@ def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], heigh
 
 @pytest.mark.parametrize("threshold", [0.4, 0.05, 0.001, 0.0])
 def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Prepared, threshold: float) -> None:
-    wanted = Filter("boxes", "scores", threshold)
-    filtering, whole = opened(prepared, wanted), opened(prepared)
-    images = pictures(5)
-    kept = run_batch(filtering, images).candidates
-    outputs = run_batch(whole, images).outputs
+    backend = opened(prepared, Filter("boxes", "scores", threshold))
+    assert "chosen on the GPU" in backend.detail
+    done = run_batch(backend, pictures(5))
+    assert isinstance(done, Lane)
+    whole = {}
+    for name, pair in done.network.outputs.items():
+        pair.download(5, done.stream)
+        done.finish()
+        whole[name] = pair.host[:5]
+    kept = done.candidates
     assert kept is not None
-    assert "chosen on the GPU" in filtering.detail
     start = 0
     for index, count in enumerate(kept.counts.tolist()):
-        rows, classes, best = candidates(outputs["scores"][index], threshold)
+        rows, classes, best = candidates(whole["scores"][index], threshold)
         assert count == len(rows)
         mine = slice(start, start + count)
         np.testing.assert_array_equal(kept.class_ids[mine], classes)
         np.testing.assert_array_equal(kept.scores[mine], best)
-        np.testing.assert_array_equal(kept.boxes[mine], outputs["boxes"][index][rows])
+        np.testing.assert_array_equal(kept.boxes[mine], whole["boxes"][index][rows])
         start += count
+    backend.release(done)
+    backend.close()
 
 
 def test_a_graph_gives_what_its_parts_give(prepared: Prepared, model: Model, options: Options) -> None:
@@ -201,6 +207,34 @@ def test_opening_and_closing_leaks_no_gpu_memory(prepared: Prepared) -> None:
         free.append(runtime.cudaMemGetInfo()[1])
     print(f"\nfree GPU memory after 2 and {CYCLES} cycles: {free[1]} {free[-1]}")
     assert free[1] - free[-1] < 16 << 20
+
+
+POISON = """
+from edgeinfer.backends._cuda import Cuda, Pair
+from edgeinfer.backends._kernels import load_kernels
+from edgeinfer.card import load_model
+from edgeinfer.errors import FatalError
+
+cuda = Cuda()
+pair, stream, event = Pair(cuda, (1, 3, 416, 416), "f4"), cuda.stream(), cuda.event()
+kernel = load_kernels(cuda).letterbox(load_model("nanodet-g").card.input, False, 4096, pair.device)
+for attempt in range(2):
+    try:
+        kernel(1, stream)
+        cuda("cudaEventRecord", event, stream)
+        cuda.wait(event)
+    except FatalError as error:
+        print(error.message)
+"""
+
+
+def test_an_illegal_address_is_fatal_for_good(prepared: Prepared) -> None:
+    """In a process of its own: nothing can use the GPU from there after that."""
+    process = subprocess.run([sys.executable, "-c", POISON], capture_output=True, text=True, check=True)
+    print(f"\n{process.stdout}")
+    lines = process.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("CUDA error 700" in line for line in lines)
 
 
 def edgeinfer_run(options: Options, *args: str) -> subprocess.CompletedProcess[str]:

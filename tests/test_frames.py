@@ -1,0 +1,75 @@
+"""The frame pool: memory comes back when nobody refers to it, and never before."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.frames import Block, FramePool, block_of
+from edgeinfer.types import Image
+
+SIZE = 4 * 5 * 3
+
+
+def block(image: Image) -> Block:
+    found = block_of(image)
+    assert found is not None
+    return found
+
+
+def test_an_image_is_writable_whole_and_starts_where_its_block_does() -> None:
+    image = FramePool().empty(4, 5)
+    assert image.shape == (4, 5, 3)
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+    assert image.ctypes.data == block(image).address
+    assert image.ctypes.data % 4096 == 0, "a GPU can pin whole pages only"
+
+
+def test_memory_is_lent_again_once_the_last_view_is_gone() -> None:
+    pool = FramePool()
+    image = pool.empty(4, 5)
+    first, view = block(image), image[1:, :, 0]
+    del image
+    gc.collect()
+    other = pool.empty(4, 5)
+    assert block(other) is not first
+    del view
+    gc.collect()
+    assert block(pool.empty(4, 5)) is first
+
+
+def test_beyond_its_limit_the_pool_gives_ordinary_memory() -> None:
+    pool = FramePool(limit=2 * SIZE)
+    images = [pool.empty(4, 5) for _ in range(4)]
+    assert [block_of(image) is not None for image in images] == [True, True, False, False]
+
+
+def test_a_block_nobody_uses_makes_room_for_another_size_and_whoever_pinned_it_is_told() -> None:
+    pool, told = FramePool(limit=SIZE), list[str]()
+    image = pool.empty(4, 5)
+    block(image).on_discard.append(lambda: told.append("unpin"))
+    del image
+    gc.collect()
+    assert block_of(pool.empty(2, 5)) is not None
+    assert told == ["unpin"]
+
+
+def test_memory_from_elsewhere_has_no_block() -> None:
+    assert block_of(np.zeros((4, 5, 3), np.uint8)) is None
+    assert block_of(np.frombuffer(bytes(SIZE), np.uint8).reshape(4, 5, 3)) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 255)), max_size=60))
+def test_no_two_living_images_share_memory(steps: list[tuple[int, int]]) -> None:
+    """Images are written, kept and dropped in any order; each that is kept holds what was written to it."""
+    pool, living = FramePool(limit=8 * SIZE), dict[int, tuple[Image, int]]()
+    for place, value in steps:
+        living.pop(place, None)
+        image = pool.empty(4, 5)
+        image[:] = value
+        living[place] = image, value
+        assert all((kept == wanted).all() for kept, wanted in living.values())

@@ -1,0 +1,145 @@
+"""The CUDA kernels without a GPU: that they are current, that they are chosen rightly, and what the letterbox computes.
+
+`tests/gpu` runs them on a real one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgeinfer.card import load_model
+from edgeinfer.preprocess import cuda
+from edgeinfer.preprocess.letterbox import Fitting, Preprocessor
+
+ROOT = Path(__file__).parent.parent
+
+# What a C++ compiler needs to take the source for its own: a loop over all threads calls the kernel.
+PRELUDE = """
+#include <cmath>
+#include <cstddef>
+#include <algorithm>
+#define __device__
+#define __global__
+#define __restrict__
+#define asm(...) half.bits = 0
+using std::min;
+struct float3 { float x, y, z; };
+struct Index { unsigned x, y, z; };
+static Index blockIdx, blockDim{1, 1, 1}, threadIdx;
+static float __shfl_xor_sync(unsigned, float value, int) { return value; }
+static int __shfl_xor_sync(unsigned, int value, int) { return value; }
+static bool __all_sync(unsigned, bool value) { return value; }
+static int atomicAdd(int* at, int by) { int before = *at; *at += by; return before; }
+"""
+CALL = """
+extern "C" void run(const Picture* pictures, float* out, int rows, int width, int height, float fill, int swap,
+                    const float* scale, const float* bias) {
+    for (blockIdx.z = 0; blockIdx.z < rows; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < height; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < width; blockIdx.x++)
+                letterbox_float(pictures, out, width, height, fill, swap, float3{scale[0], scale[1], scale[2]},
+                                float3{bias[0], bias[1], bias[2]});
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def letterbox(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    folder = tmp_path_factory.mktemp("kernels")
+    source = folder / "frames.cpp"
+    source.write_text(PRELUDE + (cuda.KERNELS / "frames.cu").read_text() + CALL)
+    library = folder / "frames.so"
+    command = [compiler, "-O1", "-w", "-shared", "-fPIC", "-std=c++17", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(library))
+
+
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (480, 640), (607, 300), (33, 1000), (416, 416), (5, 3)])
+def test_the_kernel_computes_what_the_cpu_computes(
+    letterbox: ctypes.CDLL,
+    color: Literal["bgr", "rgb"],
+    resize: Literal["letterbox", "stretch"],
+    height: int,
+    width: int,
+) -> None:
+    """Within one level of 255, before the normalisation; a place in the batch without a picture is padding."""
+    card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color, resize=resize)
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    box, fit = Fitting(card)(image)
+    pictures = cuda.packed(image.ctypes.data, box, fit, 0.4) + bytes(cuda.PICTURE.size)
+    out = np.full((2, 3, card.height, card.width), np.nan, np.float32)
+    known, three = cuda.constants(card), ctypes.c_float * 3
+    letterbox.run(
+        pictures,
+        out.ctypes.data_as(ctypes.c_void_p),
+        2,
+        card.width,
+        card.height,
+        ctypes.c_float(known.fill),
+        int(known.swap),
+        three(*known.scale),
+        three(*known.bias),
+    )
+    wanted = np.empty(out.shape[1:], np.float32)
+    assert Preprocessor(card)(image, wanted) == box
+    std = np.array(card.std, np.float32)[:, None, None]
+    assert np.abs((out[0] - wanted) * std).max() <= 1.0
+    blank = (card.fill - np.array(card.mean)) / np.array(card.std)
+    assert np.allclose(out[1], blank[:, None, None], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("capability", "file"),
+    [
+        ((7, 2), "sm_72"),  # Xavier
+        ((7, 5), "sm_75"),
+        ((8, 0), "sm_80"),
+        ((8, 6), "sm_80"),
+        ((8, 7), "sm_87"),  # Orin
+        ((8, 9), "sm_87"),
+        ((9, 0), "sm_90"),
+        ((10, 1), "sm_101"),  # Thor, as CUDA 12 counts
+        ((10, 3), "sm_101"),
+        ((11, 0), "sm_110"),  # Thor, as CUDA 13 counts
+        ((12, 1), "sm_120"),
+    ],
+)
+def test_the_code_for_a_gpu_is_that_of_its_major_version(capability: tuple[int, int], file: str) -> None:
+    assert cuda.code(*capability) == (cuda.KERNELS / f"{file}.cubin").read_bytes()
+
+
+@pytest.mark.parametrize("capability", [(5, 3), (7, 0), (13, 0)])
+def test_a_gpu_that_nothing_was_compiled_for_gets_nothing(capability: tuple[int, int]) -> None:
+    assert cuda.code(*capability) is None
+
+
+def test_the_structs_are_laid_out_as_in_c() -> None:
+    """A pointer, seven ints and a float; eight words of four bytes."""
+    assert cuda.PICTURE.size == struct.calcsize("P7if")
+    assert cuda.CANDIDATE.itemsize == 32
+
+
+@pytest.mark.slow
+def test_the_compiled_kernels_are_those_of_the_source() -> None:
+    """Compiled again where NVRTC is installed: `scripts/kernels` installs it, as CI does."""
+    process = subprocess.run(
+        [sys.executable, "scripts/kernels.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if "is missing" in process.stderr:
+        pytest.skip("needs NVRTC: ./scripts/kernels --check")
+    assert process.returncode == 0, process.stdout + process.stderr
