@@ -87,6 +87,12 @@ class Cuda:
                 time.sleep(POLL_S)
         return True
 
+    def finish(self, event: int, stream: int) -> None:
+        """Waits for everything in the stream, with an event of the caller's. Raises FatalError where it doesn't end."""
+        self("cudaEventRecord", event, stream)
+        if not self.wait(event):
+            raise FatalError(f"the GPU did not finish a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
+
     def captured(self, stream: int, record: Callable[[], None]) -> Any | None:
         """What `record` puts into the stream as an executable graph; None where something in it can't be captured."""
         self("cudaStreamBeginCapture", stream, self.api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)

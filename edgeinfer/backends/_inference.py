@@ -161,6 +161,8 @@ class TensorRt:
             lane.close()
         self._free.clear()
         self._pins.close()
+        if self._kernels is not None:
+            self._kernels.close()
         self._engine = None
         self._runtime = None
         if self._probation is not None:
@@ -200,7 +202,7 @@ class TensorRt:
         assert self._kernels is not None  # noqa: S101 (a device loader has them)
         loader.threshold = wanted.threshold
         boxes, scores = outputs[wanted.boxes], outputs[wanted.scores]
-        lane.reader = FilteringReader(self._cuda, self._kernels, loader.device, boxes, scores, lane.fetch)
+        lane.reader = FilteringReader(self._cuda, self._kernels, loader.device, boxes, scores, lane.stream)
         return True
 
     def _largest(self, context: Any, name: str) -> tuple[int, ...]:

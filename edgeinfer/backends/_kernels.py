@@ -67,6 +67,10 @@ class Kernels:
         values = (pictures, boxes, scores, rows, classes, limit, first, rest, counts)
         return Launch(self._driver, function, grid, (THREADS, 1), *values)
 
+    def close(self) -> None:
+        """Unloads the code. Nothing may be running."""
+        self._driver("cuModuleUnload", self._module)
+
     def _function(self, name: str) -> Any:
         return self._driver("cuModuleGetFunction", self._module, name.encode())
 

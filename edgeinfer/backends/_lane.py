@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,10 +20,6 @@ from edgeinfer.types import AnyArray, Candidates, Float32, Image, Letterbox, Out
 
 KEPT = 256
 """So many candidates of a picture come back with the batch; more are fetched where there are more."""
-
-
-Fetch = Callable[[int, int, int], None]
-"""Copies to pinned memory, from the device, so many bytes."""
 
 
 class Loader(Protocol):
@@ -144,8 +140,7 @@ class FilteringReader:
 
     def __init__(self, cuda: Cuda, kernels: Kernels, pictures: int, boxes: Pair, scores: Pair, fetch: Fetch) -> None:
         batch, self._rows, classes = scores.shape
-        self._fetch = fetch
-        self._cuda = cuda
+        self._cuda, self._stream, self._event = cuda, stream, cuda.event()
         self._first = Pair(cuda, (batch, KEPT), CANDIDATE)
         self._counts = Pair(cuda, (batch,), np.int32)
         self._kept, self._numbers = self._first.host, self._counts.host
@@ -174,10 +169,13 @@ class FilteringReader:
         """Frees the buffers."""
         for buffer in (self._first, self._counts, self._rest):
             buffer.close()
+        self._cuda("cudaEventDestroy", self._event)
 
     def _more(self, picture: int, count: int) -> AnyArray:
         pinned = PinnedBuffer(self._cuda, count * CANDIDATE.itemsize)
-        self._fetch(pinned.address, self._rest.address + picture * self._rows * CANDIDATE.itemsize, pinned.bytes.nbytes)
+        source = self._rest.address + picture * self._rows * CANDIDATE.itemsize
+        self._cuda.download(pinned.address, source, pinned.bytes.nbytes, self._stream)
+        self._cuda.finish(self._event, self._stream)
         more: AnyArray = pinned.bytes.view(CANDIDATE).copy()
         pinned.close()
         return more
@@ -245,14 +243,7 @@ class Lane(Slot):
 
     def finish(self) -> None:
         """Waits for everything in the stream. Raises FatalError where it doesn't end."""
-        self._cuda("cudaEventRecord", self._event, self.stream)
-        if not self.wait(10.0):
-            raise FatalError("the GPU did not finish a batch within 10 s", "see dmesg, then restart")
-
-    def fetch(self, target: int, source: int, size: int) -> None:
-        """Copies from the device to pinned memory and waits for it."""
-        self._cuda.download(target, source, size, self.stream)
-        self.finish()
+        self._cuda.finish(self._event, self.stream)
 
     def forget_graphs(self) -> None:
         """Frees the graphs; their buffers or kernels are about to change."""
