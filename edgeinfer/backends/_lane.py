@@ -138,7 +138,7 @@ class WholeReader:
 class FilteringReader:
     """Applies the score threshold on the GPU and copies only what reached it."""
 
-    def __init__(self, cuda: Cuda, kernels: Kernels, pictures: int, boxes: Pair, scores: Pair, fetch: Fetch) -> None:
+    def __init__(self, cuda: Cuda, kernels: Kernels, pictures: int, boxes: Pair, scores: Pair, stream: int) -> None:
         batch, self._rows, classes = scores.shape
         self._cuda, self._stream, self._event = cuda, stream, cuda.event()
         self._first = Pair(cuda, (batch, KEPT), CANDIDATE)
