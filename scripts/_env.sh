@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes .venv once, with what the script needs, and puts it on the PATH.
 #   source scripts/_env.sh EXTRAS     e.g. cpu,dev
-# PYTHON chooses the interpreter, VENV the folder (.venv).
+# PYTHON chooses the interpreter, VENV the folder (.venv); SYSTEM_SITE_PACKAGES=1 lets it see the system's packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv}
@@ -23,7 +23,7 @@ make_venv() {
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "$python has no venv module; on Debian and Ubuntu: apt install python3-venv"
   echo "edgeinfer: making $venv with $("$python" --version)" >&2
-  "$python" -m venv --clear "$venv" || fail "could not make $venv; is there room, and is the folder writable?"
+  "$python" -m venv --clear ${SYSTEM_SITE_PACKAGES:+--system-site-packages} "$venv" || fail "could not make $venv; is there room, and is the folder writable?"
 }
 
 # What is installed is written down with what it was made from; only a change of either installs again.
