@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgeinfer.errors import printable
 from edgeinfer.messages import Message
@@ -119,3 +119,11 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flushes and closes. Called once."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """What a sink may have besides, where it keeps something for every source."""
+
+    def forget(self, source: str) -> None:
+        """`source` is no longer part of the run. On the thread that writes."""
