@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ INLINE = ("options", "fallback", "ladder")
 """Fields whose keys stand beside the general ones in the file."""
 HANDLED = ("model", "backend", "sources", "sinks", "frames", "path")
 RESTART = "restart the daemon to apply it"
+CUT_OFF = "can't be changed while the daemon runs: its subscribers would be cut off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,11 @@ class Plan:
     changes: tuple[str, ...]
 
 
-def make_plan(old: Config, new: Config, same_model: bool = True) -> Plan:
-    """How to get from `old` to `new`. `same_model`: whether the model's files are what they were.
+def make_plan(old: Config, new: Config, same_model: bool = True, failed: Collection[str] = ()) -> Plan:
+    """How to get from `old` to `new`.
+
+    `same_model`: whether the model's files are what they were. Sinks in `failed` have been given up and are opened
+    again.
 
     Raises ConfigError for what can't be changed while the daemon runs; nothing of the reload is done then.
     """
@@ -50,14 +54,15 @@ def make_plan(old: Config, new: Config, same_model: bool = True) -> Plan:
         for name in old.sources.keys() & new.sources.keys()
         if _source_but_live_keys(old.sources[name]) != _source_but_live_keys(new.sources[name])
     )
-    differing = [name for name in {**old.sinks, **new.sinks} if old.sinks.get(name) != new.sinks.get(name)]
+    again = [name for name in new.sinks if name in failed and old.sinks.get(name) == new.sinks[name]]
+    differing = [name for name in {**old.sinks, **new.sinks} if old.sinks.get(name) != new.sinks.get(name)] + again
     return Plan(
         build=build or old.backend != new.backend,
         decoder=old.model != new.model,
         restart=restart,
         close_sinks=tuple(name for name in differing if name in old.sinks),
         open_sinks=tuple(name for name in differing if name in new.sinks),
-        changes=tuple(_changes(old, new, same_model, restart)),
+        changes=(*_changes(old, new, same_model, restart), *(f"{name}: opened again" for name in again)),
     )
 
 
@@ -84,11 +89,11 @@ def _refuse(old: Config, new: Config) -> None:
     before, after = old.sinks.get("publish"), new.sinks.get("publish")
     if before != after:
         keys = f".{', '.join(changed_keys(before, after))}" if before is not None and after is not None else ""
-        raise ConfigError(f"publish{keys}: can't be changed while subscribers are connected", RESTART)
+        raise ConfigError(f"publish{keys}: {CUT_OFF}", RESTART)
     for name, sink in old.sinks.items():
         other = new.sinks.get(name)
         if other is not None and other != sink and "zmq" in (sink.name, other.name):
-            raise ConfigError(f"{name}: can't be changed while subscribers are connected", RESTART)
+            raise ConfigError(f"{name}: {CUT_OFF}", RESTART)
     if writes_to_stdout(old) != writes_to_stdout(new):
         raise ConfigError("sinks: what goes to standard output can't be changed while the daemon runs", RESTART)
     for field in msgspec.structs.fields(Config):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -131,9 +131,9 @@ class Reloader:
         if idle:
             for call in self.on_started:  # hook: RELOADING=1
                 call()
-        now, config, read = self._serving.now, self.config, self._read
+        now, config, read, failed = self._serving.now, self.config, self._read, list(self._publisher.failed_sinks)
         assert now is not None  # noqa: S101 (`poll` is called once something serves)
-        self._reading = Background("reload", lambda _: prepare(read, config, now))
+        self._reading = Background("reload", lambda _: prepare(read, config, now, failed))
         self._reading.start()
 
     def _decide(self, reading: Background[Prepared], pipeline: Pipeline) -> None:
@@ -241,16 +241,16 @@ class Reloader:
             self._building = None
 
 
-def prepare(read: Callable[[], Config] | None, config: Config, now: Served) -> Prepared:
-    """Reads the configuration and checks it against what runs. May take as long as reading a model's file does.
+def prepare(read: Callable[[], Config] | None, config: Config, now: Served, failed: Collection[str]) -> Prepared:
+    """Reads the configuration and checks it against what runs; `failed` are sinks that have been given up.
 
-    Raises EdgeinferError.
+    May take as long as reading a model's file does. Raises EdgeinferError.
     """
     if read is None:
         raise ConfigError("there is no file to reload", "start the daemon with --config FILE")
     wanted = read()
     model = load_model(wanted.model.path, wanted.model.card)
-    plan = make_plan(config, wanted, same_model=model == now.model)
+    plan = make_plan(config, wanted, model == now.model, failed)
     decoder = open_decoder(model, wanted.model)
     if not plan.build:
         decoder.check(now.network.backend.output_specs, len(model.card.labels))
