@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.cli import _command_names
+from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
 from tests.conftest import Cli
 from tests.test_run import write_constant_network
@@ -55,6 +56,11 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
     if args[0] == "listen":
         daemon_process("run", "--source", "demo:", "--bind", ipc)
         args += [ipc, "--count", "2"]
+    if args[0] == "reload":
+        daemon_process("run", "--config", "configs/demo.yaml", "--bind", ipc)
+        with Subscriber(ipc) as subscriber:
+            assert subscriber.receive(60)
+        args += [ipc]
     if "my.onnx" in args and args[0] == "run":
         draft = cli("models", "inspect", "my.onnx", "--card")
         (folder / "my.yaml").write_text(draft.stdout)
