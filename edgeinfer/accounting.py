@@ -12,7 +12,7 @@ from edgeinfer.messages import Reason, State
 
 DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable"]
 """overload: a newer frame took its place. max_fps: left out on purpose. publish: the sinks could not keep up.
-shutdown: the run ended first. unreadable: the picture could not be decoded."""
+shutdown: the run, or the source's part in it, ended first. unreadable: the picture could not be decoded."""
 
 _FPS_WINDOW_NS = 3_000_000_000
 _COUNTS = ("captured", "inferred", "in_flight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeinfer.accounting import Ledger
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, StalledError
@@ -51,6 +51,10 @@ class CaptureThread(threading.Thread):
     def stop(self) -> None:
         """Asks the thread to end; it does so after the read that it is in."""
         self._stopping.set()
+
+    def adjust(self, max_fps: float | None, limit: int | None) -> None:
+        """Changes what can be changed while the source runs. From any thread."""
+        self._job = replace(self._job, max_fps=max_fps, limit=limit)
 
     def run(self) -> None:
         """The source's life. An error ends this source, never another."""

@@ -6,6 +6,7 @@ A plugin declares its own settings in its own `Options`; their keys stand beside
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,10 +116,15 @@ def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) ->
         data = {}
     try:
         for key, value in overrides:
-            _set(data, key, value)
+            _set(data, key, copy.deepcopy(value))
         return _resolve(strict.convert(data, _File), None if path is None else str(path))
     except ConfigError as error:
         raise error if path is None else ConfigError(f"{path}: {error.message}", error.hint) from None
+
+
+def writes_to_stdout(config: Config) -> bool:
+    """Whether JSON lines go to standard output, so that nothing else may."""
+    return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
 
 
 def parse_override(text: str) -> tuple[str, Any]:

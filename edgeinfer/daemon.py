@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-from edgeinfer import plugins, strict
 from edgeinfer.accounting import Ledger, Snapshot
-from edgeinfer.capture import CaptureThread, Job
+from edgeinfer.assembly import model_info, open_decoder, open_sinks
 from edgeinfer.card import Model, load_model
-from edgeinfer.config import FALLBACK, Config, ModelConfig, PluginConfig, SourceConfig
-from edgeinfer.engines import Background, Choice, choose, upgrade
+from edgeinfer.config import Config
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
-from edgeinfer.interfaces import Backend, Decoder, Sink, Source
+from edgeinfer.interfaces import Sink
 from edgeinfer.mailbox import Mailbox
-from edgeinfer.messages import ModelInfo, Reason
-from edgeinfer.pipeline import Batching, Parts, Pipeline
+from edgeinfer.messages import Reason
+from edgeinfer.pipeline import Network, Parts, Pipeline
 from edgeinfer.publisher import Identity, Publisher, reason_of
+from edgeinfer.reloader import Reloader
+from edgeinfer.serving import Serving
 from edgeinfer.signals import Patience
+from edgeinfer.sourceset import SourceSet
 from edgeinfer.statistics import Statistics
-
-log = logging.getLogger(__name__)
 
 JOIN_S = 0.4
 """Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
@@ -48,70 +45,82 @@ class Daemon:
     """A run: `start`, `running` until it is false, `stop`. Used from the main thread.
 
     The constructor checks everything that can be checked and binds the socket, so that a waiting subscriber misses
-    nothing; `start` loads the model. Both raise EdgeinferError.
+    nothing; `start` loads the model. Both raise EdgeinferError. `read` gives the configuration anew, for `reload`;
+    None where there is no file to read.
     """
 
-    def __init__(self, config: Config, extra_sinks: Mapping[str, Sink] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        extra_sinks: Mapping[str, Sink] | None = None,
+        read: Callable[[], Config] | None = None,
+    ) -> None:
         if not config.sources:
             raise ConfigError(
                 "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
             )
         self._config = config
-        self.model = load_model(config.model.path, config.model.card)
-        self._decoder = open_decoder(self.model, config.model)
-        self.ledgers = {name: Ledger(time.monotonic_ns) for name in config.sources}
+        self._first_model = load_model(config.model.path, config.model.card)
+        self._decoder = open_decoder(self._first_model, config.model)
         self.stats = Statistics()
-        self.backend_name = self._detail = ""
-        self._captures: dict[str, CaptureThread] = {}
         self._pipeline: Pipeline | None = None
-        self._loading: Background[Choice] | None = None
-        self._upgrade: Background[Backend] | None = None
-        self._instead: Callable[[], Backend] | None = None
-        self.news: Reason | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
         self._bound_s = time.monotonic()
         self.endpoint: str | None = getattr(sinks.get("publish"), "endpoint", None)
-        identity = Identity.new(model_info(self.model), list(config.sources))
-        self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
+        self.sources = SourceSet(config.sources, config.frames)
+        identity = Identity.new(model_info(self._first_model), list(config.sources))
+        self.publisher = Publisher(identity, self.sources.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
+        self.serving = Serving(self.publisher, self._begin)
+        self.reloader = Reloader(config, read, self.serving, self.sources, self.publisher)
 
     def start(self) -> None:
         """Publishes `info` and begins to load the model; `running` goes on from there."""
         self.publisher.start()
-        self._loading = Background("model", lambda _: choose(self.model, self._config, self._decoder.filter))
-        self._loading.start()
+        self.serving.load(self._first_model, self._decoder, self._config)
 
     @property
     def loading(self) -> bool:
         """Whether no source has been started yet."""
         return self._pipeline is None
 
+    @property
+    def model(self) -> Model:
+        """The model that runs, or will run first."""
+        return self._first_model if self.serving.now is None else self.serving.now.model
+
+    @property
+    def backend_name(self) -> str:
+        """What runs the model now, empty until something does."""
+        return self.serving.backend_name
+
+    @property
+    def news(self) -> Reason | None:
+        """What there is to say of the daemon as a whole."""
+        return self.serving.news
+
+    @property
+    def ledgers(self) -> dict[str, Ledger]:
+        """The books of the sources that the run has now."""
+        return self.sources.books
+
     def running(self) -> bool:
         """Whether the run goes on: false once all sources have ended. Call it often: steps are taken here.
 
-        The model that has been loaded is started, the engine that has been built takes over. Raises EdgeinferError
-        where nothing can run, and FatalError where a stage has died.
+        The model that has been loaded is started, the engine that has been built takes over, a changed configuration
+        is applied. Raises EdgeinferError where nothing can run, and FatalError where a stage has died.
         """
         self._check_stages()
-        if self._loading is not None and not self._loading.is_alive() and time.monotonic() - self._bound_s > JOIN_S:
-            loaded, self._loading = self._loading, None
-            self._start_with(loaded)
-        if self._upgrade is not None and not self._upgrade.is_alive():
-            ready, self._upgrade = self._upgrade, None
-            self._take_over(ready)
+        self.serving.poll(may_start=time.monotonic() - self._bound_s > JOIN_S)
         if self._pipeline is None:
             return True
-        return not self.reader_gone and any(capture.is_alive() for capture in self._captures.values())
+        self.sources.poll()
+        self.reloader.poll(self._pipeline)
+        return not self.reader_gone and self.sources.alive
 
-    def _start_with(self, loaded: Background[Choice]) -> None:
-        if loaded.result is None:
-            raise loaded.error or FatalError("the model was not loaded")
-        if loaded.result.now is not None:
-            self._serve(loaded.result.now)
-        self._instead = loaded.result.instead
-        if loaded.result.later is not None:
-            self._upgrade = upgrade(loaded.result.later, self._tell, self.backend_name)
-            self._upgrade.start()
+    def reload(self, requests: int) -> None:
+        """Asks for the configuration to be read again and applied: `requests` times so far. `running` does it."""
+        self.reloader.request(requests)
 
     def _check_stages(self) -> None:
         for stage in (self._pipeline, self.publisher):
@@ -120,69 +129,22 @@ class Daemon:
                     raise stage.error
                 raise FatalError(f"{stage.name}: {type(stage.error).__name__}: {stage.error}")
 
-    def _serve(self, backend: Backend) -> None:
-        """Makes the pipeline around its first backend and starts everything."""
-        self._accept(backend)
-        mailbox = Mailbox(backend.lane_depth)
-        self._captures = {name: CaptureThread(self._job(name, mailbox)) for name in self._config.sources}
-        parts = Parts(
-            backend,
-            self._decoder,
-            mailbox,
-            self.ledgers,
-            self.publisher,
-            Batching(self._config.batching.mode, self._config.batching.wait_ms),
-            self._config.frames,
-        )
-        self._pipeline = Pipeline(parts, self._captures)
+    def _begin(self, network: Network) -> Pipeline:
+        """Makes the pipeline around its first network and starts everything."""
+        mailbox = Mailbox(network.backend.lane_depth)
+        parts = Parts(network, mailbox, self.sources.ledgers, self.publisher, self.sources.captures)
+        self._pipeline = Pipeline(parts, self._config.batching, self._config.frames)
         self._pipeline.start()
         self._started_s = time.monotonic()
-        for capture in self._captures.values():
-            capture.start()
-
-    def _take_over(self, ready: Background[Backend]) -> None:
-        if ready.result is None:
-            self._do_without(ready.error or FatalError("the engine was not built"))
-            return
-        before = self.backend_name
-        if self._pipeline is None:
-            self._serve(ready.result)
-        else:
-            self._accept(ready.result)
-            self._pipeline.replace(ready.result)
-        if before:
-            log.info("%s takes over from %s", self.backend_name, before)
-        self._tell(Reason("engine-ready", f"running on {self.backend_name}"))
-
-    def _do_without(self, failure: EdgeinferError) -> None:
-        """Stays on what serves, or loads what serves instead. Raises `failure` where there is neither."""
-        instead, self._instead = self._instead, None
-        if self._pipeline is None and instead is None:
-            raise failure
-        serving = self.backend_name or FALLBACK
-        log.warning("%s; staying on %s", failure, serving)
-        self._tell(Reason("engine-failed", f"{failure.message}; staying on {serving}"))
-        if self._pipeline is None and instead is not None:
-            open_instead = instead
-            self._loading = Background("model", lambda _: Choice(open_instead(), None))
-            self._loading.start()
-
-    def _accept(self, backend: Backend) -> None:
-        self._decoder.check(backend.output_specs, len(self.model.card.labels))
-        self.backend_name, self._detail = backend.name, backend.detail
-        self.publisher.set_backend(backend.name, backend.versions)
-
-    def _tell(self, news: Reason | None) -> None:
-        self.news = news
-        self.publisher.set_news(news)
+        self.sources.start(mailbox, self.publisher)
+        return self._pipeline
 
     def stop(self, patience: Patience) -> Summary:
         """Ends sources, then inference, then publishing; what is in flight is passed on while patience lasts."""
-        if self._upgrade is not None:
-            self._upgrade.cancel()
-        for capture in self._captures.values():
-            capture.stop()
-        for capture in self._captures.values():
+        self.reloader.stop()
+        self.serving.cancel()
+        self.sources.stop()
+        for capture in self.sources.captures.values():
             patience.join(capture, share=0.3)
         if self._pipeline is not None:
             self._pipeline.drain()
@@ -195,17 +157,17 @@ class Daemon:
         return Summary(
             self.model.id,
             self.backend_name,
-            self._detail,
+            "" if self.serving.now is None else self.serving.now.network.backend.detail,
             self.publisher.versions,
             seconds,
-            {name: ledger.snapshot() for name, ledger in self.ledgers.items()},
+            self.sources.snapshots(),
             self.stats.percentiles(),
         )
 
     def failures(self) -> dict[str, EdgeinferError]:
         """What went wrong although the run came to its end: sources and sinks that failed, by name."""
         found: dict[str, EdgeinferError] = {f"source {name}": error for name, error in self.source_errors().items()}
-        for name, trouble in self.publisher.failed_sinks.items():
+        for name, trouble in list(self.publisher.failed_sinks.items()):
             if not _is_reader_of_stdout(name, trouble):
                 hint = "what came after that was not written there"
                 found[name] = TemporaryError(f"{name}: {reason_of(trouble)}", hint)
@@ -216,69 +178,18 @@ class Daemon:
     @property
     def reader_gone(self) -> bool:
         """Whether whoever read our standard output has closed it."""
-        return any(_is_reader_of_stdout(name, error) for name, error in self.publisher.failed_sinks.items())
+        return any(_is_reader_of_stdout(name, error) for name, error in list(self.publisher.failed_sinks.items()))
 
     @property
     def hung(self) -> bool:
         """Whether a thread has not ended that a normal exit of the process would wait for."""
-        return any(
-            thread is not None and thread.is_alive() for thread in (self._loading, self._upgrade, self._pipeline)
-        )
+        threads = (*self.serving.threads, *self.reloader.threads, self._pipeline)
+        return any(thread is not None and thread.is_alive() for thread in threads)
 
     def source_errors(self) -> dict[str, EdgeinferError]:
         """The sources that failed, so far."""
-        return {name: capture.error for name, capture in self._captures.items() if capture.error is not None}
-
-    def _job(self, name: str, mailbox: Mailbox) -> Job:
-        source = self._config.sources[name]
-        return Job(name, partial(open_source, source), self.ledgers[name], mailbox, source.max_fps, self._config.frames)
+        return self.sources.errors()
 
 
 def _is_reader_of_stdout(name: str, error: Exception) -> bool:
     return isinstance(error, BrokenPipeError) and name in STDOUT_SINKS
-
-
-def model_info(model: Model) -> ModelInfo:
-    """The model as `info` describes it."""
-    card = model.card
-    return ModelInfo(
-        id=model.id,
-        name=card.name,
-        sha256=model.sha256,
-        task=card.task,
-        input_size=(card.input.width, card.input.height),
-        labels=card.labels,
-    )
-
-
-def open_source(config: SourceConfig) -> Source:
-    """Opens a source; may block, so it is called on the source's own thread."""
-    source: Source = plugins.load("sources", config.uri.plugin).open(config.uri.text, config.options)
-    return source
-
-
-def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
-    """Opens every sink, or none: an error closes those opened before it."""
-    opened: dict[str, Sink] = {}
-    try:
-        for key, config in configs.items():
-            opened[key] = plugins.load("sinks", config.name).open(config.options)
-    except EdgeinferError:
-        for sink in opened.values():
-            sink.close()
-        raise
-    return opened
-
-
-def open_decoder(model: Model, config: ModelConfig) -> Decoder:
-    """The card's decoder with the card's thresholds, or those of the config where it has some."""
-    card = model.card
-    module = plugins.load("decoders", card.decoder.name, "decoder.name")
-    thresholds = {
-        "score": card.thresholds.score if config.score is None else config.score,
-        "iou": card.thresholds.iou if config.iou is None else config.iou,
-    }
-    known = strict.field_names(module.Options)
-    table = {**{key: value for key, value in thresholds.items() if key in known}, **card.decoder.options}
-    decoder: Decoder = module.open(plugins.options(module, table, "decoder.options"))
-    return decoder

@@ -12,7 +12,7 @@ from edgeinfer import plugins
 from edgeinfer.card import Model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.engine.progress import OnProgress, Progress
-from edgeinfer.errors import ConfigError, EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError, StickyError
 from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
 
@@ -71,31 +71,78 @@ class Background(threading.Thread, Generic[T]):
         self.error: EdgeinferError | None = None
         self._work = work
         self._cancel = threading.Event()
+        self._lock = threading.Lock()
+        self._dispose: Callable[[T], None] | None = None
 
-    def cancel(self) -> None:
-        """Asks for an early end; what was begun is given up."""
+    def cancel(self, dispose: Callable[[T], None] | None = None) -> None:
+        """Asks for an early end; what was begun is given up. `dispose` frees a result that comes all the same."""
         self._cancel.set()
+        with self._lock:
+            self._dispose, result = dispose, self.result
+        if dispose is not None and result is not None:
+            dispose(result)
 
     def run(self) -> None:
         """The thread's life."""
         try:
-            self.result = self._work(self._cancel)
+            self._finish(self._work(self._cancel))
         except EdgeinferError as error:
             self.error = error
         except Exception as error:
             log.debug("%s: unexpected error", self.name, exc_info=True)
             self.error = EdgeinferError(f"{self.name}: {type(error).__name__}: {error}")
 
+    def _finish(self, result: T) -> None:
+        with self._lock:
+            self.result, dispose = result, self._dispose
+        if dispose is not None:
+            dispose(result)
+
 
 def upgrade(opener: Open, tell: Tell, serving: str) -> Background[Backend]:
     """Opens a backend beside what runs. `tell` hears how far it is, from the thread."""
+    return Background("engine", lambda cancel: opener(_teller(tell, serving), cancel))
+
+
+def build(
+    model: Model, config: Config, wanted: Filter | None, tell: Tell, serving: str, cancel: threading.Event
+) -> Backend:
+    """Opens what is to take over from another model, and waits for its engine, which may take minutes.
+
+    Where the engine can't be had and another backend would do (see `choose`), that one. Raises EdgeinferError.
+    """
+    choice = choose(model, config, wanted)
+    if choice.later is None:
+        assert choice.now is not None  # noqa: S101 (one of the two)
+        return choice.now
+    try:
+        engine = choice.later(_teller(tell, serving), cancel)
+    except EdgeinferError as error:
+        if cancel.is_set() or isinstance(error, StickyError):
+            _close(choice.now)
+            raise
+        if choice.now is None and choice.instead is None:
+            raise
+        log.warning("%s; %s is used instead", error, FALLBACK)
+        return choice.now or _fallback(model, config, wanted)
+    _close(choice.now)
+    return engine
+
+
+def _teller(tell: Tell, serving: str) -> OnProgress:
+    """Makes news of a build's progress."""
     meanwhile = f"; serving on {serving} meanwhile" if serving else ""
 
     def on_progress(progress: Progress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
         tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}"))
 
-    return Background("engine", lambda cancel: opener(on_progress, cancel))
+    return on_progress
+
+
+def _close(backend: Backend | None) -> None:
+    if backend is not None:
+        backend.close()
 
 
 def _fallback(model: Model, config: Config, wanted: Filter | None) -> Backend:

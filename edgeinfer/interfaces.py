@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgeinfer.errors import printable
 from edgeinfer.messages import Message
@@ -55,6 +55,11 @@ class Filter:
     scores: str
     threshold: float
 
+    @property
+    def reads(self) -> tuple[str, str]:
+        """The outputs' names."""
+        return self.boxes, self.scores
+
 
 @dataclass(slots=True)
 class Slot:
@@ -86,7 +91,11 @@ class Backend(Protocol):
     output_specs: Sequence[TensorSpec]
 
     def prepare(self, wanted: Filter | None) -> None:
-        """Told once, before the first batch, what the decoder will read; a backend may leave out the rest."""
+        """Told before the first batch what the decoder will read; a backend may leave out the rest.
+
+        Told again when another decoder takes over, with batches of the one before still in flight: only the threshold
+        may be another then.
+        """
 
     def acquire(self) -> Slot | None:
         """A free slot to fill, or None while all are in flight. Never blocks."""
@@ -142,3 +151,11 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flushes and closes. Called once."""
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """What a sink may have besides, where it keeps something for every source."""
+
+    def forget(self, source: str) -> None:
+        """`source` is no longer part of the run. On the thread that writes."""

@@ -107,6 +107,12 @@ class Mailbox:
                     lane.room.notify()
             return frames
 
+    def forget(self, source: str) -> None:
+        """Frees the lane of a source that has ended and from which nothing waits."""
+        with self._lock:
+            if not self._lanes.get(source):
+                self._lanes.pop(source, None)
+
     def close(self) -> list[Frame]:
         """Takes no more frames and wakes everyone who waits. Returns the frames that were still waiting."""
         with self._lock:

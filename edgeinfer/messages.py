@@ -78,6 +78,20 @@ class Reason(Struct, frozen=True):
     text: str
 
 
+class ReloadReport(Struct, frozen=True, kw_only=True):
+    """How far the daemon has come with changing its configuration. It counts the requests since its start.
+
+    `finished` is the last request that has been dealt with; those before it are too, as several become one reload.
+    `ok` and `text` tell how that went (null while there was none), `changes` what is different now, a line each.
+    """
+
+    requested: Count
+    finished: Count
+    ok: bool | None = None
+    text: str = ""
+    changes: tuple[str, ...] = ()
+
+
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
@@ -92,6 +106,9 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     dropped: Count
     dropped_by_reason: dict[str, int]
     fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
+    reload: Annotated[
+        ReloadReport | UnsetType, Meta(description="of the daemon, once it has been asked to reload its configuration")
+    ] = UNSET
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
 import threading
 
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import Message
 from edgeinfer.types import Result
+
+log = logging.getLogger(__name__)
 
 DEPTH = 256
 
@@ -21,11 +25,14 @@ class Outbox(threading.Thread):
 
     blocks = False
 
-    def __init__(self, name: str, sink: Sink) -> None:
+    def __init__(self, name: str, sink: Sink, after: Outbox | None = None) -> None:
+        """`after` is the one whose place it takes: nothing is written before that has written all."""
         super().__init__(name=f"sink:{name}", daemon=True)
         self.error: Exception | None = None
         self.lost = 0
         self._sink = sink
+        self._after = after
+        self._retired = threading.Event()
         self._accepted = self._written = 0
         self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(DEPTH)
         self.start()
@@ -52,6 +59,14 @@ class Outbox(threading.Thread):
     def service(self) -> None:
         """See `Sink.service`."""
 
+    def retire(self) -> None:
+        """Lets the thread end by itself, once everything has been written and the sink is closed. Never waits."""
+        self._retired.set()
+        if self.lost:
+            log.warning("%s: %d messages were not written", self.name, self.lost)
+        with contextlib.suppress(queue.Full):  # then the thread has something to do, and looks when that is done
+            self._queue.put_nowait(None)
+
     def close(self) -> None:
         """Waits until everything has been written and the sink is closed, or the sink has failed."""
         self._put(None)
@@ -62,13 +77,22 @@ class Outbox(threading.Thread):
     def run(self) -> None:
         """The thread's life."""
         try:
-            while (item := self._queue.get()) is not None:
+            if self._after is not None:
+                self._after.join()
+                self._after = None
+            while (item := self._next()) is not None:
                 self._sink.write(*item)
                 self._written += 1
         except Exception as error:  # whatever a sink does, the others go on
             self.error = error
         finally:
             self._close_sink()
+        if self.error is not None and self._retired.is_set():
+            log.warning("%s: %s", self.name, self.error)
+
+    def _next(self) -> tuple[Message, Result | None] | None:
+        """The next message, or None at the end."""
+        return None if self._retired.is_set() and self._queue.empty() else self._queue.get()
 
     def _close_sink(self) -> None:
         try:

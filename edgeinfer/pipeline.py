@@ -11,13 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 from edgeinfer.accounting import Ledger
 from edgeinfer.capture import CaptureThread
+from edgeinfer.config import BatchingConfig
+from edgeinfer.errors import StickyError
 from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.mailbox import Mailbox
+from edgeinfer.messages import ModelInfo
 from edgeinfer.publisher import Publisher
 from edgeinfer.types import Detections, Frame, Letterbox, Result, Timing
 
@@ -27,12 +30,52 @@ _IDLE_S = 0.05
 _POLL_S = 0.001
 _GLANCE_S = 0.0002
 """How long a batch in flight is waited for while a new frame could be started."""
+TRIAL_FRAMES = 10
+"""So many frames must come through a new network before the one before it is given up, """
+TRIAL_S = 30.0
+"""or so many seconds must have passed since its first result."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """A model as it runs: what turns pictures into detections, and can only be changed as a whole.
+
+    Two networks may share a backend and differ in the decoder.
+    """
+
+    model: ModelInfo
+    backend: Backend
+    decoder: Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a network's trial ended. Where `error` is set, the one before it goes on."""
+
+    network: Network
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class Trial:
+    """The first frames of a new network. `before` takes over again if they fail."""
+
+    before: Network
+    frames: int = 0
+    first_s: float | None = None
+
+    def passed(self, frames: int) -> bool:
+        """Counts results. Whether there have been enough."""
+        self.frames += frames
+        self.first_s = self.first_s or time.monotonic()
+        return self.frames >= TRIAL_FRAMES or time.monotonic() - self.first_s >= TRIAL_S
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A batch between submit and collect."""
+    """A batch between submit and collect, with the network that it is in."""
 
+    network: Network
     frames: Sequence[Frame]
     letterboxes: Sequence[Letterbox]
     queue_ms: Sequence[float]
@@ -40,46 +83,46 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Batching:
-    """When a frame waits for others: never, while every stream of the backend is busy, or always; and how long."""
-
-    mode: Literal["latency", "balanced", "throughput"] = "balanced"
-    wait_ms: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pipeline is made of. The pipeline closes its backends; the rest belongs to the caller."""
+    """What a pipeline is made of. The pipeline closes its networks' backends; the rest belongs to the caller."""
 
-    backend: Backend
-    decoder: Decoder
+    network: Network
     mailbox: Mailbox
     ledgers: Mapping[str, Ledger]
     publisher: Publisher
-    batching: Batching = Batching()
-    limit: int | None = None
+    captures: Mapping[str, CaptureThread]
 
 
 class Pipeline(threading.Thread):
     """The inference thread: keeps the backend's slots full and passes on what comes back, in order.
 
-    `error` is what ended it, if anything did; the process can't go on then.
+    `error` is what ended it, if anything did; the process can't go on then. `verdicts` tells how each network that
+    was swapped in has done. `limit` ends each source after so many results, `batching` says when frames wait for
+    others; both may be set from any thread.
     """
 
-    def __init__(self, parts: Parts, captures: Mapping[str, CaptureThread]) -> None:
+    def __init__(self, parts: Parts, batching: BatchingConfig, limit: int | None = None) -> None:
         super().__init__(name="inference", daemon=True)
         self.error: BaseException | None = None
+        self.verdicts: SimpleQueue[Verdict] = SimpleQueue()
+        self.batching = batching
+        self.limit = limit
         self._parts = parts
-        self._backend = parts.backend
-        self._successor: Backend | None = None
-        self._captures = captures
+        self._network = self._at_work = parts.network
+        self._trial: Trial | None = None
+        self._successors: deque[Network] = deque()
+        self._again: deque[Frame] = deque()
         self._flights: deque[Flight] = deque()
         self._draining = threading.Event()
         self._aborted = threading.Event()
 
-    def replace(self, backend: Backend) -> None:
-        """Lets `backend` take over between two frames: once what is in flight has been passed on, nothing is lost."""
-        self._successor = backend
+    def replace(self, network: Network) -> None:
+        """Lets `network` take over between two frames, on trial. From any thread.
+
+        Frames before it come out of the network they went into, frames after it out of the new one; none is lost. If
+        the new one fails in its first frames, those are run again on the one before.
+        """
+        self._successors.append(network)
 
     def drain(self) -> None:
         """Ends the thread once what waits and what is in flight has been passed on."""
@@ -95,64 +138,107 @@ class Pipeline(threading.Thread):
             while not (self._draining.is_set() and self._empty()) and not self._aborted.is_set():
                 self.step()
             self._give_up_flights()
-            self._backend.close()
-            if self._successor is not None:
-                self._successor.close()
+            before = [self._trial.before] if self._trial else []
+            _close([*before, self._network, *self._successors])
         except BaseException as error:  # whatever it is, the main thread must hear of it
             log.debug("inference ended", exc_info=True)
             self.error = error
 
     def step(self) -> None:
         """Fills one slot, or passes one batch on, or waits a moment for either."""
-        if self._successor is not None and not self._flights:
-            self._switch(self._successor)
-        slot = self._backend.acquire() if self._successor is None else None
+        if self._successors and (self._trial is None or not self._flights):
+            self._switch(self._successors.popleft())
+        try:
+            done = self._advance()
+        except Exception as error:
+            self._roll_back(error)
+            return
+        if done is not None:
+            self._deliver(*done)
+
+    def _advance(self) -> tuple[Flight, list[Detections], float, float] | None:
+        """Everything that a network does: what is raised here is the fault of the one at work. Returns what is done."""
+        self._at_work = self._network
+        backend = self._network.backend
+        slot = None if self._successors else backend.acquire()
         if slot is not None:
             if self._fill(slot):
-                return
-            self._backend.release(slot)
-        if self._flights:
-            done = self._backend.collect(_GLANCE_S if slot is not None else _IDLE_S)
-            if done is not None:
-                self._deliver(done, self._flights.popleft())
-                self._backend.release(done)
+                return None
+            backend.release(slot)
+        if not self._flights:
+            return None
+        flight = self._flights[0]
+        self._at_work = flight.network
+        done = flight.network.backend.collect(_GLANCE_S if slot is not None else _IDLE_S)
+        if done is None:
+            return None
+        started = time.monotonic_ns()
+        try:
+            found, infer_ms = self._decode(flight, done), done.infer_ms
+        finally:
+            flight.network.backend.release(done)
+        self._flights.popleft()
+        return flight, found, infer_ms, (time.monotonic_ns() - started) / 1e6
 
     def _fill(self, slot: Slot) -> bool:
-        wait_s = 0.0 if self._flights else _IDLE_S
-        frames = self._parts.mailbox.take(self._backend.max_batch, wait_s, self._company_s())
+        network = self._network
+        frames = self._take(network.backend.max_batch)
         if not frames:
             return False
-        started = time.monotonic_ns()
-        letterboxes = self._backend.load(slot, [frame.image for frame in frames])
-        waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
-        self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
-        self._backend.submit(slot)
+        try:
+            started = time.monotonic_ns()
+            letterboxes = network.backend.load(slot, [frame.image for frame in frames])
+            waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
+            preprocess_ms = (time.monotonic_ns() - started) / 1e6
+            network.backend.submit(slot)
+        except BaseException:
+            self._again.extend(frames)
+            raise
+        self._flights.append(Flight(network, frames, letterboxes, waits, preprocess_ms))
         return True
+
+    def _take(self, limit: int) -> list[Frame]:
+        """The frames that come next: those that a failed network has left, or what waits in the mailbox."""
+        if self._again:
+            return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
+        wait_s = 0.0 if self._flights else _IDLE_S
+        return self._parts.mailbox.take(limit, wait_s, self._company_s())
 
     def _company_s(self) -> float:
         """How long the frames of the next batch wait for others."""
-        batching, busy = self._parts.batching, len(self._flights) >= self._backend.slots - 1
+        batching, busy = self.batching, len(self._flights) >= self._network.backend.slots - 1
         patient = batching.mode == "throughput" or (batching.mode == "balanced" and busy)
         return batching.wait_ms / 1e3 if patient and not self._draining.is_set() else 0.0
 
-    def _deliver(self, slot: Slot, flight: Flight) -> None:
-        started = time.monotonic_ns()
-        found = self._parts.decoder.decode(slot.candidates or slot.outputs, flight.letterboxes)
-        decode_ms = (time.monotonic_ns() - started) / 1e6
-        for frame, queue_ms, detections in zip(flight.frames, flight.queue_ms, found, strict=True):
-            self._publish(frame, detections, Timing(queue_ms, flight.preprocess_ms, slot.infer_ms, decode_ms))
+    def _decode(self, flight: Flight, slot: Slot) -> list[Detections]:
+        """A decoder on trial that fails is replaced by the one before it, if that reads the same backend."""
+        try:
+            return flight.network.decoder.decode(slot.candidates or slot.outputs, flight.letterboxes)
+        except Exception as error:
+            if self._trial is None or self._trial.before.backend is not flight.network.backend:
+                raise
+            self._roll_back(error)
+            return self._network.decoder.decode(slot.candidates or slot.outputs, flight.letterboxes)
 
-    def _publish(self, frame: Frame, detections: Detections, timing: Timing) -> None:
+    def _deliver(self, flight: Flight, found: list[Detections], infer_ms: float, decode_ms: float) -> None:
+        for frame, queue_ms, detections in zip(flight.frames, flight.queue_ms, found, strict=True):
+            timing = Timing(queue_ms, flight.preprocess_ms, infer_ms, decode_ms)
+            self._publish(frame, detections, timing, flight.network)
+        if self._trial is not None and flight.network is self._network and self._trial.passed(len(found)):
+            self._end_trial(self._trial)
+
+    def _publish(self, frame: Frame, detections: Detections, timing: Timing, network: Network) -> None:
         """A file's result waits for room at the publisher; a live source's is dropped where there is none."""
         ledger, publisher = self._parts.ledgers[frame.source], self._parts.publisher
-        live = self._captures[frame.source].live
-        if self._parts.limit is not None and ledger.inferred >= self._parts.limit:
+        live = self._parts.captures[frame.source].live
+        if self.limit is not None and ledger.inferred >= self.limit:
             ledger.drop("shutdown")
         elif not self._room(live):
             ledger.drop("publish")
         else:
             seq, dropped = ledger.infer()
-            publisher.put(Result(frame, seq, detections, timing, dropped, self._backend.name, live))
+            name = network.backend.name
+            publisher.put(Result(frame, seq, detections, timing, dropped, name, network.model, live))
 
     def _room(self, live: bool) -> bool:
         """Whether the publisher takes another result; no other thread gives it any. Waits for room for a file's."""
@@ -161,18 +247,74 @@ class Pipeline(threading.Thread):
             time.sleep(_POLL_S)
         return not publisher.full
 
-    def _switch(self, successor: Backend) -> None:
-        self._successor = None
-        self._backend.close()
-        self._backend = successor
-        self._parts.mailbox.set_depth(successor.lane_depth)
+    def _switch(self, successor: Network) -> None:
+        """What is in flight stays in the network that it is in. A network that is still on trial is given up."""
+        passed_over = [] if self._trial is None else [self._network]
+        before = self._network if self._trial is None else self._trial.before
+        self._trial = Trial(before)
+        self._use(successor)
+        _close(passed_over, keep=[before, successor])
+
+    def _end_trial(self, trial: Trial) -> None:
+        self._trial = None
+        self.verdicts.put(Verdict(self._network, None))
+        _close([trial.before], keep=[self._network])
+
+    def _roll_back(self, error: Exception) -> None:
+        """The network before takes over again, and what was in flight with it. Raises `error` where there is none.
+
+        Nor does anything help after a sticky error, or where it was not the new network that failed.
+        """
+        trial, failed = self._trial, self._network
+        if trial is None or self._at_work is not failed or isinstance(error, StickyError):
+            raise error
+        log.debug("the new network failed", exc_info=error)
+        self._trial = None
+        self._use(trial.before)
+        if failed.backend is trial.before.backend:
+            moved = [replace(f, network=trial.before) if f.network is failed else f for f in self._flights]
+            self._flights = deque(moved)
+        else:
+            self._rerun(failed)
+            self._give_up_successors(failed.backend, error)
+            _close([failed], keep=[trial.before], quietly=True)
+        self.verdicts.put(Verdict(failed, error))
+
+    def _rerun(self, failed: Network) -> None:
+        """Takes the frames out of a network, to be run again; they come before all others."""
+        lost = [frame for flight in self._flights if flight.network is failed for frame in flight.frames]
+        self._flights = deque(flight for flight in self._flights if flight.network is not failed)
+        self._again.extendleft(reversed(lost))
+
+    def _give_up_successors(self, backend: Backend, error: Exception) -> None:
+        """Whoever waits to take over with a backend that has failed has failed too."""
+        for network in [network for network in self._successors if network.backend is backend]:
+            self._successors.remove(network)
+            self.verdicts.put(Verdict(network, error))
+
+    def _use(self, network: Network) -> None:
+        self._network = network
+        network.backend.prepare(network.decoder.filter)
+        self._parts.mailbox.set_depth(network.backend.lane_depth)
 
     def _empty(self) -> bool:
-        return not self._flights and not len(self._parts.mailbox)
+        return not self._flights and not self._again and not len(self._parts.mailbox)
 
     def _give_up_flights(self) -> None:
-        for flight in self._flights:
-            for frame in flight.frames:
-                self._parts.ledgers[frame.source].drop("shutdown")
-        for frame in self._parts.mailbox.close():
+        in_flight = [frame for flight in self._flights for frame in flight.frames]
+        for frame in (*in_flight, *self._again, *self._parts.mailbox.close()):
             self._parts.ledgers[frame.source].drop("shutdown")
+
+
+def _close(networks: Sequence[Network], keep: Sequence[Network] = (), quietly: bool = False) -> None:
+    """Closes the networks' backends, each once, but none that `keep` uses. `quietly`: it has failed already."""
+    kept = {id(network.backend) for network in keep}
+    for backend in {id(network.backend): network.backend for network in networks}.values():
+        if id(backend) in kept:
+            continue
+        try:
+            backend.close()
+        except Exception as error:
+            if isinstance(error, StickyError) or not quietly:
+                raise
+            log.debug("closing what has failed", exc_info=True)

@@ -10,8 +10,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from msgspec import UNSET
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
-from edgeinfer.interfaces import Sink
+from edgeinfer.interfaces import Forgetful, Sink
 from edgeinfer.messages import (
     DAEMON,
     Detection,
@@ -28,6 +28,7 @@ from edgeinfer.messages import (
     Message,
     ModelInfo,
     Reason,
+    ReloadReport,
     State,
     StatusMessage,
     TimingMs,
@@ -45,7 +46,7 @@ _TICK_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What stays the same for all messages of a run."""
+    """What the messages of a run say of it. `session` stays the same from its start to its end."""
 
     session: str
     model: ModelInfo
@@ -72,7 +73,11 @@ class Publisher(threading.Thread):
         self.error: BaseException | None = None
         self.failed_sinks: dict[str, Exception] = {}
         self._identity = identity
-        self._ledgers = ledgers
+        self._ledgers = dict(ledgers)
+        self._all_ledgers = list(ledgers.values())
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._retired: list[Outbox] = []
+        self._reload: ReloadReport | None = None
         self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
         self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
@@ -84,12 +89,31 @@ class Publisher(threading.Thread):
         self._news: Reason | None = None
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
+        self._last_daemon: tuple[Reason | None, ReloadReport | None] | None = None
         self._next_status_s = 0.0
 
-    def set_backend(self, name: str, versions: Mapping[str, str]) -> None:
-        """Tells what runs the model now; `info` is published again. From any thread."""
+    def set_backend(self, model: ModelInfo, name: str, versions: Mapping[str, str]) -> None:
+        """Tells which model runs now, and on what; `info` is published again. From the main thread."""
+        self._identity = replace(self._identity, model=model)
         self._backend, self.versions = name, {"edgeinfer": __version__, **versions}
         self._info_due.set()
+
+    def set_sources(self, ledgers: Mapping[str, Ledger], all_ledgers: Sequence[Ledger]) -> None:
+        """Tells which sources there are now. From the main thread.
+
+        Those that are gone get their last `status`. `all_ledgers` counts them all the same: the daemon's own counters
+        never fall.
+        """
+        self._identity = replace(self._identity, sources=tuple(ledgers))
+        self._orders.put(lambda: self._change_sources(dict(ledgers), list(all_ledgers)))
+
+    def change_sinks(self, removed: Sequence[str], added: Mapping[str, Sink]) -> None:
+        """Closes some sinks and writes to others from now on; a name may be in both. From the main thread."""
+        self._orders.put(lambda: self._change_sinks(removed, added))
+
+    def set_reload(self, report: ReloadReport) -> None:
+        """How the last reload went, in the daemon's `status`. From any thread."""
+        self._reload = report
 
     def set_news(self, reason: Reason | None) -> None:
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
@@ -120,8 +144,13 @@ class Publisher(threading.Thread):
         finally:
             for name in list(self._sinks):
                 self._close(name)
+            for outbox in self._retired:
+                outbox.join()
 
     def _step(self) -> None:
+        while not self._orders.empty():
+            self._publish_queued()
+            self._orders.get()()
         if self._info_due.is_set():
             self._info_due.clear()
             self._write(self._info(), None)
@@ -138,6 +167,48 @@ class Publisher(threading.Thread):
                 self._publish(result)
                 result = self._queue.get_nowait()
             self._publish(result)
+
+    def _publish_queued(self) -> None:
+        """What was ready before a change is published before it."""
+        for _ in range(self._queue.qsize()):
+            self._publish(self._queue.get_nowait())
+
+    def _change_sources(self, ledgers: dict[str, Ledger], all_ledgers: list[Ledger]) -> None:
+        gone = {name: ledger for name, ledger in self._ledgers.items() if name not in ledgers}
+        self._ledgers, self._all_ledgers = ledgers, all_ledgers
+        for name, ledger in gone.items():
+            self._last_state.pop(name, None)
+            self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
+            for sink in self._sinks.values():
+                if isinstance(sink, Forgetful):
+                    sink.forget(name)
+        self._info_due.set()
+
+    def _change_sinks(self, removed: Sequence[str], added: Mapping[str, Sink]) -> None:
+        """A sink that blocks is left to finish on its own thread; its successor waits for it there."""
+        before: dict[str, Outbox] = {}
+        for name in removed:
+            self.failed_sinks.pop(name, None)
+            outbox = self._outboxes.pop(name, None)
+            if outbox is None:
+                self._retire(name)
+            else:
+                self._sinks.pop(name, None)
+                outbox.retire()
+                before[name] = outbox
+        self._retired = [outbox for outbox in (*self._retired, *before.values()) if outbox.is_alive()]
+        outboxes = {name: Outbox(name, sink, before.get(name)) for name, sink in added.items() if sink.blocks}
+        self._outboxes.update(outboxes)
+        self._sinks.update({**added, **outboxes})
+        self._info_due.set()
+
+    def _retire(self, name: str) -> None:
+        sink = self._sinks.pop(name, None)
+        if sink is not None:
+            try:
+                sink.close()
+            except Exception as error:
+                log.warning("%s: %s", name, reason_of(error))
 
     def _publish(self, result: Result) -> None:
         message = detections_message(result, self._identity)
@@ -181,12 +252,13 @@ class Publisher(threading.Thread):
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
-        if due or self._last_state.get(DAEMON) != ("running", self._news):
-            self._last_state[DAEMON] = ("running", self._news)
-            self._write(status_message(DAEMON, self._total(self._news, final), self._identity.session), None)
+        news, reload = self._news, self._reload
+        if due or self._last_daemon != (news, reload):
+            self._last_daemon = (news, reload)
+            self._write(status_message(DAEMON, self._total(news, final), self._identity.session, reload), None)
 
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
-        books = [ledger.snapshot() for ledger in self._ledgers.values()]
+        books = [ledger.snapshot() for ledger in self._all_ledgers]
         state: State = "ended" if final else "running" if self._backend else "starting"
         return total(state, news, books)
 
@@ -225,7 +297,7 @@ def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
         t_media_ns=UNSET if capture.t_media_ns is None else capture.t_media_ns,
         width=capture.image.shape[1],
         height=capture.image.shape[0],
-        model=identity.model.id,
+        model=result.model.id,
         backend=result.backend,
         timing_ms=TimingMs(
             queue=round(timing.queue, 3),
@@ -235,7 +307,7 @@ def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
             total=round((now_mono - capture.t_mono_ns) / 1e6, 3),
         ),
         dropped=result.dropped,
-        detections=detection_list(result, identity.model.labels),
+        detections=detection_list(result, result.model.labels),
     )
 
 
@@ -252,8 +324,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
-    """A source's status, published now."""
+def status_message(source: str, books: Snapshot, session: str, reload: ReloadReport | None = None) -> StatusMessage:
+    """A source's status, published now; `reload` is for the daemon's own."""
     return StatusMessage(
         source=source,
         session=session,
@@ -267,6 +339,7 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
         dropped=sum(books.dropped.values()),
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
+        reload=reload or UNSET,
     )
 
 

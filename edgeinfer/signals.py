@@ -1,10 +1,14 @@
-"""SIGINT and SIGTERM: the handler only counts, the run loop acts; the first asks, the second forces."""
+"""SIGINT, SIGTERM and SIGHUP: the handler only counts, the run loop acts.
+
+Of the first two, one asks for the end and a second one forces it; SIGHUP asks for a reload.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,17 +17,27 @@ DRAIN_S = 1.0
 
 
 class Signals:
-    """Counts the signals while the `with` block runs, and puts the old handlers back after it."""
+    """Counts the signals while the `with` block runs, and puts the old handlers back after it.
 
-    def __init__(self) -> None:
+    SIGHUP is counted in `hangups`, by whoever reloads on it; it ends any other command.
+    """
+
+    def __init__(self, reloads: bool = False) -> None:
         self.received = 0
+        self.hangups = 0
         self.last = 0
         self.first_s = 0.0
         self._previous: dict[int, Any] = {}
+        self._handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+            signal.SIGINT: self._handle,
+            signal.SIGTERM: self._handle,
+        }
+        if reloads:
+            self._handlers[signal.SIGHUP] = self._hang_up
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        for number, handler in self._handlers.items():
+            self._previous[number] = signal.signal(number, handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,6 +48,9 @@ class Signals:
         self.first_s = self.first_s or time.monotonic()
         self.received += 1
         self.last = number
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        self.hangups += 1
 
 
 class Patience:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgeinfer.messages import ModelInfo
+
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8, BGR, C-contiguous."""
 
@@ -127,8 +129,8 @@ class Timing:
 class Result:
     """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0.
 
-    `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one,
-    `live` whether its source would rather lose frames than wait.
+    `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one and `model`
+    which network that was; `live` whether its source would rather lose frames than wait.
     """
 
     frame: Frame
@@ -137,6 +139,7 @@ class Result:
     timing: Timing
     dropped: int
     backend: str
+    model: ModelInfo
     live: bool
 
 

@@ -32,6 +32,24 @@ A YAML file has these keys. `--set key.path=value` overrides any of them on the 
 
 Source URIs: `0` or `v4l2:///dev/video0` is a camera, `demo:` the synthetic one; anything without a scheme is a video
 file, an image, a folder of images or a glob. A dotted scheme is a plugin of your own.
+
+## Changing it while the daemon runs
+
+`edgeinfer reload`, or SIGHUP, has the daemon read its file again. `--set`, `--source` and the other options that it was
+started with stay in force over it. All changes are applied, or none.
+
+| key | what a change does |
+|---|---|
+| `sources` | a new source is opened, a missing one ended; one that comes back goes on counting where it was |
+| `sources.NAME.max_fps` | taken up while the source runs |
+| `sources.NAME`, other keys | the source is opened again; a file begins anew |
+| `model.score`, `model.iou` | taken up between two frames |
+| `model`, other keys, and `backend` | built and tried beside what serves, then swapped; rolled back if ten frames don't pass |
+| the model's file or card | the same |
+| `sinks` | closed and opened; what was accepted is still written. One that had failed is opened again |
+| `frames`, `batching` | taken up at once |
+| `publish`, and any sink that subscribers are connected to | refused: they would be cut off. Restart the daemon |
+| `sinks.jsonl.path` from or to `-`, and all other keys | refused: restart the daemon |
 """
 
 

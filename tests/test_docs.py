@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.cli import _command_names
+from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
 from tests.conftest import Cli
 from tests.test_run import write_constant_network
@@ -55,6 +56,11 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
     if args[0] == "listen":
         daemon_process("run", "--source", "demo:", "--bind", ipc)
         args += [ipc, "--count", "2"]
+    if args[0] == "reload":
+        daemon_process("run", "--config", "configs/demo.yaml", "--bind", ipc)
+        with Subscriber(ipc) as subscriber:
+            assert subscriber.receive(60)
+        args += [ipc]
     if "my.onnx" in args and args[0] == "run":
         draft = cli("models", "inspect", "my.onnx", "--card")
         (folder / "my.yaml").write_text(draft.stdout)
@@ -69,7 +75,9 @@ def test_documented_commands_that_need_hardware_are_at_least_understood() -> Non
 
 def test_documented_scripts_exist() -> None:
     for name in {
-        match for text in TEXT.values() for match in re.findall(r"(?<![\w/])(?:\./)?((?:scripts|\.ci)/\w+)", text)
+        match
+        for text in TEXT.values()
+        for match in re.findall(r"(?<![\w/])(?:\./)?((?:scripts|\.ci)/[\w-]+(?:\.py)?)", text)
     }:
         assert (ROOT / name).exists(), name
 

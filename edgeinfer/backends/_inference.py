@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -75,22 +76,29 @@ class TensorRt:
         mapped = bool(self._cuda.attribute("Integrated"))
         self._pins = Pins(self._cuda, mapped)
         self._kernels = load_kernels(self._cuda) if settings.gpu_preprocess else None
-        self._free = self._make_lanes(settings.streams + 1, dtypes, mapped)
-        self.slots = len(self._free)
+        self._lanes = self._make_lanes(settings.streams + 1, dtypes, mapped)
+        self._free = list(self._lanes)
+        self.slots = len(self._lanes)
+        self._wanted: Filter | None = None
         self._in_flight: deque[Lane] = deque()
-        self._sharp = False
+        self._sharp = 0
         self.name = f"{kit.flavour.replace('_', '-')}-{settings.label}"
         self.versions = {kit.flavour: ".".join(map(str, kit.version))}
         self.detail = ""
 
     def prepare(self, wanted: Filter | None) -> None:
         """See `Backend.prepare`. Runs every context, and captures the graphs: now it is known what they hold."""
-        filtering = False
+        if self._wanted is not None and wanted is not None and self._wanted.reads == wanted.reads:
+            self._set_threshold(wanted)
+            return
+        self._wanted, filtering = wanted, False
         for lane in self._free:
             filtering = self._filter(lane, wanted)
             for size in self._sizes:
                 lane.run(size)  # the first run does lazy work, which no frame should wait for
                 lane.finish()
+        if wanted is not None:
+            self._set_threshold(wanted)
         captured = self._settings.graphs and all(lane.capture(size) for lane in self._free for size in self._sizes)
         if not captured:
             for lane in self._free:
@@ -129,9 +137,9 @@ class TensorRt:
         """See `Backend.collect`. Raises FatalError for a batch that has been running for ten seconds."""
         if not self._in_flight:
             return None
-        if not self._sharp:
+        if threading.get_ident() != self._sharp:
             sharpen_timer()
-            self._sharp = True
+            self._sharp = threading.get_ident()
         lane = self._in_flight[0]
         if not lane.wait(timeout_s, self._settings.spin):
             if time.monotonic() - lane.submitted_s > DEADLINE_S:
@@ -157,8 +165,9 @@ class TensorRt:
             slot = self.collect(DEADLINE_S)
             if slot is not None:
                 self.release(slot)
-        for lane in self._free:
+        for lane in self._lanes:
             lane.close()
+        self._lanes.clear()
         self._free.clear()
         self._pins.close()
         if self._kernels is not None:
@@ -200,10 +209,15 @@ class TensorRt:
             lane.reader = WholeReader(outputs)
             return False
         assert self._kernels is not None  # noqa: S101 (a device loader has them)
-        loader.threshold = wanted.threshold
         boxes, scores = outputs[wanted.boxes], outputs[wanted.scores]
         lane.reader = FilteringReader(self._cuda, self._kernels, loader.device, boxes, scores, lane.stream)
         return True
+
+    def _set_threshold(self, wanted: Filter) -> None:
+        """From the next batch on."""
+        for lane in self._lanes:
+            if isinstance(lane.loader, DeviceLoader):
+                lane.loader.threshold = wanted.threshold
 
     def _largest(self, context: Any, name: str) -> tuple[int, ...]:
         """The shape of a tensor at the largest batch."""

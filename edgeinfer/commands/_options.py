@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +79,20 @@ def build_config(
     **short: Any,
 ) -> Config:
     """The configuration that the options describe. Raises EdgeinferError."""
+    return config_reader(config_file, cameras, sources, settings, **short)()
+
+
+def config_reader(
+    config_file: Path | None,
+    cameras: Sequence[int],
+    sources: Sequence[str],
+    settings: Sequence[str],
+    **short: Any,
+) -> Callable[[], Config]:
+    """Reads the configuration that the options describe, again and again: they stay in force over a changed file.
+
+    Raises EdgeinferError, as does what it returns.
+    """
     keys = {
         "model": "model",
         "backend": "backend.name",
@@ -88,7 +103,7 @@ def build_config(
     }
     overrides = [(keys[name], value) for name, value in short.items() if value is not None]
     named = source_overrides([str(n) for n in cameras], sources, source_names(config_file))
-    return load_config(config_file, [*overrides, *named, *map(parse_override, settings)])
+    return partial(load_config, config_file, [*overrides, *named, *map(parse_override, settings)])
 
 
 def source_overrides(

@@ -48,7 +48,7 @@ class Progress:
     def update(self) -> None:
         """Shows the current numbers, and news of the engine when there are any."""
         news = self._daemon.news
-        if news is not None and news.code != self._told:
+        if news is not None and news.code.startswith("engine-") and news.code != self._told:
             self._told = news.code
             click.echo(f"edgeinfer: {news.code}: {news.text}", err=True)
         if self._status:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from edgeinfer.assembly import open_decoder
 from edgeinfer.card import load_model
 from edgeinfer.commands._options import verbose
 from edgeinfer.config import load_config
-from edgeinfer.daemon import open_decoder
 from edgeinfer.sinks import zmq
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from edgeinfer.commands._options import build_config, run_options, verbose
+from edgeinfer.commands._options import config_reader, run_options, verbose
 from edgeinfer.commands._report import Progress, SceneLines, print_summary
-from edgeinfer.config import Config
+from edgeinfer.config import writes_to_stdout
 from edgeinfer.daemon import Daemon
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.interfaces import Sink
 from edgeinfer.signals import Patience, Signals
 
 TICK_S = 0.1
@@ -25,9 +26,11 @@ LOADING_TICK_S = 0.01
 @verbose
 def command(**options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
-    config = build_config(**options)
-    with Signals() as signals:
-        daemon = Daemon(config, {} if writes_to_stdout(config) else {"console": SceneLines()})
+    read = config_reader(**options)
+    with Signals(reloads=True) as signals:
+        config = read()
+        extra: dict[str, Sink] = {} if writes_to_stdout(config) else {"console": SceneLines()}
+        daemon = Daemon(config, extra, None if config.path is None else read)
         fatal = _run(daemon, signals)
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
@@ -40,11 +43,6 @@ def command(**options: Any) -> int:
     return 0
 
 
-def writes_to_stdout(config: Config) -> bool:
-    """Whether JSON lines go to standard output, so that nothing else may."""
-    return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
-
-
 def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
     """The run from start to summary. Returns what ended it, where that was an error."""
     fatal: EdgeinferError | None = None
@@ -53,6 +51,7 @@ def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
         try:
             daemon.start()
             while daemon.running() and not signals.received:
+                daemon.reload(signals.hangups)
                 progress.update()
                 _tell_failures(daemon, told)
                 time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)

@@ -87,6 +87,11 @@ class ZmqPublisher:
             if any(name.startswith(prefix) for prefix in wanted):
                 self._send([name, payload])
 
+    def forget(self, source: str) -> None:
+        """See `Forgetful`. New subscribers are sent nothing of `source` any more."""
+        for kind in LATCHED:
+            self._latched.pop(topic(kind, source), None)
+
     def close(self) -> None:
         """See `Sink.close`. What is queued gets 200 ms to leave."""
         self._socket.close(linger=200)

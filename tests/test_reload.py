@@ -1,0 +1,702 @@
+"""A configuration that changes while the daemon runs: what is done, what is refused, and that nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from edgeinfer import daemon, pipeline, reloader, sourceset
+from edgeinfer.backends import onnxruntime, tensorrt
+from edgeinfer.card import Model
+from edgeinfer.config import Config, load_config
+from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.decoders import boxes_scores
+from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.progress import OnProgress, Progress
+from edgeinfer.errors import ConfigError, EdgeinferError, StickyError, UnavailableError
+from edgeinfer.interfaces import Backend
+from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, ReloadReport, StatusMessage
+from edgeinfer.reload import Plan, make_plan
+from edgeinfer.signals import Patience, Signals
+from edgeinfer.types import Result
+from tests import scripted_backend
+from tests.scripted_backend import Scripted
+
+WAIT_S = 60.0
+
+# The plan: two configurations → what is to be done.
+
+SOURCES = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.fixed_dictionaries(
+        {"uri": st.just("demo:")},
+        optional={"fps": st.sampled_from([5, 10]), "max_fps": st.sampled_from([1, 2]), "realtime": st.booleans()},
+    ),
+    min_size=1,
+)
+SINKS = st.dictionaries(st.just("jsonl"), st.fixed_dictionaries({"path": st.sampled_from(["x", "y"])}))
+FILES = st.fixed_dictionaries(
+    {"sources": SOURCES},
+    optional={
+        "model": st.fixed_dictionaries(
+            {}, optional={"score": st.sampled_from([0.1, 0.2]), "max_batch": st.sampled_from([1, 2])}
+        ),
+        "sinks": SINKS,
+        "frames": st.sampled_from([1, 2]),
+        "backend": st.sampled_from(["auto", "onnxruntime"]),
+    },
+)
+
+
+def config_of(file: dict[str, Any]) -> Config:
+    return load_config(None, list(file.items()))
+
+
+@given(FILES)
+@settings(deadline=None)
+def test_nothing_is_done_where_nothing_has_changed(file: dict[str, Any]) -> None:
+    plan = make_plan(config_of(file), config_of(file))
+    assert plan == Plan(False, False, frozenset(), (), (), ())
+
+
+@given(FILES, FILES)
+@settings(deadline=None)
+def test_the_plan_leads_from_one_configuration_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = config_of(old), config_of(new)
+    plan = make_plan(before, after)
+    both = before.sources.keys() & after.sources.keys()
+    without_pace = {name: {**source, "max_fps": None} for name, source in old["sources"].items()}
+    without_pace_after = {name: {**source, "max_fps": None} for name, source in new["sources"].items()}
+    defaults = {"fps": 30, "realtime": True}
+    assert plan.restart == {n for n in both if {**defaults, **without_pace[n]} != {**defaults, **without_pace_after[n]}}
+    sinks = {name: sink for name, sink in before.sinks.items() if name not in plan.close_sinks}
+    assert {**sinks, **{name: after.sinks[name] for name in plan.open_sinks}} == after.sinks
+    assert plan.build == (before.backend != after.backend or before.model.max_batch != after.model.max_batch)
+    assert plan.decoder or before.model == after.model
+    assert bool(plan.changes) == (before != after)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("publish.bind", "ipc:///tmp/elsewhere", "publish.bind: can't be changed"),
+        ("publish.high_water_mark", 5, "publish.high_water_mark: can't be changed"),
+        ("publish", None, "publish: can't be changed"),
+        ("sinks.jsonl.path", "-", "standard output"),
+        ("sources", {}, "no sources"),
+    ],
+)
+def test_what_can_not_be_changed_is_refused(key: str, value: Any, says: str) -> None:
+    old = config_of({"sources": {"a": "demo:"}})
+    new = load_config(None, [("sources", {"a": "demo:"}), (key, value)])
+    with pytest.raises(ConfigError, match=says):
+        make_plan(old, new)
+
+
+def test_what_changed_is_told_without_values() -> None:
+    old = config_of({"sources": {"a": {"uri": "demo:", "fps": 5}, "b": "demo:"}, "model": {"score": 0.5}})
+    new = config_of({"sources": {"a": {"uri": "demo:", "fps": 6, "max_fps": 2}, "c": "demo:"}, "model": {"iou": 0.5}})
+    assert make_plan(old, new).changes == (
+        "model: score, iou changed",
+        "sources.a: max_fps, fps changed; opened again",
+        "sources.c: added",
+        "sources.b: removed",
+    )
+
+
+# A whole daemon, in this process.
+
+
+class Recorder:
+    """A sink that keeps everything."""
+
+    blocks = False
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def write(self, message: Message, result: Result | None) -> None:
+        self.messages.append(message)
+
+    def service(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def detections(self, source: str) -> list[DetectionsMessage]:
+        return [m for m in list(self.messages) if isinstance(m, DetectionsMessage) and m.source == source]
+
+    def statuses(self, source: str) -> list[StatusMessage]:
+        return [m for m in list(self.messages) if isinstance(m, StatusMessage) and m.source == source]
+
+    def info(self) -> InfoMessage:
+        return [m for m in list(self.messages) if isinstance(m, InfoMessage)][-1]
+
+    def codes(self) -> set[str]:
+        return {status.reason.code for status in self.statuses(DAEMON) if status.reason}
+
+
+class Run:
+    """A daemon whose configuration file is `file`, driven by the test."""
+
+    def __init__(self, file: dict[str, Any]) -> None:
+        self.file = file
+        self.recorder = Recorder()
+        self.daemon = Daemon(self._read(), {"recorder": self.recorder}, self._read)
+        self.requests = 0
+        self.started = 0
+        self.reports: list[ReloadReport] = []
+        self.daemon.reloader.on_started.append(self._count)
+        self.daemon.reloader.on_finished.append(self.reports.append)
+        self.daemon.start()
+
+    def _read(self) -> Config:
+        return load_config(None, [("publish", None), *self.file.items()])
+
+    def _count(self) -> None:
+        self.started += 1
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert self.daemon.running(), f"the run has ended before {what}"
+            assert time.monotonic() < deadline, f"waited {WAIT_S:.0f} s for {what}"
+            time.sleep(0.005)
+
+    def until_results(self, source: str, more: int = 5) -> None:
+        seen = len(self.recorder.detections(source))
+        self.until(lambda: len(self.recorder.detections(source)) >= seen + more, f"results of {source}")
+
+    def request(self) -> None:
+        self.requests += 1
+        self.daemon.reload(self.requests)
+
+    def reload(self, **changes: Any) -> ReloadReport:
+        """Changes top-level keys of the file and waits for the outcome."""
+        self.file = {**self.file, **changes}
+        self.request()
+        self.until(lambda: self.reports and self.reports[-1].finished >= self.requests, "the end of the reload")
+        return self.reports[-1]
+
+    def stop(self) -> Summary:
+        with Signals() as signals:
+            return self.daemon.stop(Patience(signals, hurry=True))
+
+
+SMALL = {"uri": "demo:", "width": 64, "height": 64, "realtime": False}
+"""Gives every frame as fast as it is taken and never drops one: a gap is ours."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return network(tmp_path, "one", ["thing", "person"], [16, 14, 48, 50])
+
+
+def network(folder: Path, name: str, labels: list[str], box: list[float], size: int = 64) -> str:
+    """A network that always sees one object, of the last class, and its card. Returns its path."""
+    scores = np.full((1, 1, len(labels)), 0.1, np.float32)
+    scores[0, 0, -1] = 0.9
+    constants = {"b": np.array([[box]], np.float32), "s": scores, "zero": np.array(0, np.float32)}
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["b", "nothing"], ["boxes"]),
+        helper.make_node("Add", ["s", "nothing"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, size, size])],
+        [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 1, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 1, len(labels)]),
+        ],
+        [onnx.numpy_helper.from_array(array, key) for key, array in constants.items()],
+    )
+    path = folder / f"{name}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    card = {
+        "name": name,
+        "file": path.name,
+        "labels": labels,
+        "decoder": {"name": "boxes_scores"},
+        "input": {"name": "x", "width": size, "height": size, "color": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]},
+    }
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(card))
+    return str(path)
+
+
+@pytest.fixture
+def backends() -> Iterator[list[Scripted]]:
+    scripted_backend.opened.clear()
+    yield scripted_backend.opened
+    scripted_backend.opened.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_time_for_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "JOIN_S", 0.0)
+
+
+@pytest.fixture
+def run(model: str, backends: list[Scripted]) -> Iterator[Run]:
+    run = Run({"model": {"path": model}, "backend": "tests.scripted_backend", "sources": {"a": SMALL}})
+    run.until_results("a")
+    yield run
+    run.stop()
+
+
+def assert_untouched(run: Run, source: str = "a") -> None:
+    """Every frame captured was published, once, in order."""
+    found = run.recorder.detections(source)
+    assert [m.seq for m in found] == list(range(len(found)))
+    assert [m.frame_id for m in found] == list(range(len(found)))
+    assert {m.dropped for m in found} == {0}
+    for status in run.recorder.messages:
+        if isinstance(status, StatusMessage):
+            assert status.captured == status.inferred + status.dropped + status.in_flight
+
+
+def test_sources_come_and_go_and_change_and_the_others_do_not_notice(run: Run) -> None:
+    for sources in (
+        {"a": SMALL, "b": SMALL},
+        {"a": SMALL, "b": SMALL, "c": SMALL},
+        {"a": SMALL, "b": {**SMALL, "width": 96}, "c": SMALL},
+        {"a": SMALL, "c": {**SMALL, "max_fps": 10}},
+        {"a": SMALL, "b": SMALL},
+    ):
+        assert run.reload(sources=sources).ok
+        wanted = list(sources)
+        run.until(lambda: run.recorder.info().sources == wanted, "info")  # noqa: B023 (called at once)
+        for name in sources:
+            run.until_results(name)
+    run.stop()
+    assert_untouched(run)
+    assert {m.width for m in run.recorder.detections("b")} == {64, 96}
+    assert {status.state for status in run.recorder.statuses("a")} <= {"starting", "running", "ended"}
+
+
+def test_a_removed_source_says_goodbye_and_comes_back_in_its_old_books(run: Run) -> None:
+    run.reload(sources={"a": SMALL, "b": SMALL})
+    run.until_results("b")
+    report = run.reload(sources={"a": SMALL})
+    assert report.changes == ("sources.b: removed",)
+    run.until(lambda: run.recorder.info().sources == ["a"], "info without b")
+    of_b = [m for m in run.recorder.messages if m.source == "b"]
+    assert isinstance(of_b[-1], StatusMessage)
+    assert of_b[-1].state == "ended"
+    assert of_b[-1].reason is not None
+    assert of_b[-1].reason.code == "removed"
+    assert of_b[-1].in_flight == 0
+    before = len(run.recorder.detections("b"))
+    run.until_results("a")
+    assert len([m for m in run.recorder.messages if m.source == "b"]) == len(of_b)
+    total = run.recorder.statuses(DAEMON)
+    assert [s.captured for s in total] == sorted(s.captured for s in total), "the daemon's counters never fall"
+    run.reload(sources={"a": SMALL, "b": SMALL})
+    run.until_results("b")
+    summary = run.stop()
+    found = run.recorder.detections("b")
+    assert [m.seq for m in found] == list(range(len(found)))
+    assert found[before].frame_id >= found[before - 1].frame_id + 1
+    assert len({m.session for m in run.recorder.messages}) == 1
+    assert set(summary.sources) == {"a", "b"}
+
+
+def test_thresholds_change_between_two_frames_and_nothing_is_loaded_again(
+    run: Run, model: str, backends: list[Scripted]
+) -> None:
+    report = run.reload(model={"path": model, "score": 0.95})
+    assert report.changes == ("model: score changed",)
+    run.until(lambda: not run.recorder.detections("a")[-1].detections, "an empty scene")
+    run.until_results("a")
+    run.stop()
+    assert_untouched(run)
+    counts = [len(m.detections) for m in run.recorder.detections("a")]
+    assert counts == sorted(counts, reverse=True), "from one object in each frame to none, once"
+    assert len(backends) == 1
+    assert backends[0].closed == 1
+
+
+def test_another_model_takes_over_with_its_decoder_and_labels(
+    run: Run, tmp_path: Path, backends: list[Scripted]
+) -> None:
+    other = network(tmp_path, "two", ["a", "b", "cat"], [2, 2, 20, 20], size=32)
+    report = run.reload(model={"path": other})
+    assert report.ok, report.text
+    run.until_results("a")
+    run.until(lambda: run.recorder.info().model.name == "two", "info")
+    run.stop()
+    assert_untouched(run)
+    found = run.recorder.detections("a")
+    swap = [m.model.startswith("two@") for m in found].index(True)
+    for index, message in enumerate(found):
+        (seen,) = message.detections
+        assert message.model.startswith("one@" if index < swap else "two@")
+        assert seen.label == ("person" if index < swap else "cat")
+        assert seen.box == ((16, 14, 48, 50) if index < swap else (4, 4, 40, 40))
+    assert run.daemon.model.card.name == "two"
+    assert [backend.closed for backend in backends] == [1, 1]
+
+
+def test_a_model_file_that_was_replaced_is_loaded(run: Run, tmp_path: Path) -> None:
+    network(tmp_path, "one", ["x", "dog"], [16, 14, 48, 50])
+    report = run.reload()
+    assert report.changes == ("model: its files changed",)
+    run.until(lambda: run.recorder.detections("a")[-1].detections[0].label == "dog", "the new label")
+
+
+@pytest.mark.parametrize("where", ["submit", "collect"])
+@pytest.mark.parametrize("fail_at", [3, 7])
+def test_a_backend_that_fails_in_its_first_frames_is_rolled_back(
+    run: Run, where: str, fail_at: int, backends: list[Scripted]
+) -> None:
+    faulty = {"name": "tests.scripted_backend", "fail_at": fail_at, "where": where}
+    report = run.reload(backend=faulty, sources={"a": SMALL, "b": SMALL})
+    assert not report.ok
+    assert f"scripted failure in {where}" in report.text
+    assert "back on scripted" in report.text
+    run.until_results("a", 30)
+    assert run.recorder.info().sources == ["a"], "a reload is applied whole or not at all"
+    assert "reload-failed" in run.recorder.codes()
+    assert [backend.closed for backend in backends] == [0, 1]
+    assert run.reload(backend="tests.scripted_backend").ok
+    run.stop()
+    assert_untouched(run)
+
+
+def test_a_decoder_that_fails_in_its_first_frames_is_rolled_back(
+    run: Run, model: str, monkeypatch: pytest.MonkeyPatch, backends: list[Scripted]
+) -> None:
+    decode = boxes_scores.BoxesScores.decode
+    calls: list[int] = []
+
+    def failing(self: Any, outputs: Any, letterboxes: Any) -> Any:
+        if self._options.score == 0.95:
+            calls.append(1)
+            if len(calls) > 3:
+                raise ValueError("scripted failure in decode")
+        return decode(self, outputs, letterboxes)
+
+    monkeypatch.setattr(boxes_scores.BoxesScores, "decode", failing)
+    report = run.reload(model={"path": model, "score": 0.95})
+    assert not report.ok
+    assert "ValueError: scripted failure in decode" in report.text
+    run.until_results("a", 30)
+    run.stop()
+    assert_untouched(run)
+    counts = [len(m.detections) for m in run.recorder.detections("a")]
+    assert counts.count(0) == 3
+    assert counts[-20:] == [1] * 20
+    assert [backend.closed for backend in backends] == [1]
+
+
+def test_after_its_trial_a_backends_error_is_fatal(run: Run) -> None:
+    assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": pipeline.TRIAL_FRAMES + 20}).ok
+    with pytest.raises(EdgeinferError, match="scripted failure") as caught:
+        run.until(lambda: False, "the error")
+    assert caught.value.exit_code == 70
+
+
+def test_a_lost_gpu_is_never_rolled_back(run: Run) -> None:
+    with pytest.raises(StickyError):
+        run.reload(backend={"name": "tests.scripted_backend", "fail_at": 3, "sticky": True})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"sources": {"a": {**SMALL, "wdth": 5}}}, "sources.a.wdth: unknown key; did you mean width?"),
+        ({"sources": {"a": "no.such.module:"}}, "no module called 'no.such.module'"),
+        ({"sources": {}}, "no sources"),
+        ({"model": {"path": "none.onnx"}}, "none.onnx: no such file"),
+        ({"model": {"path": "nanodet-g", "score": 2}}, "model.score: 2 is not allowed"),
+        ({"backend": "tpu"}, "no backend called 'tpu'"),
+        ({"publish": {"bind": "ipc:///tmp/x"}}, "publish: can't be changed"),
+        ({"sinks": {"jsonl": {"path": "/none/x"}}}, "/none/x: No such file"),
+        ({"sources": {"a": SMALL, "b": {"uri": "rtsp-x://user:geheim@host/"}}}, "***@host"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_file_changes_nothing_and_says_why(
+    run: Run, changes: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = run.file
+    report = run.reload(**{"sources": {"a": SMALL, "b": SMALL}, **changes})
+    assert not report.ok
+    assert says in report.text
+    assert "geheim" not in report.text + caplog.text
+    run.until(lambda: "reload-failed" in run.recorder.codes(), "the status")
+    assert run.recorder.info().sources == ["a"]
+    run.until_results("a")
+    run.file = good
+    assert run.reload().changes == ()
+    run.stop()
+    assert_untouched(run)
+    assert run.started == len(run.reports) == 2
+
+
+def test_without_a_file_there_is_nothing_to_reload(model: str) -> None:
+    run = Run({"model": {"path": model}, "sources": {"a": SMALL}})
+    run.daemon.reloader._read = None
+    report = run.reload()
+    assert not report.ok
+    assert "there is no file to reload" in report.text
+    run.until_results("a")
+    run.stop()
+
+
+def test_frames_and_max_fps_change_without_opening_the_source_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.reload(sources={"a": {**SMALL, "max_fps": 5}}).changes == ("sources.a: max_fps changed",)
+    run.until(lambda: run.recorder.detections("a")[-1].dropped, "a frame that was left out")
+    run.reload(sources={"a": SMALL}, frames=len(run.recorder.detections("a")) + 50_000)
+    seqs = len(run.recorder.detections("a"))
+    run.reload(frames=seqs + 500)
+    with Signals():
+        deadline = time.monotonic() + WAIT_S
+        while run.daemon.running():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    run.stop()
+    found = run.recorder.detections("a")
+    assert [m.seq for m in found] == list(range(len(found)))
+    assert seqs <= len(found) <= max(seqs + 500, seqs)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    assert run.reload(sinks={"jsonl": {"path": str(one)}}).changes == ("sinks.jsonl: added",)
+    run.until(lambda: len(lines_of(one)) > 10, "lines")
+    kinds = ["detections", "status", "info"]
+    changed = run.reload(sinks={"jsonl": {"path": str(two), "kinds": kinds}})
+    assert changed.changes == ("sinks.jsonl: path, kinds changed",)
+    run.until(lambda: len(lines_of(two)) > 10, "lines")
+    assert lines_of(two)[0]["kind"] == "info" or lines_of(two)[1]["kind"] == "info"
+    assert run.reload(sinks={}).changes == ("sinks.jsonl: removed",)
+    run.until_results("a", 100)
+    run.stop()
+    first, second = lines_of(one), [line for line in lines_of(two) if line["kind"] == "detections"]
+    assert [line["seq"] for line in first + second] == list(range(first[0]["seq"], second[-1]["seq"] + 1))
+    assert second[-1]["seq"] < run.recorder.detections("a")[-1].seq
+    assert not run.daemon.failures()
+    assert_untouched(run)
+
+
+def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "link.jsonl"
+    target.symlink_to("/dev/full")
+    run.reload(sinks={"jsonl": {"path": str(target)}})
+    run.until(lambda: run.daemon.publisher.failed_sinks, "no space left")
+    target.unlink()
+    assert run.reload().changes == ("sinks.jsonl: opened again",)
+    run.until(lambda: len(lines_of(target)) > 10, "lines")
+    run.stop()
+    assert not run.daemon.failures()
+
+
+class Builds:
+    """A stand-in for TensorRT: every build waits for `go`, and can be cancelled."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun: list[str] = []
+        self.cancelled: list[str] = []
+
+    def prepared(self, model: Model, max_batch: int | None, options: Any) -> Any:
+        builds = self
+
+        class Prepared:
+            cached = False
+
+            def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
+                builds.begun.append(model.card.name)
+                while not builds.go.wait(0.01):
+                    on_progress(Progress("Building", 0.5, 1.0))
+                    if cancel.is_set():
+                        builds.cancelled.append(model.card.name)
+                        raise BuildError("cancelled")
+                backend = onnxruntime.open(model, max_batch, onnxruntime.Options(threads=1))
+                backend.name = "tensorrt-fp16"
+                return backend
+
+        return Prepared()
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> Builds:
+    builds = Builds()
+    monkeypatch.setattr(tensorrt, "Prepared", builds.prepared)
+    return builds
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> str:
+    return network(tmp_path, "two", ["a", "b", "cat"], [2, 2, 20, 20], size=32)
+
+
+def test_the_old_model_serves_while_the_new_ones_engine_is_built(run: Run, two: str, builds: Builds) -> None:
+    run.file = {**run.file, "backend": "tensorrt", "model": {"path": two}}
+    run.request()
+    run.until(lambda: "engine-building" in run.recorder.codes(), "the build")
+    run.until_results("a", 20)
+    assert not run.reports
+    builds.go.set()
+    run.until(lambda: run.reports, "the reload")
+    assert run.reports[-1].ok
+    run.until_results("a")
+    run.stop()
+    assert_untouched(run)
+    found = run.recorder.detections("a")
+    assert {(m.backend, m.model[:3]) for m in found} == {("scripted", "one"), ("tensorrt-fp16", "two")}
+
+
+def test_another_request_for_the_same_model_lets_the_build_go_on(run: Run, two: str, builds: Builds) -> None:
+    run.file = {**run.file, "backend": "tensorrt", "model": {"path": two}}
+    run.request()
+    run.until(lambda: builds.begun, "the build")
+    run.file = {**run.file, "model": {"path": two, "score": 0.95}, "sources": {"a": SMALL, "b": SMALL}}
+    for _ in range(5):
+        run.request()
+        run.until_results("a")
+    builds.go.set()
+    run.until(lambda: run.reports, "the reload")
+    assert (run.reports[-1].ok, run.reports[-1].finished) == (True, 6)
+    run.until_results("b")
+    assert not run.recorder.detections("b")[-1].detections, "the newest thresholds count"
+    assert (builds.begun, builds.cancelled) == (["two"], [])
+    assert run.started == len(run.reports) == 1
+    run.stop()
+
+
+@pytest.mark.parametrize("newer", ["other", "same-as-running", "bad"])
+def test_a_newer_request_gives_up_the_build_that_it_does_not_want(
+    run: Run, two: str, builds: Builds, newer: str, backends: list[Scripted]
+) -> None:
+    before = run.file
+    run.file = {**before, "backend": "tensorrt", "model": {"path": two}}
+    run.request()
+    run.until(lambda: builds.begun, "the build")
+    run.file = {
+        "other": {**before, "model": {"path": two}},
+        "same-as-running": before,
+        "bad": {**before, "modle": 1},
+    }[newer]
+    report = run.reload()
+    assert report.ok == (newer != "bad")
+    run.until(lambda: builds.cancelled == ["two"], "the end of the build")
+    run.until_results("a")
+    assert len(backends) == (2 if newer == "other" else 1)
+    run.stop()
+    assert_untouched(run)
+    assert run.started == len(run.reports) == 1
+
+
+def test_the_end_of_the_run_gives_up_a_reload(run: Run, two: str, builds: Builds) -> None:
+    run.file = {**run.file, "backend": "tensorrt", "model": {"path": two}, "sources": {"a": SMALL, "b": SMALL}}
+    run.request()
+    run.until(lambda: builds.begun, "the build")
+    run.stop()
+    deadline = time.monotonic() + WAIT_S
+    while not builds.cancelled:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert_untouched(run)
+
+
+def test_a_build_that_fails_keeps_the_old_configuration(run: Run, two: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impossible(*_: Any) -> Any:
+        raise UnavailableError("no GPU")
+
+    monkeypatch.setattr(tensorrt, "Prepared", impossible)
+    report = run.reload(backend="tensorrt", model={"path": two}, sources={"b": SMALL})
+    assert (report.ok, report.text) == (False, "no GPU")
+    run.until_results("a")
+    run.stop()
+    assert_untouched(run)
+
+
+def test_a_request_while_the_model_is_loaded_waits_for_it(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    load = scripted_backend.open
+    monkeypatch.setattr(scripted_backend, "open", lambda *a: (go.wait(WAIT_S), load(*a))[1])
+    run = Run({"model": {"path": model}, "backend": "tests.scripted_backend", "sources": {"a": SMALL}})
+    run.file = {**run.file, "sources": {"b": SMALL}}
+    for _ in range(3):
+        run.request()
+        assert run.daemon.running()
+    go.set()
+    run.until_results("b")
+    assert [(report.ok, report.finished) for report in run.reports] == [(True, 3)]
+    run.stop()
+
+
+def test_a_source_that_does_not_let_go_holds_nobody_up(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its removal is told after a while, and once it lets go it can come back."""
+    monkeypatch.setattr(sourceset, "LEAVE_S", 0.2)
+    (tmp_path / "stuck_source.py").write_text(
+        "import threading\nfrom edgeinfer.sources import demo\nfrom edgeinfer.sources.demo import Options\n"
+        "let_go = threading.Event()\n"
+        "class Stuck(demo.Demo):\n"
+        "    def read(self):\n"
+        "        if self._index == 3:\n"
+        "            let_go.wait(60)\n"
+        "        return super().read()\n"
+        "def open(uri, options):\n    return Stuck(options)\n"
+    )
+    (tmp_path / "stuckpackage").mkdir()
+    (tmp_path / "stuckpackage" / "__init__.py").touch()
+    (tmp_path / "stuck_source.py").rename(tmp_path / "stuckpackage" / "source.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    stuck = {**SMALL, "uri": "stuckpackage.source:"}
+    run.reload(sources={"a": SMALL, "s": stuck})
+    run.until(lambda: len(run.recorder.detections("s")) == 3, "three results")
+    assert run.reload(sources={"a": SMALL}).ok
+    run.until(lambda: run.recorder.info().sources == ["a"], "info without it")
+    assert run.recorder.statuses("s")[-1].state == "ended"
+    run.reload(sources={"a": SMALL, "s": stuck})
+    run.until(lambda: run.recorder.statuses("s")[-1].state == "stalled", "the status")
+    sys.modules["stuckpackage.source"].let_go.set()
+    run.until_results("s", 10)
+    run.stop()
+    assert_untouched(run)
+    assert [m.seq for m in run.recorder.detections("s")] == list(range(len(run.recorder.detections("s"))))
+
+
+def test_without_frames_the_rest_of_a_reload_does_not_wait(
+    run: Run, monkeypatch: pytest.MonkeyPatch, model: str, backends: list[Scripted]
+) -> None:
+    """What is on trial stays so, and is rolled back as late as its first frames come."""
+    monkeypatch.setattr(reloader, "TRIAL_PATIENCE_S", 0.3)
+    slow = {**SMALL, "realtime": True, "fps": 0.01}
+    run.reload(sources={"slow": slow})
+    run.until(lambda: run.recorder.info().sources == ["slow"], "info")
+    faulty = {"name": "tests.scripted_backend", "fail_at": 3}
+    assert run.reload(backend=faulty).ok
+    run.reload(sources={"slow": slow, "a": SMALL})
+    run.until(lambda: "reload-failed" in run.recorder.codes(), "the roll-back")
+    run.until_results("a", 30)
+    assert [backend.closed for backend in backends] == [0, 1]
+    assert run.daemon.reloader.config.backend.options == scripted_backend.Options()
+    run.stop()
+    found = run.recorder.detections("a")
+    assert [m.seq for m in found] == list(range(len(found)))
