@@ -44,9 +44,9 @@ started with stay in force over it. All changes are applied, or none.
 | `sources.NAME.max_fps` | taken up while the source runs |
 | `sources.NAME`, other keys | the source is opened again; a file begins anew |
 | `model.score`, `model.iou` | taken up between two frames |
-| `model`, other keys, and `backend` | built and tried beside what serves, then swapped; rolled back if ten frames don't pass |
+| `model`, other keys; `backend` | built and tried beside the old, swapped, rolled back if its first ten frames fail |
 | the model's file or card | the same |
-| `sinks` | closed and opened; what was accepted is still written. One that had failed is opened again |
+| `sinks` | closed and opened, those that had failed too; what was accepted is still written. A video begins anew |
 | `frames`, `batching` | taken up at once |
 | `publish`, and any sink that subscribers are connected to | refused: they would be cut off. Restart the daemon |
 | `sinks.jsonl.path` from or to `-`, and all other keys | refused: restart the daemon |

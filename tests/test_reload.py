@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgeinfer import daemon, pipeline, reloader, sourceset
+from edgeinfer.accounting import Ledger
 from edgeinfer.backends import onnxruntime, tensorrt
 from edgeinfer.card import Model
 from edgeinfer.config import Config, load_config
@@ -28,12 +29,25 @@ from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError, UnavailableError
 from edgeinfer.interfaces import Backend
-from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, ReloadReport, StatusMessage
+from edgeinfer.messages import (
+    DAEMON,
+    DetectionsMessage,
+    InfoMessage,
+    Message,
+    ModelInfo,
+    ReloadReport,
+    StatusMessage,
+)
+from edgeinfer.outbox import DEPTH, Outbox
+from edgeinfer.publisher import Identity, Publisher
 from edgeinfer.reload import Plan, make_plan
 from edgeinfer.signals import Patience, Signals
-from edgeinfer.types import Result
+from edgeinfer.sources._clock import stamped
+from edgeinfer.statistics import Statistics
+from edgeinfer.types import Detections, Frame, Result, Timing
 from tests import scripted_backend
 from tests.scripted_backend import Scripted
+from tests.test_messages import example
 
 WAIT_S = 60.0
 
@@ -284,8 +298,9 @@ def test_sources_come_and_go_and_change_and_the_others_do_not_notice(run: Run) -
         run.until(lambda: run.recorder.info().sources == wanted, "info")  # noqa: B023 (called at once)
         for name in sources:
             run.until_results(name)
-    run.stop()
+    summary = run.stop()
     assert_untouched(run)
+    assert run.recorder.statuses(DAEMON)[-1].captured == sum(books.captured for books in summary.sources.values())
     assert {m.width for m in run.recorder.detections("b")} == {64, 96}
     assert {status.state for status in run.recorder.statuses("a")} <= {"starting", "running", "ended"}
 
@@ -302,6 +317,8 @@ def test_a_removed_source_says_goodbye_and_comes_back_in_its_old_books(run: Run)
     assert of_b[-1].reason is not None
     assert of_b[-1].reason.code == "removed"
     assert of_b[-1].in_flight == 0
+    assert run.daemon.sources._mailbox is not None
+    assert set(run.daemon.sources._mailbox._lanes) == {"a"}
     before = len(run.recorder.detections("b"))
     run.until_results("a")
     assert len([m for m in run.recorder.messages if m.source == "b"]) == len(of_b)
@@ -498,6 +515,60 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
     assert second[-1]["seq"] < run.recorder.detections("a")[-1].seq
     assert not run.daemon.failures()
     assert_untouched(run)
+
+
+class SlowSink(Recorder):
+    """Takes its time until `go`."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self._log, self._name = log, name
+
+    def write(self, message: Message, result: Result | None) -> None:
+        self.go.wait(WAIT_S)
+        self._log.append(f"{self._name} writes")
+
+    def close(self) -> None:
+        self._log.append(f"{self._name} closes")
+
+
+def test_a_sinks_successor_waits_until_everything_has_been_written() -> None:
+    log: list[str] = []
+    first, second = SlowSink(log, "first"), SlowSink(log, "second")
+    second.go.set()
+    old = Outbox("old", first)
+    for number in range(DEPTH + 1):
+        old.write(example("status", number), None)
+    old.retire()
+    new = Outbox("new", second, after=old)
+    new.write(example("status"), None)
+    new.retire()
+    assert not log
+    first.go.set()
+    new.join(WAIT_S)
+    written = DEPTH + 1 - old.lost
+    assert old.lost <= 1, "one may be in the sink's hands already"
+    assert log == ["first writes"] * written + ["first closes", "second writes", "second closes"]
+
+
+def test_a_source_that_goes_is_heard_out() -> None:
+    """What was queued when it was removed is published before its last status."""
+    recorder, ledger = Recorder(), Ledger(time.monotonic_ns)
+    info = ModelInfo(id="m", name="m", sha256="0", task="detection", input_size=(1, 1), labels=[])
+    publisher = Publisher(Identity.new(info, ["a"]), {"a": ledger}, {"r": recorder}, Statistics())
+    picture = stamped(np.zeros((1, 1, 3), np.uint8), "arrival")
+    for number in range(3):
+        frame = Frame("a", ledger.capture(), picture)
+        ledger.infer()
+        publisher.put(Result(frame, number, Detections.empty(), Timing(0, 0, 0, 0), 0, "b", info, True))
+    ledger.set_state("ended", sourceset.REMOVED)
+    publisher.set_sources({}, [ledger])
+    publisher.start()
+    publisher.close()
+    publisher.join(WAIT_S)
+    assert [type(m) for m in recorder.messages if m.source == "a"] == [DetectionsMessage] * 3 + [StatusMessage]
+    assert recorder.info().sources == []
 
 
 def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> None:
