@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from edgeinfer import plugins, strict
 from edgeinfer.accounting import Ledger, Snapshot
-from edgeinfer.capture import CaptureThread, Job
+from edgeinfer.capture import CaptureThread, Hung, Job, Limits
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import FALLBACK, Config, ModelConfig, PluginConfig, SourceConfig
 from edgeinfer.engines import Background, Choice, choose, upgrade
@@ -63,6 +63,7 @@ class Daemon:
         self.stats = Statistics()
         self.backend_name = ""
         self._captures: dict[str, CaptureThread] = {}
+        self._hung = Hung()
         self._pipeline: Pipeline | None = None
         self._loading: Background[Choice] | None = None
         self._upgrade: Background[Backend] | None = None
@@ -114,6 +115,7 @@ class Daemon:
             self._upgrade.start()
 
     def _check_stages(self) -> None:
+        self._hung.check()
         for stage in (self._pipeline, self.publisher):
             if stage is not None and stage.error is not None:
                 if isinstance(stage.error, EdgeinferError):
@@ -229,8 +231,8 @@ class Daemon:
         return {name: capture.error for name, capture in self._captures.items() if capture.error is not None}
 
     def _job(self, name: str, mailbox: Mailbox) -> Job:
-        source = self._config.sources[name]
-        return Job(name, partial(open_source, source), self.ledgers[name], mailbox, source.max_fps, self._config.frames)
+        job = capture_job(name, self._config.sources[name], self.ledgers[name], mailbox)
+        return replace(job, limit=self._config.frames, hung=self._hung)
 
 
 def _is_reader_of_stdout(name: str, error: Exception) -> bool:
@@ -247,6 +249,23 @@ def model_info(model: Model) -> ModelInfo:
         task=card.task,
         input_size=(card.input.width, card.input.height),
         labels=card.labels,
+    )
+
+
+def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox) -> Job:
+    """What a source's capture thread works on. A plugin may say with RECONNECT whether it is one of cameras."""
+    ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
+    return Job(
+        name,
+        partial(open_source, config),
+        ledger,
+        mailbox,
+        max_fps=config.max_fps,
+        reconnect=getattr(module, "RECONNECT", None) if ladder.reconnect is None else ladder.reconnect,
+        wait=ladder.wait,
+        max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
+        frozen_s=ladder.frozen_s,
+        limits=Limits(ladder.stall_s, ladder.timeout_s),
     )
 
 

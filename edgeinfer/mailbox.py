@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edgeinfer.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A frame in its lane. Older than `max_age_ns` it is worth nothing when its turn comes; `stale` hears of it."""
+
+    frame: Frame
+    max_age_ns: int | None = None
+    stale: Callable[[], None] | None = None
+
+    def is_stale(self, now_ns: int) -> bool:
+        """Whether it has waited, or was on its way, for too long."""
+        return self.max_age_ns is not None and now_ns - self.frame.capture.t_mono_ns > self.max_age_ns
 
 
 class Mailbox:
@@ -13,12 +29,14 @@ class Mailbox:
 
     A live source's lane holds its newest frame: a newer one takes the older one's place *in line*, so that a fast
     camera can't push a slow one back. Any other source waits until its lane has room. `take` goes round the lanes,
-    one frame each, so that equal sources get equal shares.
+    one frame each, so that equal sources get equal shares. A live frame that is too old when its turn comes is
+    passed over, so that latency is bounded however slow inference is.
     """
 
-    def __init__(self, depth: int = 1) -> None:
+    def __init__(self, depth: int = 1, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._depth = depth
-        self._lanes: dict[str, deque[Frame]] = {}
+        self._clock = clock
+        self._lanes: dict[str, deque[Waiting]] = {}
         self._turns: deque[str] = deque()
         self._closed = False
         self._lock = threading.Lock()
@@ -31,15 +49,20 @@ class Mailbox:
             self._depth = depth
             self._room.notify_all()
 
-    def put_latest(self, frame: Frame) -> Frame | None:
-        """Hands over a live frame at once. Returns the frame that had to go: an older one, or this one once closed."""
+    def put_latest(
+        self, frame: Frame, max_age_ns: int | None = None, stale: Callable[[], None] | None = None
+    ) -> Frame | None:
+        """Hands over a live frame at once. Returns the frame that had to go: an older one, or this one once closed.
+
+        Where its turn comes later than `max_age_ns` after its capture, it is dropped and `stale` is called instead.
+        """
         with self._lock:
             if self._closed:
                 return frame
             lane = self._lanes.setdefault(frame.source, deque())
             replaced = lane.popleft() if lane else None
-            self._append(lane, frame)
-            return replaced
+            self._append(lane, Waiting(frame, max_age_ns, stale))
+            return None if replaced is None else replaced.frame
 
     def put_wait(self, frame: Frame, timeout_s: float) -> bool:
         """Hands over a frame that must not be dropped. False where there was no room in time, or the box is closed."""
@@ -47,7 +70,7 @@ class Mailbox:
             lane = self._lanes.setdefault(frame.source, deque())
             if not self._room.wait_for(lambda: self._closed or len(lane) < self._depth, timeout_s) or self._closed:
                 return False
-            self._append(lane, frame)
+            self._append(lane, Waiting(frame))
             return True
 
     def take(self, limit: int, timeout_s: float) -> list[Frame]:
@@ -57,7 +80,11 @@ class Mailbox:
                 self._arrived.wait_for(lambda: bool(self._turns) or self._closed, timeout_s)
             frames: list[Frame] = []
             while self._turns and len(frames) < limit:
-                frames.append(self._next())
+                waiting = self._next()
+                if not waiting.is_stale(self._clock()):
+                    frames.append(waiting.frame)
+                elif waiting.stale is not None:
+                    waiting.stale()
             if frames:
                 self._room.notify_all()
             return frames
@@ -68,7 +95,7 @@ class Mailbox:
             self._closed = True
             left = []
             while self._turns:
-                left.append(self._next())
+                left.append(self._next().frame)
             self._arrived.notify_all()
             self._room.notify_all()
             return left
@@ -77,16 +104,16 @@ class Mailbox:
         with self._lock:
             return sum(len(lane) for lane in self._lanes.values())
 
-    def _append(self, lane: deque[Frame], frame: Frame) -> None:
-        lane.append(frame)
-        if frame.source not in self._turns:
-            self._turns.append(frame.source)
+    def _append(self, lane: deque[Waiting], waiting: Waiting) -> None:
+        lane.append(waiting)
+        if waiting.frame.source not in self._turns:
+            self._turns.append(waiting.frame.source)
         self._arrived.notify()
 
-    def _next(self) -> Frame:
+    def _next(self) -> Waiting:
         source = self._turns.popleft()
         lane = self._lanes[source]
-        frame = lane.popleft()
+        waiting = lane.popleft()
         if lane:
             self._turns.append(source)
-        return frame
+        return waiting

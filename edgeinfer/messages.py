@@ -92,6 +92,8 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     dropped: Count
     dropped_by_reason: dict[str, int]
     fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
+    stalls: Annotated[int, Meta(ge=0, description="how often the source went quiet")] = 0
+    reconnects: Annotated[int, Meta(ge=0, description="how often it was opened again")] = 0
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

@@ -261,6 +261,8 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
         dropped=sum(books.dropped.values()),
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
+        stalls=books.stalls,
+        reconnects=books.reconnects,
     )
 
 
