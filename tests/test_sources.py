@@ -23,6 +23,7 @@ from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, write_h264
+from tests.rtsp_server import RtspServer
 
 
 class FakeCapture:
@@ -64,10 +65,20 @@ def device(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, name: str) -> str:
+    """Something for the plugin `name` to open."""
+    if name == "rtsp":
+        server: RtspServer = request.getfixturevalue("rtsp_server")
+        return server.url()
+    fixture = {"images": "photos", "video": "clip", "v4l2": "device"}.get(name)
+    path = str(request.getfixturevalue(fixture)) if fixture else ""
+    return {"demo": "demo:", "v4l2": f"v4l2://{path}"}.get(name, path)
+
+
 @contextmanager
-def opened(name: str, clip: Path, photos: Path, device: Path) -> Iterator[Source]:
+def opened(name: str, uri: str) -> Iterator[Source]:
     module: ModuleType = plugins.load("sources", name)
-    uri = {"demo": "demo:", "images": str(photos), "video": str(clip), "v4l2": f"v4l2://{device}"}[name]
     extra: tuple[Any, ...] = (FakeCapture,) if name == "v4l2" else ()
     source: Source = module.open(uri, module.Options(), *extra)
     yield source
@@ -75,8 +86,8 @@ def opened(name: str, clip: Path, photos: Path, device: Path) -> Iterator[Source
 
 
 @pytest.mark.parametrize("name", plugins.names("sources"))
-def test_what_every_source_gives(name: str, clip: Path, photos: Path, device: Path) -> None:
-    with opened(name, clip, photos, device) as source:
+def test_what_every_source_gives(name: str, uri: str) -> None:
+    with opened(name, uri) as source:
         before = time.monotonic_ns(), time.time_ns()
         captures = [source.read(), source.read()]
         after = time.monotonic_ns(), time.time_ns()

@@ -61,9 +61,9 @@ class Intake:
         if self._unreadable <= MAX_TOLD:
             log.warning("source %s: %s", self._job.name, text)
 
-    def trouble(self) -> EdgeinferError | None:
-        """What to say at the end where pictures could not be read."""
-        if not self._unreadable:
+    def trouble(self, live: bool) -> EdgeinferError | None:
+        """What to say at the end where pictures of a file could not be read; a camera goes on with its next one."""
+        if live or not self._unreadable:
             return None
         first, count = self._first_unreadable, self._unreadable
         return InputError(first if count == 1 else f"{count} pictures could not be read, the first: {first}")

@@ -162,7 +162,7 @@ class CaptureThread(threading.Thread):
             log.warning("%s%s; trying again in %.1f s", prefix, str(trouble).removeprefix(prefix), delay_s)
 
     def _ended(self) -> None:
-        trouble = self._intake.trouble()
+        trouble = self._intake.trouble(self.live)
         if trouble is not None:
             self._fail(trouble)
         else:
@@ -172,7 +172,7 @@ class CaptureThread(threading.Thread):
         """The state of a source that was away stays as it was: that is how the run left it."""
         if self._job.ledger.state[0] in ("starting", "running", "stalled"):
             self._job.ledger.set_state("ended", Reason("stopped", "the source was stopped"))
-        trouble = self._intake.trouble()
+        trouble = self._intake.trouble(self.live)
         if trouble is not None:
             self._fail(trouble)
 
