@@ -64,7 +64,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
     """A name for a source that was given none: from its device or file, made unique with a number."""
-    stem = _network_stem(uri.text) if uri.plugin == "rtsp" else _file_stem(uri)
+    stem = "gst" if uri.plugin == "gst" else _network_stem(uri.text) if uri.plugin == "rtsp" else _file_stem(uri.text)
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:56] or uri.plugin
     names = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
     name = next(name for name in names if name not in taken)
@@ -72,9 +72,9 @@ def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
     return name
 
 
-def _file_stem(uri: SourceUri) -> str:
-    scheme, _, rest = redact(uri.text).rpartition(":")
-    return Path(rest.rstrip("/*")).stem.removesuffix("*") or scheme or uri.plugin
+def _file_stem(text: str) -> str:
+    scheme, _, rest = redact(text).rpartition(":")
+    return Path(rest.rstrip("/*")).stem.removesuffix("*") or scheme
 
 
 def _network_stem(text: str) -> str:

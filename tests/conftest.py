@@ -13,6 +13,8 @@ import av
 import cv2
 import pytest
 
+from edgeinfer.errors import UnavailableError
+from edgeinfer.sources._gst_process import find_python
 from edgeinfer.sources.demo import Demo, Options
 from tests.rtsp_server import RtspServer
 
@@ -26,6 +28,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"cli", "daemon_process"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def need_gst(*elements: str) -> str:
+    """A Python with PyGObject, where GStreamer has these elements; the test is skipped elsewhere."""
+    try:
+        python = find_python()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    names = ["videotestsrc", "appsink", "videoconvert", *elements]
+    code = (
+        "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init([])\n"
+        f"print([n for n in {names} if not Gst.ElementFactory.find(n)])"
+    )
+    probe = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    if probe.stdout.strip() != "[]":
+        pytest.skip(f"GStreamer is not complete here: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
+    return python
 
 
 @pytest.fixture(scope="session")

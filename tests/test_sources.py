@@ -22,7 +22,7 @@ from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
-from tests.conftest import CLIP_FRAMES, write_h264
+from tests.conftest import CLIP_FRAMES, need_gst, write_h264
 from tests.rtsp_server import RtspServer
 
 
@@ -71,9 +71,14 @@ def uri(request: pytest.FixtureRequest, name: str) -> str:
     if name == "rtsp":
         server: RtspServer = request.getfixturevalue("rtsp_server")
         return server.url()
+    if name == "gst":
+        need_gst()
+    if name == "csi":
+        pytest.skip("no CSI camera here")
     fixture = {"images": "photos", "video": "clip", "v4l2": "device"}.get(name)
     path = str(request.getfixturevalue(fixture)) if fixture else ""
-    return {"demo": "demo:", "v4l2": f"v4l2://{path}"}.get(name, path)
+    uris = {"demo": "demo:", "gst": "gst:videotestsrc is-live=true", "v4l2": f"v4l2://{path}"}
+    return uris.get(name, path)
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""Network cameras through PyAV (FFmpeg): RTSP over TCP, UDP or TLS; also MJPEG and MPEG-TS over HTTP.
+"""Network cameras: RTSP over TCP, UDP or TLS; also MJPEG and MPEG-TS over HTTP.
+
+Through PyAV (FFmpeg), or, where NVIDIA's hardware decoder is, RTSP through GStreamer.
 
 Every call has a deadline. What is decoded too slowly is caught up with by leaving out all but key frames. What comes
 late is stamped with when it should have come, so that the mailbox can drop it as `stale`.
@@ -11,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import av
@@ -21,6 +24,7 @@ from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._credentials import Account, account
+from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe
 from edgeinfer.sources._lateness import LATE_S, Lateness
 from edgeinfer.types import Capture
 
@@ -44,8 +48,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """`password_file` holds the password alone, and `${env:NAME}` stands for a variable in it, in the URI, in `user`
     and in `password`; what is set here goes before what the URI holds.
 
-    Connecting may take `connect_s`; a connection that brings nothing for `silence_s` is given up. `clock: rtcp` takes
-    a frame's time from the camera, whose clock must be set as ours is (NTP).
+    `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed, and PyAV's elsewhere; `python` is then
+    an interpreter that has PyGObject. Connecting may take `connect_s`; a connection that brings nothing for
+    `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be set as ours is
+    (NTP); only PyAV's decoder does.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -55,14 +61,40 @@ class Options(Struct, frozen=True, kw_only=True):
     connect_s: Seconds = 10.0
     silence_s: Seconds = 4.5
     clock: Literal["arrival", "rtcp"] = "arrival"
+    decoder: Literal["auto", "av", "gstreamer"] = "auto"
+    python: str | None = None
 
     def __repr__(self) -> str:
         return f"rtsp.Options(transport={self.transport!r})"
 
 
-def open(uri: str, options: Options) -> NetworkCamera:  # noqa: A001 (the plugin interface)
-    """Connects. Raises CameraError with the reason's code, and ConfigError."""
-    return NetworkCamera(account(uri, options.user, options.password, options.password_file), options)
+def open(uri: str, options: Options) -> NetworkCamera | GstSource:  # noqa: A001 (the plugin interface)
+    """Connects. Raises CameraError with the reason's code, ConfigError, and UnavailableError without GStreamer."""
+    peer = account(uri, options.user, options.password, options.password_file)
+    rtsp = peer.url.lower().startswith("rtsp")
+    if rtsp and (options.decoder == "gstreamer" or (options.decoder == "auto" and has_hardware_decoder())):
+        return GstSource(recipe(peer, options), options.python)
+    return NetworkCamera(peer, options)
+
+
+def has_hardware_decoder(root: Path = Path("/")) -> bool:
+    """Whether GStreamer's plugin with nvv4l2decoder is installed, where JetPack puts it."""
+    return any(root.glob("usr/lib/*/gstreamer-1.0/libgstnvvideo4linux2.so"))
+
+
+def recipe(peer: Account, options: Options) -> Recipe:
+    """The camera as a pipeline. The address and the account are properties: a process list shows neither."""
+    source = (
+        f"rtspsrc name=camera protocols={options.transport} latency=100 drop-on-latency=true "
+        f"tcp-timeout={int(options.silence_s * 1e6)} ! application/x-rtp,media=video ! decodebin"
+    )
+    properties = {"location": peer.url, "user-id": peer.user, "user-pw": peer.password}
+    return Recipe(
+        peer.url,
+        [(("nvv4l2decoder", "nvvidconv"), f"{source} ! {FROM_NVMM_TO_SINK}"), ((), f"{source} ! {TO_SINK}")],
+        {"camera": {key: value for key, value in properties.items() if value}},
+        clock="arrival",
+    )
 
 
 class NetworkCamera:
