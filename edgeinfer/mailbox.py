@@ -27,17 +27,19 @@ class Waiting:
 class Mailbox:
     """One short lane per source.
 
-    A live source's lane holds its newest frame: a newer one takes the older one's place *in line*, so that a fast
-    camera can't push a slow one back. Any other source waits until its lane has room. `take` goes round the lanes,
-    one frame each, so that equal sources get equal shares. A live frame that is too old when its turn comes is
-    passed over, so that latency is bounded however slow inference is.
+    A live source's lane holds its newest frame. Any other source waits until its lane has room. `take` serves the lane
+    that was served longest ago: every source that wants more than its share gets the same, however fast it is. (First
+    come, first served would favour fast cameras, which are back in line sooner.) A live frame that is too old when its
+    turn comes is passed over, so that latency is bounded however slow inference is.
     """
 
     def __init__(self, depth: int = 1, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._depth = depth
         self._clock = clock
         self._lanes: dict[str, deque[Waiting]] = {}
-        self._turns: deque[str] = deque()
+        self._waiting: dict[str, None] = {}
+        self._served: dict[str, int] = {}
+        self._serial = 0
         self._closed = False
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -76,10 +78,10 @@ class Mailbox:
     def take(self, limit: int, timeout_s: float) -> list[Frame]:
         """Up to `limit` waiting frames, one per source and round, after waiting `timeout_s` for the first."""
         with self._arrived:
-            if not self._turns and timeout_s > 0:
-                self._arrived.wait_for(lambda: bool(self._turns) or self._closed, timeout_s)
+            if not self._waiting and timeout_s > 0:
+                self._arrived.wait_for(lambda: bool(self._waiting) or self._closed, timeout_s)
             frames: list[Frame] = []
-            while self._turns and len(frames) < limit:
+            while self._waiting and len(frames) < limit:
                 waiting = self._next()
                 if not waiting.is_stale(self._clock()):
                     frames.append(waiting.frame)
@@ -94,7 +96,7 @@ class Mailbox:
         with self._lock:
             self._closed = True
             left = []
-            while self._turns:
+            while self._waiting:
                 left.append(self._next().frame)
             self._arrived.notify_all()
             self._room.notify_all()
@@ -106,14 +108,15 @@ class Mailbox:
 
     def _append(self, lane: deque[Waiting], waiting: Waiting) -> None:
         lane.append(waiting)
-        if waiting.frame.source not in self._turns:
-            self._turns.append(waiting.frame.source)
+        self._waiting.setdefault(waiting.frame.source)
         self._arrived.notify()
 
     def _next(self) -> Waiting:
-        source = self._turns.popleft()
+        source = min(self._waiting, key=lambda name: self._served.get(name, 0))
+        self._serial += 1
+        self._served[source] = self._serial
         lane = self._lanes[source]
         waiting = lane.popleft()
-        if lane:
-            self._turns.append(source)
+        if not lane:
+            del self._waiting[source]
         return waiting

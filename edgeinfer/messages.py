@@ -94,6 +94,9 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
     stalls: Annotated[int, Meta(ge=0, description="how often the source went quiet")] = 0
     reconnects: Annotated[int, Meta(ge=0, description="how often it was opened again")] = 0
+    clock_step_s: Annotated[
+        float | UnsetType, Meta(description="of the daemon: by how much the wall clock was last set while it ran")
+    ] = UNSET
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

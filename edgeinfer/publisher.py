@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
@@ -35,6 +35,7 @@ from edgeinfer.messages import (
 from edgeinfer.outbox import Outbox
 from edgeinfer.statistics import Statistics
 from edgeinfer.types import Result
+from edgeinfer.wallclock import WallClock
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Publisher(threading.Thread):
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
         self._next_status_s = 0.0
+        self._wall = WallClock()
 
     def set_backend(self, name: str, versions: Mapping[str, str]) -> None:
         """Tells what runs the model now; `info` is published again. From any thread."""
@@ -173,13 +175,21 @@ class Publisher(threading.Thread):
         due = final or now >= self._next_status_s
         if due:
             self._next_status_s = now + STATUS_PERIOD_S
+            self._look_at_the_clock()
         for name, ledger in self._ledgers.items():
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
         if due or self._last_state.get(DAEMON) != ("running", self._news):
             self._last_state[DAEMON] = ("running", self._news)
-            self._write(status_message(DAEMON, self._total(self._news, final), self._identity.session), None)
+            whole = status_message(DAEMON, self._total(self._news, final), self._identity.session)
+            step_ns = self._wall.step_ns
+            self._write(whole if step_ns is None else structs.replace(whole, clock_step_s=step_ns / 1e9), None)
+
+    def _look_at_the_clock(self) -> None:
+        step_ns = self._wall.look()
+        if step_ns is not None:
+            log.warning("the wall clock was set by %+.1f s; stamps before and after differ by that", step_ns / 1e9)
 
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
         books = [ledger.snapshot() for ledger in self._ledgers.values()]

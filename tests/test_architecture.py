@@ -26,7 +26,7 @@ LAYERS = [
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "types"},
-    {"files"},
+    {"files", "wallclock"},
     {"errors"},
     {"redact"},
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.accounting import Ledger
@@ -22,6 +22,7 @@ from tests.capturing import Desk, Script, capturing
 MS = 1_000_000
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 SECONDS = 10
+NO_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
 @dataclass
@@ -112,7 +113,7 @@ def test_books_balance_and_age_is_bounded(
 
 @given(RATES, st.integers(1, 8), st.floats(5, 150))
 @example([5.0, 120.0, 120.0], 1, 50.0)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None, phases=NO_SHRINKING)
 def test_shares_are_fair(rates: list[float], batch: int, exec_ms: float) -> None:
     """Cameras that clearly want more than their share get the same, however much more; nobody else gets more."""
     world = World(rates, batch, exec_ms, 500)

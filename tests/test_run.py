@@ -375,3 +375,41 @@ def test_a_camera_in_a_file_is_waited_for(daemon_process: Start, tmp_path: Path)
     _, err = the_rest(process)
     assert process.returncode == 0, err
     assert err.count("no such camera") == 1
+
+
+STEPPED = """
+import time
+from pathlib import Path
+real = time.time_ns
+time.time_ns = lambda: real() + int(Path("step").read_text()) * 10**9
+time.time = lambda: time.time_ns() / 1e9
+from edgeinfer.cli import main
+main({args!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_setting_the_wall_clock_is_told_and_disturbs_nobody(tmp_path: Path, step_s: int) -> None:
+    """The program's clock is set, not the machine's."""
+    (tmp_path / "step").write_text("0")
+    args = ["run", "--source", "d=demo:", "--jsonl", "-", "--set", "sinks.jsonl.kinds=[status]", *QUIET]
+    command = [sys.executable, "-c", STEPPED.format(args=args)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    messages, later = [], 0
+    for line in map(json.loads, process.stdout):
+        messages.append(line)
+        if line["source"] == "d" and line["inferred"] > 20:
+            (tmp_path / "step.new").write_text(str(step_s))
+            (tmp_path / "step.new").replace(tmp_path / "step")
+        later += "clock_step_s" in line
+        if later == 3:
+            break
+    process.terminate()
+    _, err = the_rest(process)
+    assert process.returncode == 0, err
+    assert messages[-1]["clock_step_s"] == pytest.approx(step_s, abs=5)
+    assert err.count("the wall clock was set") == 1
+    last = [message for message in messages if message["source"] == "d"][-1]
+    assert (last["stalls"], last["reconnects"], last["dropped_by_reason"].get("stale", 0)) == (0, 0, 0)

@@ -101,11 +101,12 @@ class CaptureThread(threading.Thread):
             return None
         quiet_s, limits = (now_ns - reader.last_frame_ns) / 1e9, reader.limits
         code = "frozen" if reader.frozen else "timeout"
-        if quiet_s >= (limits.first if reader.first_frame_ns is None else limits.timeout):
-            return self._lost(code, self._complaint(reader, quiet_s))
+        complaint = self._complaint(reader, quiet_s)
         running = self._job.ledger.state[0] == "running"
         if running and (reader.frozen or quiet_s >= limits.stall):
-            self._job.ledger.set_state("stalled", Reason(code, self._complaint(reader, quiet_s)))
+            self._job.ledger.set_state("stalled", Reason(code, complaint))
+        if quiet_s >= (limits.first if reader.first_frame_ns is None else limits.timeout):
+            return self._lost(code, complaint)
         return None
 
     def _complaint(self, reader: Reader, quiet_s: float) -> str:
