@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.capture import CaptureThread, Limits
@@ -31,10 +33,11 @@ from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
 from tests.conftest import CAMERA_HEIGHT as HEIGHT
 from tests.conftest import CAMERA_WIDTH as WIDTH
-from tests.conftest import write_camera_clip
+from tests.conftest import Cli, need_gst, write_camera_clip
 from tests.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.rtsp_server import RtspServer
 
+Start = Callable[..., "subprocess.Popen[str]"]
 QUICK = rtsp.Options(connect_s=2, silence_s=1.5, decoder="av")
 LIMITS = Limits(stall=0.7, timeout=2, first=8, grace=4)
 
@@ -413,3 +416,52 @@ def test_a_clock_that_drifts_is_not_late(seed: int, drift: float) -> None:
         now = tick * 0.1
         late = lateness.late_s(now * (1 + drift), now + random.uniform(0, 0.02))
         assert 0 <= late < 0.3
+
+
+# The whole program
+
+
+@pytest.mark.parametrize("decoder", ["av", "gstreamer"])
+def test_no_output_shows_a_password(cli: Cli, tmp_path: Path, decoder: str) -> None:
+    if decoder == "gstreamer":
+        need_gst("rtspsrc")
+    with faulty_proxy(0, b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\nWWW-Authenticate: Basic realm=x\r\n\r\n") as proxy:
+        uri = f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x?token=hunter3"
+        kinds = ("--set", "sinks.jsonl.kinds=[status, info]", "--set", "publish=null", "--jsonl", "-")
+        process = cli("run", "--source", uri, "--verbose", *kinds, "--set", f"sources.x.decoder={decoder}")
+    shown = process.stdout + process.stderr
+    assert process.returncode == 66, shown
+    assert "edgeinfer: error: rtsp://" in shown
+    assert '"code":"unauthorized"' in shown
+    for secret in ("admin", "hunter2", "hunter3"):
+        assert secret not in shown
+
+
+def test_a_camera_that_is_typed_wrong_is_told_at_once(cli: Cli, server: RtspServer) -> None:
+    process = cli("run", "--source", server.url("none.mp4"), "--set", "publish=null")
+    assert process.returncode == 66
+    assert "no such stream (404); check the path" in process.stderr
+
+
+def test_run_ends_when_it_is_asked_to_while_a_camera_is_away(daemon_process: Start, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("sources: {a: 'rtsp://127.0.0.1:1/x'}\npublish: null\n")
+    kinds = ("--set", "sinks.jsonl.kinds=[status]")
+    process = daemon_process("run", "--config", "c.yaml", "--jsonl", "-", *kinds)
+    assert process.stdout is not None
+    for line in map(json.loads, process.stdout):
+        if line["state"] == "reconnecting":
+            break
+    assert line["reason"]["code"] == "refused"
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+@given(st.binary(max_size=3000) | st.binary(max_size=300).map(lambda tail: b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n" + tail))
+@settings(max_examples=40, deadline=None)
+def test_whatever_a_peer_answers_there_is_one_error_in_time(answer: bytes) -> None:
+    options = rtsp.Options(connect_s=0.4, silence_s=0.4, decoder="av")
+    with faulty_proxy(0, answer) as proxy:
+        error = failure(f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x", options)
+    assert "hunter2" not in str(error)
+    assert "\n" not in str(error)

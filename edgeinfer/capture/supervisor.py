@@ -90,7 +90,8 @@ class CaptureThread(threading.Thread):
                 self._job.hung.add(reader)
                 return lost or self._lost("hung", "a call into it never came back")
             self._note_frames(reader)
-            lost = lost or self._judge(reader, now_ns)
+            if lost is None and (lost := self._judge(reader, now_ns)) and self._reconnects(reader):
+                self._job.ledger.set_state("reconnecting", Reason(lost.code, lost.message))
             if lost or self._stopping.is_set():
                 reader.stop()
             self._wake.wait(self._pause_s(reader, now_ns))

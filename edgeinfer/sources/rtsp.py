@@ -59,7 +59,7 @@ class Options(Struct, frozen=True, kw_only=True):
     password: str | None = None
     password_file: str | None = None
     connect_s: Seconds = 10.0
-    silence_s: Seconds = 4.5
+    silence_s: Seconds = 3.0
     clock: Literal["arrival", "rtcp"] = "arrival"
     decoder: Literal["auto", "av", "gstreamer"] = "auto"
     python: str | None = None
