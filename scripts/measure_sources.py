@@ -3,7 +3,7 @@
     .venv/bin/python scripts/measure_sources.py [ROUNDS]
 
 Prints the others' latency with and without the frozen one, the time until its status says `stalled` and `reconnecting`,
-and the time from the thaw to its next result.
+and the time from the thaw to its next result. The network is a tiny one, so that the daemon's own doing is seen.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.conftest import write_camera_clip
 from tests.rtsp_server import RtspServer
+from tests.test_run import write_constant_network
 
-FROZEN_S, RUNNING_S = 8.0, 12.0
-FPS = 5
+FROZEN_S = RUNNING_S = 8.0
+FPS = 10
 
 
 class Lines:
@@ -61,7 +62,10 @@ def main(rounds: int) -> int:
         for server in servers:
             server.start()
         process = subprocess.Popen(  # noqa: S603 (our own program)
-            command(servers), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*command(servers), "--model", str(tiny_model(Path(folder)))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         try:
             report(measure(Lines(process), servers[0], rounds))
@@ -74,6 +78,16 @@ def main(rounds: int) -> int:
     return 0
 
 
+def tiny_model(folder: Path) -> Path:
+    """A network that always sees the same object, with its card."""
+    path = folder / "tiny.onnx"
+    write_constant_network(path, batch=1)
+    inspect = [sys.executable, "-m", "edgeinfer", "models", "inspect", str(path), "--card"]
+    card = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout  # noqa: S603 (our own program)
+    path.with_suffix(".yaml").write_text(card)
+    return path
+
+
 def command(servers: list[RtspServer]) -> list[str]:
     """The daemon with a camera per server."""
     sources = [arg for n, server in enumerate(servers) for arg in ("--source", f"c{n}={server.url()}")]
@@ -84,19 +98,21 @@ def command(servers: list[RtspServer]) -> list[str]:
 
 def measure(lines: Lines, frozen: RtspServer, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of the others' results (`calm`, `frozen`) and seconds of the frozen one's changes."""
-    found: dict[str, list[float]] = {key: [] for key in ("calm", "frozen", "stalled", "reconnecting", "back")}
+    found: dict[str, list[float]] = {key: [] for key in ("calm", "frozen", "added", "stalled", "reconnecting", "back")}
     lines.during(10)
     for _ in range(rounds):
-        found["calm"] += latencies(lines.during(RUNNING_S))
+        calm = latencies(lines.during(RUNNING_S))
         frozen.freeze()
         at_ns = time.monotonic_ns()
         messages = lines.during(FROZEN_S)
+        found["calm"] += calm
         found["frozen"] += latencies(messages)
+        found["added"].append(float(np.percentile(latencies(messages), 99) - np.percentile(calm, 99)))
         for state in ("stalled", "reconnecting"):
             found[state] += first(messages, at_ns, lambda m, s=state: m.get("state") == s)
         frozen.thaw()
         at_ns = time.monotonic_ns()
-        found["back"] += first(lines.during(10), at_ns, lambda m: m["kind"] == "detections")
+        found["back"] += first(lines.during(8), at_ns, lambda m: m["kind"] == "detections")
     return found
 
 
@@ -117,6 +133,7 @@ def report(found: dict[str, list[float]]) -> None:
     for key in ("calm", "frozen"):
         p50, p99 = np.percentile(found[key], [50, 99])
         print(f"others, {key}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(found[key])} results")
+    print(f"added p99: median {np.median(found['added']):.1f} ms over {len(found['added'])} rounds")
     for key in ("stalled", "reconnecting", "back"):
         values = found[key]
         text = f"median {np.median(values):.2f} s, longest {max(values):.2f} s" if values else "never"

@@ -26,7 +26,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that starts the program as a process is slow: together they take minutes."""
     for item in items:
-        if {"cli", "daemon_process"} & set(getattr(item, "fixturenames", ())):
+        if {"cli", "daemon_process", "gst_python", "gst_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

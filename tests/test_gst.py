@@ -35,7 +35,7 @@ LIMITS = Limits(stall=0.7, timeout=2, first=10, grace=4)
 
 
 @pytest.fixture
-def python() -> str:
+def gst_python() -> str:
     return need_gst()
 
 
@@ -51,7 +51,7 @@ def read(source: Source) -> Capture:
 
 @pytest.mark.parametrize("layout", ["BGR", "BGRx", "I420"])
 @pytest.mark.parametrize("width", [64, 641])
-def test_pixels_come_as_they_are(python: str, layout: str, width: int) -> None:
+def test_pixels_come_as_they_are(gst_python: str, layout: str, width: int) -> None:
     source = opened(f"gst:videotestsrc is-live=true pattern=red ! video/x-raw,format={layout},width={width},height=48")
     try:
         capture = read(source)
@@ -64,7 +64,7 @@ def test_pixels_come_as_they_are(python: str, layout: str, width: int) -> None:
     assert capture.clock == "driver"
 
 
-def test_a_pipeline_that_is_not_live_loses_nothing_and_ends(python: str, clip: Path) -> None:
+def test_a_pipeline_that_is_not_live_loses_nothing_and_ends(gst_python: str, clip: Path) -> None:
     need_gst("decodebin", "avdec_h264")
     desk = Desk()
     with capturing(desk, lambda: opened(f"gst:filesrc location={clip} ! decodebin"), LIMITS) as thread:
@@ -73,7 +73,7 @@ def test_a_pipeline_that_is_not_live_loses_nothing_and_ends(python: str, clip: P
     assert desk.books.state == "ended"
 
 
-def test_a_live_pipeline_that_ends_is_started_again(python: str) -> None:
+def test_a_live_pipeline_that_ends_is_started_again(gst_python: str) -> None:
     desk = Desk()
     uri = "gst:videotestsrc is-live=true num-buffers=10 ! video/x-raw,framerate=30/1"
     with capturing(desk, lambda: opened(uri), LIMITS):
@@ -92,7 +92,7 @@ def test_a_live_pipeline_that_ends_is_started_again(python: str) -> None:
         ("audiotestsrc is-live=true", EdgeinferError, ""),
     ],
 )
-def test_pipelines_that_are_none(python: str, text: str, kind: type[EdgeinferError], says: str) -> None:
+def test_pipelines_that_are_none(gst_python: str, text: str, kind: type[EdgeinferError], says: str) -> None:
     source: GstSource | None = None
     with pytest.raises(kind) as caught:  # noqa: PT012 (some say so at the first picture)
         source = opened(f"gst:{text}")
@@ -103,7 +103,7 @@ def test_pipelines_that_are_none(python: str, text: str, kind: type[EdgeinferErr
 
 
 @pytest.mark.slow
-def test_a_hung_process_is_ended_and_the_source_says_so(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_process_is_ended_and_the_source_says_so(gst_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gst_process, "ANSWER_S", 0.5)
     source = opened(LIVE)
     read(source)
@@ -129,7 +129,7 @@ def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_process_that_stops_or_dies_is_replaced(python: str, number: int) -> None:
+def test_a_process_that_stops_or_dies_is_replaced(gst_python: str, number: int) -> None:
     desk, pids = Desk(), []
 
     def open_noted() -> GstSource:
@@ -149,7 +149,7 @@ def test_a_process_that_stops_or_dies_is_replaced(python: str, number: int) -> N
     assert ids == sorted(set(ids))
 
 
-def test_no_process_outlives_its_daemon(python: str) -> None:
+def test_no_process_outlives_its_daemon(gst_python: str) -> None:
     code = (
         "import sys, time\nfrom edgeinfer.sources import gst\n"
         f"source = gst.open({LIVE!r}, gst.Options())\nsource.read()\nprint(source.pid, flush=True)\ntime.sleep(60)"
@@ -165,7 +165,7 @@ def test_no_process_outlives_its_daemon(python: str) -> None:
         time.sleep(0.05)
 
 
-def test_buffers_whose_stamps_stand_still_are_no_pictures(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_whose_stamps_stand_still_are_no_pictures(gst_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gst_process, "READ_DEADLINE_S", 0.3)
     source = opened(LIVE)
     try:
@@ -230,7 +230,7 @@ def test_what_is_no_csi_camera(uri: str) -> None:
         csi.open(uri, csi.Options())
 
 
-def test_a_machine_without_csi_says_so(python: str) -> None:
+def test_a_machine_without_csi_says_so(gst_python: str) -> None:
     if any(Path("/usr/lib").glob("*/gstreamer-1.0/libgstnvarguscamerasrc.so")):
         pytest.skip("this machine has it")
     with pytest.raises(UnavailableError, match=r"no nvarguscamerasrc.*nvidia-l4t-gstreamer"):
@@ -333,14 +333,14 @@ def test_the_hardware_decoder_is_found_where_jetpack_puts_it(tmp_path: Path) -> 
 # The command line
 
 
-def test_run_reads_a_pipeline(python: str, cli: Cli) -> None:
+def test_run_reads_a_pipeline(gst_python: str, cli: Cli) -> None:
     process = cli("run", "--source", LIVE, "--frames", "3", "--set", "publish=null", "--jsonl", "-")
     assert process.returncode == 0, process.stderr
     assert len(process.stdout.splitlines()) == 3
 
 
 @pytest.mark.parametrize(("text", "code"), [("gst:videotestsrc ! ! x", 78), ("gst:nosuchelement", 69)])
-def test_run_says_what_is_wrong_with_a_pipeline(python: str, cli: Cli, text: str, code: int) -> None:
+def test_run_says_what_is_wrong_with_a_pipeline(gst_python: str, cli: Cli, text: str, code: int) -> None:
     process = cli("run", "--source", text, "--set", "publish=null")
     assert process.returncode == code, process.stderr
     assert "Traceback" not in process.stderr

@@ -118,7 +118,8 @@ def test_the_cameras_own_clock_is_used_where_it_is_told_and_asked_for(server: Rt
 )
 def test_what_a_camera_may_answer(answer: bytes, code: str, lasting: bool) -> None:
     with faulty_proxy(0, answer) as proxy:
-        error = failure(f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x")
+        options = rtsp.Options(connect_s=0.7, silence_s=0.7, decoder="av")
+        error = failure(f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x", options)
     assert (error.code, error.lasting) in {(code, lasting), ("closed", False), ("timeout", False)}
     assert (error.code == "unauthorized") == lasting
     assert "hunter2" not in f"{error!r} {error}"
