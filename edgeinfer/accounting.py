@@ -10,17 +10,18 @@ from typing import Literal
 
 from edgeinfer.messages import Reason, State
 
-DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable"]
-"""overload: a newer frame took its place. max_fps: left out on purpose. publish: the sinks could not keep up.
-shutdown: the run, or the source's part in it, ended first. unreadable: the picture could not be decoded."""
+DropReason = Literal["overload", "max_fps", "stale", "frozen", "publish", "shutdown", "unreadable"]
+"""overload: a newer frame took its place. max_fps: left out on purpose. stale: too old when its turn came. frozen: the
+same picture again. publish: the sinks could not keep up. shutdown: the run, or the source's part in it, ended first.
+unreadable: the picture could not be decoded."""
 
 _FPS_WINDOW_NS = 3_000_000_000
-_COUNTS = ("captured", "inferred", "in_flight")
+_COUNTS = ("captured", "inferred", "in_flight", "stalls", "reconnects")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A source's state and counters at one instant."""
+    """A source's state and counters at one instant. stalls: how often it went quiet; reconnects: was opened again."""
 
     state: State
     reason: Reason | None
@@ -29,6 +30,8 @@ class Snapshot:
     in_flight: int
     dropped: dict[str, int]
     fps: float
+    stalls: int = 0
+    reconnects: int = 0
 
 
 def total(state: State, reason: Reason | None, books: Sequence[Snapshot]) -> Snapshot:
@@ -36,8 +39,8 @@ def total(state: State, reason: Reason | None, books: Sequence[Snapshot]) -> Sna
     dropped: Counter[str] = Counter()
     for book in books:
         dropped.update(book.dropped)
-    captured, inferred, in_flight = (sum(getattr(book, name) for book in books) for name in _COUNTS)
-    return Snapshot(state, reason, captured, inferred, in_flight, dict(dropped), sum(book.fps for book in books))
+    counts = {name: sum(getattr(book, name) for book in books) for name in _COUNTS}
+    return Snapshot(state, reason, dropped=dict(dropped), fps=sum(book.fps for book in books), **counts)
 
 
 @dataclass
@@ -51,6 +54,8 @@ class Ledger:
     _captured: int = 0
     _inferred: int = 0
     _in_flight: int = 0
+    _stalls: int = 0
+    _reconnects: int = 0
     _dropped: Counter[str] = field(default_factory=Counter)
     _recent: deque[int] = field(default_factory=lambda: deque(maxlen=1024))
 
@@ -78,7 +83,13 @@ class Ledger:
     def set_state(self, state: State, reason: Reason | None = None) -> None:
         """A step of the source's life."""
         with self._lock:
+            self._stalls += state == "stalled" != self._state
             self._state, self._reason = state, reason
+
+    def open_again(self) -> None:
+        """The source is opened once more."""
+        with self._lock:
+            self._reconnects += 1
 
     @property
     def inferred(self) -> int:
@@ -109,6 +120,8 @@ class Ledger:
                 self._in_flight,
                 dict(self._dropped),
                 self._fps(),
+                self._stalls,
+                self._reconnects,
             )
 
     def _fps(self) -> float:

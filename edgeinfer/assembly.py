@@ -7,7 +7,7 @@ from functools import partial
 
 from edgeinfer import plugins, strict
 from edgeinfer.accounting import Ledger
-from edgeinfer.capture import Job
+from edgeinfer.capture import Job, Limits
 from edgeinfer.card import Model
 from edgeinfer.config import ModelConfig, PluginConfig, SourceConfig
 from edgeinfer.errors import EdgeinferError
@@ -29,9 +29,21 @@ def model_info(model: Model) -> ModelInfo:
     )
 
 
-def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox, limit: int | None) -> Job:
-    """What a source's capture thread works on. `limit` ends the source after so many results."""
-    return Job(name, partial(open_source, config), ledger, mailbox, config.max_fps, limit)
+def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox) -> Job:
+    """What a source's capture thread works on. A plugin may say with RECONNECT whether it is one of cameras."""
+    ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
+    return Job(
+        name,
+        partial(open_source, config),
+        ledger,
+        mailbox,
+        max_fps=config.max_fps,
+        reconnect=getattr(module, "RECONNECT", None) if ladder.reconnect is None else ladder.reconnect,
+        wait=ladder.wait,
+        max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
+        frozen_s=ladder.frozen_s,
+        limits=Limits(ladder.stall_s, ladder.timeout_s),
+    )
 
 
 def open_source(config: SourceConfig) -> Source:

@@ -42,6 +42,17 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_batch: Annotated[int, Meta(ge=1, le=256)] | None = None
 
 
+class LadderConfig(Struct, frozen=True, kw_only=True):
+    """What is expected of a live source, and what is done where it does not give it. See `SourceSettings`."""
+
+    reconnect: bool | None = None
+    wait: bool = True
+    stall_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.5
+    timeout_s: Annotated[float, Meta(ge=0.2, le=3600)] = 5.0
+    max_age_ms: Annotated[float, Meta(ge=1)] | None = 500.0
+    frozen_s: Annotated[float, Meta(ge=0.1)] | None = None
+
+
 class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a frame waits for others to share its batch: `latency` never, `balanced` while every stream of the backend
     is busy, `throughput` always; for `wait_ms` at most.
@@ -57,6 +68,7 @@ class SourceConfig(Struct, frozen=True, kw_only=True):
     uri: SourceUri
     max_fps: float | None
     options: Struct
+    ladder: LadderConfig = LadderConfig()
 
 
 class PluginConfig(Struct, frozen=True, kw_only=True):
@@ -86,8 +98,15 @@ class Config(Struct, frozen=True, kw_only=True):
     path: str | None = None
 
 
-class SourceSettings(Struct, frozen=True, kw_only=True):
-    """What every source's table may hold beside the plugin's options."""
+class SourceSettings(LadderConfig, frozen=True, kw_only=True):
+    """What every source's table may hold beside the plugin's options. `max_fps` leaves frames out evenly.
+
+    Without a frame for `stall_s` the status of a live source says `stalled`; without one for `timeout_s` it is opened
+    again, and again, unless `reconnect` is false (by default it is true for cameras and false for files). With
+    `wait: false` a source that has never given a frame is not waited for: its first error ends it; so it is for those
+    named on the command line. A live frame older than `max_age_ms` when its turn comes is dropped; `null` is no limit.
+    The same picture for `frozen_s` counts as none.
+    """
 
     uri: Annotated[str, Meta(min_length=1)]
     max_fps: Annotated[float, Meta(gt=0)] | None = None
@@ -221,13 +240,16 @@ def _source(name: str, table: Any) -> SourceConfig:
     known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
     uri = parse_uri(known.uri, f"{path}.uri")
     module = plugins.load("sources", uri.plugin, f"{path}.uri")
+    if known.timeout_s <= known.stall_s:
+        raise ConfigError(f"{path}.timeout_s: {known.timeout_s:g} is not longer than stall_s, {known.stall_s:g}")
     own = {key: value for key, value in table.items() if key not in general}
     for key in own:
         if key not in strict.field_names(module.Options):
             raise ConfigError(
                 f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
             )
-    return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path))
+    ladder = LadderConfig(**{key: getattr(known, key) for key in strict.field_names(LadderConfig)})
+    return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path), ladder=ladder)
 
 
 def _sinks(file: _File) -> dict[str, PluginConfig]:

@@ -123,6 +123,7 @@ class Daemon:
         self.reloader.request(requests)
 
     def _check_stages(self) -> None:
+        self.sources.hung.check()
         for stage in (self._pipeline, self.publisher):
             if stage is not None and stage.error is not None:
                 if isinstance(stage.error, EdgeinferError):

@@ -43,6 +43,19 @@ class InputError(EdgeinferError):
     exit_code = 66
 
 
+class CameraError(InputError):
+    """A camera that was reached, or was there, and gives no pictures now.
+
+    `code` is the reason in its `status`; `lasting` marks what a person must mend (a password, a codec), so that it is
+    tried again only now and then.
+    """
+
+    def __init__(self, code: str, message: str, hint: str = "", lasting: bool = False) -> None:
+        super().__init__(message, hint)
+        self.code = code
+        self.lasting = lasting
+
+
 class UnavailableError(EdgeinferError):
     """No usable device, or a library that the chosen part needs is not installed."""
 

@@ -16,7 +16,7 @@ from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, O
 
 
 class Source(Protocol):
-    """Gives pictures. Opened, read and closed by one capture thread of its own.
+    """Gives pictures. Opened, read and closed by one thread of its own, which is left behind where it never returns.
 
     `live`: the newest frame wins and older ones may be dropped; otherwise every frame waits for its turn.
     `fps`: the nominal rate in frames per second, 0 where there is none.
@@ -29,8 +29,9 @@ class Source(Protocol):
         """The next picture, or None at the end. The caller owns it.
 
         Blocks, but for a live source never longer than its read deadline.
-        Raises StalledError on that deadline, InputError where reading on makes no sense, and UnreadableItem where
-        one picture is bad and the next may be good.
+        Raises StalledError on that deadline, InputError where reading on makes no sense (CameraError says with a code
+        why), and UnreadableItem where one picture is bad and the next may be good. After an InputError the source is
+        closed, and opened again where it is one that reconnects.
         """
 
     def close(self) -> None:

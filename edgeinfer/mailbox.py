@@ -25,28 +25,33 @@ class Waiting:
 
 
 class Lane:
-    """What waits of one source. `room` wakes its capture thread, when half of the lane is free: not for every frame."""
+    """What waits of one source, and when it was served last. `room` wakes its capture thread.
+
+    That is when half of the lane is free: waking it for every frame costs more than the frame does.
+    """
 
     def __init__(self, lock: threading.Lock) -> None:
         self.waiting: deque[Waiting] = deque()
         self.live = False
+        self.served = 0
         self.room = threading.Condition(lock)
 
 
 class Mailbox:
     """One short lane per source.
 
-    A live source's lane holds its newest frame: a newer one takes the older one's place *in line*, so that a fast
-    camera can't push a slow one back. Any other source waits until its lane has room. `take` goes round the lanes,
-    one frame each, so that equal sources get equal shares. A live frame that is too old when its turn comes is
-    passed over, so that latency is bounded however slow inference is.
+    A live source's lane holds its newest frame. Any other source waits until its lane has room. `take` serves the lane
+    that was served longest ago: every source that wants more than its share gets the same, however fast it is. (First
+    come, first served would favour fast cameras, which are back in line sooner.) A live frame that is too old when its
+    turn comes is passed over, so that latency is bounded however slow inference is.
     """
 
     def __init__(self, depth: int = 1, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._depth = depth
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
-        self._turns: deque[str] = deque()
+        self._waiting: dict[str, Lane] = {}
+        self._serial = 0
         self._closed = False
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -91,12 +96,12 @@ class Mailbox:
         that too ends with `timeout_s`, and then nothing is taken.
         """
         with self._arrived:
-            if not self._turns and timeout_s > 0:
-                self._arrived.wait_for(lambda: bool(self._turns) or self._closed, timeout_s)
+            if not self._waiting and timeout_s > 0:
+                self._arrived.wait_for(lambda: bool(self._waiting) or self._closed, timeout_s)
             if company_s > 0 and not self._in_company(limit, timeout_s, company_s):
                 return []
             frames: list[Frame] = []
-            while self._turns and len(frames) < limit:
+            while self._waiting and len(frames) < limit:
                 waiting = self._next()
                 if not waiting.is_stale(self._clock()):
                     frames.append(waiting.frame)
@@ -110,7 +115,7 @@ class Mailbox:
     def forget(self, source: str) -> None:
         """Frees the lane of a source that has ended and from which nothing waits."""
         with self._lock:
-            if not self._lanes.get(source):
+            if source not in self._waiting:
                 self._lanes.pop(source, None)
 
     def close(self) -> list[Frame]:
@@ -118,7 +123,7 @@ class Mailbox:
         with self._lock:
             self._closed = True
             left = []
-            while self._turns:
+            while self._waiting:
                 left.append(self._next().frame)
             self._arrived.notify_all()
             self._wake_all()
@@ -143,7 +148,7 @@ class Mailbox:
         left_s = min(timeout_s, due_s - time.monotonic())
         if left_s > 0 and not self._full(limit):
             self._arrived.wait_for(lambda: self._full(limit) or self._closed, left_s)
-        return bool(self._turns) and (self._full(limit) or time.monotonic() >= due_s or self._closed)
+        return bool(self._waiting) and (self._full(limit) or time.monotonic() >= due_s or self._closed)
 
     def _full(self, limit: int) -> bool:
         """Whether nothing would come of waiting: the batch is full, or a frame of every camera is there."""
@@ -151,17 +156,21 @@ class Mailbox:
         return sum(len(lane.waiting) for lane in lanes) >= limit or all(lane.live and lane.waiting for lane in lanes)
 
     def _append(self, lane: Lane, waiting: Waiting) -> None:
-        if not self._turns:
+        if not self._waiting:
             self._since_s = time.monotonic()
         lane.waiting.append(waiting)
-        if waiting.frame.source not in self._turns:
-            self._turns.append(waiting.frame.source)
+        self._waiting[waiting.frame.source] = lane
         self._arrived.notify()
 
     def _next(self) -> Waiting:
-        source = self._turns.popleft()
-        lane = self._lanes[source]
+        source, lane = min(self._waiting.items(), key=_longest_ago)
+        self._serial += 1
+        lane.served = self._serial
         waiting = lane.waiting.popleft()
-        if lane.waiting:
-            self._turns.append(source)
+        if not lane.waiting:
+            del self._waiting[source]
         return waiting
+
+
+def _longest_ago(entry: tuple[str, Lane]) -> int:
+    return entry[1].served

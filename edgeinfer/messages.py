@@ -106,6 +106,11 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     dropped: Count
     dropped_by_reason: dict[str, int]
     fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
+    stalls: Annotated[int, Meta(ge=0, description="how often the source went quiet")] = 0
+    reconnects: Annotated[int, Meta(ge=0, description="how often it was opened again")] = 0
+    clock_step_s: Annotated[
+        float | UnsetType, Meta(description="of the daemon: by how much the wall clock was last set while it ran")
+    ] = UNSET
     reload: Annotated[
         ReloadReport | UnsetType, Meta(description="of the daemon, once it has been asked to reload its configuration")
     ] = UNSET

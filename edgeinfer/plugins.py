@@ -27,7 +27,7 @@ Kind = Literal["sources", "backends", "decoders", "sinks"]
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
-EXTRAS = {"onnxruntime": "cpu"}
+EXTRAS = {"av": "rtsp", "onnxruntime": "cpu"}
 """Which optional extra of the package brings a library."""
 
 

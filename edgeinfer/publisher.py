@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
@@ -28,7 +29,6 @@ from edgeinfer.messages import (
     Message,
     ModelInfo,
     Reason,
-    ReloadReport,
     State,
     StatusMessage,
     TimingMs,
@@ -36,6 +36,7 @@ from edgeinfer.messages import (
 from edgeinfer.outbox import Outbox
 from edgeinfer.statistics import Statistics
 from edgeinfer.types import Result
+from edgeinfer.wallclock import WallClock
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Publisher(threading.Thread):
         self._all_ledgers = list(ledgers.values())
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._retired: list[Outbox] = []
-        self._reload: ReloadReport | None = None
+        self._facts: dict[str, Any] = {}
+        self._wall = WallClock()
         self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
         self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
@@ -89,7 +91,7 @@ class Publisher(threading.Thread):
         self._news: Reason | None = None
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
-        self._last_daemon: tuple[Reason | None, ReloadReport | None] | None = None
+        self._last_daemon: tuple[Reason | None, dict[str, Any]] | None = None
         self._next_status_s = 0.0
 
     def set_backend(self, model: ModelInfo, name: str, versions: Mapping[str, str]) -> None:
@@ -111,9 +113,9 @@ class Publisher(threading.Thread):
         """Closes some sinks and writes to others from now on; a name may be in both. From the main thread."""
         self._orders.put(lambda: self._change_sinks(removed, added))
 
-    def set_reload(self, report: ReloadReport) -> None:
-        """How the last reload went, in the daemon's `status`. From any thread."""
-        self._reload = report
+    def set_fact(self, field: str, value: object) -> None:
+        """Fills a field of the daemon's own `status` (see `StatusMessage`), from now on. From any thread."""
+        self._facts = {**self._facts, field: value}
 
     def set_news(self, reason: Reason | None) -> None:
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
@@ -248,14 +250,22 @@ class Publisher(threading.Thread):
         due = final or now >= self._next_status_s
         if due:
             self._next_status_s = now + STATUS_PERIOD_S
+            self._look_at_the_clock()
         for name, ledger in self._ledgers.items():
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
-        news, reload = self._news, self._reload
-        if due or self._last_daemon != (news, reload):
-            self._last_daemon = (news, reload)
-            self._write(status_message(DAEMON, self._total(news, final), self._identity.session, reload), None)
+        news, facts = self._news, self._facts
+        if due or self._last_daemon != (news, facts):
+            self._last_daemon = (news, facts)
+            whole = status_message(DAEMON, self._total(news, final), self._identity.session)
+            self._write(structs.replace(whole, **facts), None)
+
+    def _look_at_the_clock(self) -> None:
+        step_ns = self._wall.look()
+        if step_ns is not None:
+            log.warning("the wall clock was set by %+.1f s; stamps before and after differ by that", step_ns / 1e9)
+            self.set_fact("clock_step_s", step_ns / 1e9)
 
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
         books = [ledger.snapshot() for ledger in self._all_ledgers]
@@ -324,8 +334,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str, reload: ReloadReport | None = None) -> StatusMessage:
-    """A source's status, published now; `reload` is for the daemon's own."""
+def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
+    """A source's status, published now."""
     return StatusMessage(
         source=source,
         session=session,
@@ -339,7 +349,8 @@ def status_message(source: str, books: Snapshot, session: str, reload: ReloadRep
         dropped=sum(books.dropped.values()),
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
-        reload=reload or UNSET,
+        stalls=books.stalls,
+        reconnects=books.reconnects,
     )
 
 

@@ -232,7 +232,7 @@ class Reloader:
 
     def _tell(self, report: ReloadReport) -> None:
         self._report = report
-        self._publisher.set_reload(report)
+        self._publisher.set_fact("reload", report)
 
     def _give_up_build(self) -> None:
         if self._building is not None:

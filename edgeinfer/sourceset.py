@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.assembly import capture_job
-from edgeinfer.capture import CaptureThread
+from edgeinfer.capture import CaptureThread, Hung
 from edgeinfer.config import SourceConfig
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.mailbox import Mailbox
@@ -27,6 +28,8 @@ STUCK = Reason("stuck", "its driver does not let go of it, so it can't be opened
 class SourceSet:
     """`ledgers` has the books of every source that there ever was, `captures` the threads; the pipeline reads both.
 
+    `hung` has the threads that a driver never gave back.
+
     A source that comes back under its old name goes on in its old books: `seq` and `frame_id` have no gap.
     """
 
@@ -34,6 +37,7 @@ class SourceSet:
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in configs}
         self.captures: dict[str, CaptureThread] = {}
         self._wanted = dict(configs)
+        self.hung = Hung()
         self._limit = limit
         self._leaving: dict[str, float] = {}
         self._listed = list(configs)
@@ -99,7 +103,8 @@ class SourceSet:
     def _start(self, name: str) -> None:
         assert self._mailbox is not None  # noqa: S101 (`start` comes first)
         config, ledger = self._wanted[name], self.ledgers[name]
-        self.captures[name] = CaptureThread(capture_job(name, config, ledger, self._mailbox, self._limit))
+        job = replace(capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung)
+        self.captures[name] = CaptureThread(job)
         self.captures[name].start()
 
     def _leave(self, name: str) -> None:

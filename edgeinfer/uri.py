@@ -17,6 +17,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 MAX_DIGITS = 6
 
+SCHEMES = {"rtsps": "rtsp", "http": "rtsp", "https": "rtsp"}
+"""Schemes that another plugin opens than the one of their name."""
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9_+.-]*):")
 _NAMED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9_-]{0,63})=(.+)$", re.DOTALL)
 
@@ -61,8 +64,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
     """A name for a source that was given none: from its device or file, made unique with a number."""
-    scheme, _, rest = redact(uri.text).rpartition(":")
-    stem = Path(rest.rstrip("/*")).stem.removesuffix("*") or scheme or uri.plugin
+    stem = "gst" if uri.plugin == "gst" else _network_stem(uri.text) if uri.plugin == "rtsp" else _file_stem(uri.text)
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:56] or uri.plugin
     names = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
     name = next(name for name in names if name not in taken)
@@ -70,13 +72,27 @@ def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
     return name
 
 
+def _file_stem(text: str) -> str:
+    scheme, _, rest = redact(text).rpartition(":")
+    return Path(rest.rstrip("/*")).stem.removesuffix("*") or scheme
+
+
+def _network_stem(text: str) -> str:
+    """`rtsp://user:secret@host:554/yard?x=1` → yard, and the host where there is no path."""
+    address = re.split(r"[?#]", text.rpartition("@")[2].rpartition("://")[2])[0]
+    host, _, path = address.partition("/")
+    return Path(path.rstrip("/")).stem or host.rpartition(":")[0] or host
+
+
 def _plugin_of(scheme: str, text: str, path: str) -> str:
     known = [name for name in plugins.names("sources") if name not in ("images", "video")]
     if "." in scheme:
         return scheme  # a module's name, in which upper and lower case differ
-    if scheme.lower() in known:
-        return scheme.lower()
-    raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", strict.nearest(scheme, known))
+    name = SCHEMES.get(scheme.lower(), scheme.lower())
+    if name in known:
+        return name
+    hint = strict.nearest(scheme, [*known, *SCHEMES])
+    raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", hint)
 
 
 def _is_images(text: str) -> bool:

@@ -30,8 +30,9 @@ A YAML file has these keys. `--set key.path=value` overrides any of them on the 
 | `sinks` | a sink's name → its keys |
 | `frames` | integer ≥ 1: end each source after so many results |
 
-Source URIs: `0` or `v4l2:///dev/video0` is a camera, `demo:` the synthetic one; anything without a scheme is a video
-file, an image, a folder of images or a glob. A dotted scheme is a plugin of your own.
+Source URIs: `0` or `v4l2:///dev/video0` is a camera, `rtsp://…` and `rtsps://…` a network camera (`http://…` too, where
+it gives MJPEG or MPEG-TS), `csi://0` a CSI camera, `gst:…` a GStreamer pipeline, `demo:` the synthetic camera; anything
+without a scheme is a video file, an image, a folder of images or a glob. A dotted scheme is a plugin of your own.
 
 ## Changing it while the daemon runs
 

@@ -13,17 +13,38 @@ import av
 import cv2
 import pytest
 
+from edgeinfer.errors import UnavailableError
+from edgeinfer.sources._gst_process import find_python
 from edgeinfer.sources.demo import Demo, Options
+from tests.rtsp_server import RtspServer
 
 CLIP_FRAMES = 60
+CAMERA_WIDTH, CAMERA_HEIGHT = 320, 192
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that starts the program as a process is slow: together they take minutes."""
     for item in items:
-        if {"cli", "daemon_process"} & set(getattr(item, "fixturenames", ())):
+        if {"cli", "daemon_process", "gst_python", "gst_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def need_gst(*elements: str) -> str:
+    """A Python with PyGObject, where GStreamer has these elements; the test is skipped elsewhere."""
+    try:
+        python = find_python()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    names = ["videotestsrc", "appsink", "videoconvert", *elements]
+    code = (
+        "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init([])\n"
+        f"print([n for n in {names} if not Gst.ElementFactory.find(n)])"
+    )
+    probe = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    if probe.stdout.strip() != "[]":
+        pytest.skip(f"GStreamer is not complete here: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
+    return python
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +66,32 @@ def write_h264(path: Path, frames: int, width: int = 640, height: int = 360) -> 
             picture = av.VideoFrame.from_ndarray(camera.render(index * 5), format="bgr24")
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def write_camera_clip(path: Path, codec: str = "libx264", frames: int = 90) -> None:
+    """What a camera sends: no B-frames, a key frame every half second."""
+    camera = Demo(Options(width=CAMERA_WIDTH, height=CAMERA_HEIGHT, realtime=False))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = CAMERA_WIDTH, CAMERA_HEIGHT, "yuv420p"
+        stream.options = {"preset": "ultrafast", "g": "15", "bf": "0", "tune": "zerolatency"}
+        if codec == "libx265":
+            stream.options = {"preset": "ultrafast", "x265-params": "keyint=15:bframes=0:log-level=none"}
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(camera.render(index), format="bgr24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="session")
+def rtsp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RtspServer]:
+    """A real RTSP server with a camera's clip, for as long as the tests run."""
+    pytest.importorskip("aio_rtsp_toolkit", reason="aio-rtsp-toolkit is not installed: no RTSP server to test with")
+    folder = tmp_path_factory.mktemp("camera")
+    write_camera_clip(folder / "clip.mp4")
+    server = RtspServer(folder)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

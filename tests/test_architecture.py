@@ -29,7 +29,7 @@ LAYERS = [
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "frames", "types"},
-    {"files"},
+    {"files", "wallclock"},
     {"errors"},
     {"redact"},
 ]

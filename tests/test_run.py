@@ -324,3 +324,92 @@ def test_memory_stays_within_bounds(daemon_process: Start) -> None:
             break
     assert max(sizes) < 300e6
     assert sizes[-1] - sizes[2] < 10e6, f"it grows: {sizes}"
+
+
+DEAD_DRIVER = """
+import ctypes
+from edgeinfer.sources.demo import Demo, Options
+
+class Dead(Demo):
+    def read(self):
+        if self._index == 3:
+            ctypes.CDLL(None).pause()
+        return super().read()
+
+def open(uri, options):
+    return Dead(options)
+"""
+
+
+def test_a_driver_that_swallows_three_threads_ends_the_process(daemon_process: Start, tmp_path: Path) -> None:
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "dead" / "__init__.py").touch()
+    (tmp_path / "dead" / "source.py").write_text(DEAD_DRIVER)
+    limits = ("--set", "sources.h.stall_s=0.3", "--set", "sources.h.timeout_s=0.5")
+    process = daemon_process(
+        "run", "--source", "h=dead.source:", "--source", "d=demo:", "--jsonl", "-", *limits, *QUIET
+    )
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 70, err
+    assert "3 reads of cameras never returned (h)" in err
+    lines = [json.loads(line) for line in out.splitlines()]
+    stamps = [line["t_publish_mono_ns"] for line in lines if line["source"] == "d"]
+    assert max(np.diff(stamps)) < 3e9, "the other camera waited for the dead one"
+    assert [line["frame_id"] for line in lines if line["source"] == "h"] == sorted(
+        {line["frame_id"] for line in lines if line["source"] == "h"}
+    )
+
+
+def test_a_camera_in_a_file_is_waited_for(daemon_process: Start, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"sources: {{c: 'v4l2://{tmp_path}/video63', d: 'demo:'}}\npublish: null\n")
+    kinds = ("--set", "sinks.jsonl.kinds=[status]")
+    process = daemon_process("run", "--config", "c.yaml", "--jsonl", "-", *kinds)
+    assert process.stdout is not None
+    for line in map(json.loads, process.stdout):
+        if line["source"] == "c" and line["reconnects"] >= 2:
+            break
+    assert line["state"] == "reconnecting"
+    assert line["reason"]["code"] == "gone"
+    assert "video63: no such camera" in line["reason"]["text"]
+    process.terminate()
+    _, err = the_rest(process)
+    assert process.returncode == 0, err
+    assert err.count("no such camera") == 1
+
+
+STEPPED = """
+import time
+from pathlib import Path
+real = time.time_ns
+time.time_ns = lambda: real() + int(Path("step").read_text()) * 10**9
+time.time = lambda: time.time_ns() / 1e9
+from edgeinfer.cli import main
+main({args!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_setting_the_wall_clock_is_told_and_disturbs_nobody(tmp_path: Path, step_s: int) -> None:
+    """The program's clock is set, not the machine's."""
+    (tmp_path / "step").write_text("0")
+    args = ["run", "--source", "d=demo:", "--jsonl", "-", "--set", "sinks.jsonl.kinds=[status]", *QUIET]
+    command = [sys.executable, "-c", STEPPED.format(args=args)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    messages, later = [], 0
+    for line in map(json.loads, process.stdout):
+        messages.append(line)
+        if line["source"] == "d" and line["inferred"] > 20:
+            (tmp_path / "step.new").write_text(str(step_s))
+            (tmp_path / "step.new").replace(tmp_path / "step")
+        later += "clock_step_s" in line
+        if later == 3:
+            break
+    process.terminate()
+    _, err = the_rest(process)
+    assert process.returncode == 0, err
+    assert messages[-1]["clock_step_s"] == pytest.approx(step_s, abs=5)
+    assert err.count("the wall clock was set") == 1
+    last = [message for message in messages if message["source"] == "d"][-1]
+    assert (last["stalls"], last["reconnects"], last["dropped_by_reason"].get("stale", 0)) == (0, 0, 0)

@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 
 from edgeinfer import plugins
-from edgeinfer.errors import ConfigError, InputError, StalledError, UnavailableError
+from edgeinfer.capture import Limits
+from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError, UnavailableError
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.types import Capture
-from tests.conftest import CLIP_FRAMES, write_h264
+from tests.capturing import Desk, capturing
+from tests.conftest import CLIP_FRAMES, need_gst, write_h264
+from tests.rtsp_server import RtspServer
 
 
 class FakeCapture:
@@ -62,10 +65,25 @@ def device(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, name: str) -> str:
+    """Something for the plugin `name` to open."""
+    if name == "rtsp":
+        server: RtspServer = request.getfixturevalue("rtsp_server")
+        return server.url()
+    if name == "gst":
+        need_gst()
+    if name == "csi":
+        pytest.skip("no CSI camera here")
+    fixture = {"images": "photos", "video": "clip", "v4l2": "device"}.get(name)
+    path = str(request.getfixturevalue(fixture)) if fixture else ""
+    uris = {"demo": "demo:", "gst": "gst:videotestsrc is-live=true", "v4l2": f"v4l2://{path}"}
+    return uris.get(name, path)
+
+
 @contextmanager
-def opened(name: str, clip: Path, photos: Path, device: Path) -> Iterator[Source]:
+def opened(name: str, uri: str) -> Iterator[Source]:
     module: ModuleType = plugins.load("sources", name)
-    uri = {"demo": "demo:", "images": str(photos), "video": str(clip), "v4l2": f"v4l2://{device}"}[name]
     extra: tuple[Any, ...] = (FakeCapture,) if name == "v4l2" else ()
     source: Source = module.open(uri, module.Options(), *extra)
     yield source
@@ -73,8 +91,8 @@ def opened(name: str, clip: Path, photos: Path, device: Path) -> Iterator[Source
 
 
 @pytest.mark.parametrize("name", plugins.names("sources"))
-def test_what_every_source_gives(name: str, clip: Path, photos: Path, device: Path) -> None:
-    with opened(name, clip, photos, device) as source:
+def test_what_every_source_gives(name: str, uri: str) -> None:
+    with opened(name, uri) as source:
         before = time.monotonic_ns(), time.time_ns()
         captures = [source.read(), source.read()]
         after = time.monotonic_ns(), time.time_ns()
@@ -223,6 +241,58 @@ def test_a_camera_that_gives_nothing_stalls_and_one_that_is_gone_fails(device: P
     device.unlink()
     with pytest.raises(InputError, match="gone"):
         camera.read()
+
+
+def test_a_camera_that_is_plugged_in_elsewhere_goes_on_under_its_name(tmp_path: Path) -> None:
+    """udev points the by-id link at the new node; the driver of the old one fails every read."""
+    for number in (0, 1):
+        (tmp_path / f"video{number}").touch()
+    link = tmp_path / "usb-Example_Front-video-index0"
+    link.symlink_to("video0")
+    opened_nodes: list[str] = []
+    gone: set[str] = set()
+
+    class Plugged(FakeCapture):
+        def __init__(self, device: str, api: int) -> None:
+            super().__init__(device, api)
+            opened_nodes.append(Path(device).name)
+            self.frames = []
+
+        def read(self) -> tuple[bool, Any]:
+            if opened_nodes[-1] in gone:
+                return False, None
+            time.sleep(0.005)
+            return True, np.zeros((4, 6, 3), np.uint8)
+
+    desk = Desk()
+    opener: Any = Plugged
+    camera = v4l2.open
+    with capturing(desk, lambda: camera(f"v4l2://{link}", v4l2.Options(), opener), Limits(), reconnect=True):
+        desk.until(desk.got(3), "frames")
+        link.unlink()
+        (tmp_path / "video0").unlink()
+        gone.add("video0")
+        desk.until(lambda: ("reconnecting", "gone") in desk.states, "reconnecting")
+        link.symlink_to("video1")
+        desk.until(desk.got(3), "frames of the camera under its new number")
+    assert (opened_nodes[0], opened_nodes[-1]) == ("video0", "video1")
+    ids = [frame.frame_id for frame in desk.frames]
+    assert ids == sorted(set(ids)), "its numbers went on"
+
+
+def test_a_link_that_points_elsewhere_is_noticed_while_the_old_node_is_still_there(tmp_path: Path) -> None:
+    for number in (0, 1):
+        (tmp_path / f"video{number}").touch()
+    link = tmp_path / "usb"
+    link.symlink_to("video0")
+    fake = FakeCapture("", cv2.CAP_V4L2)
+    fake.frames = []
+    camera = v4l2.open(f"v4l2://{link}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
+    link.unlink()
+    link.symlink_to("video1")
+    with pytest.raises(CameraError) as caught:
+        camera.read()
+    assert caught.value.code == "gone"
 
 
 def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

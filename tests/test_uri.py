@@ -22,6 +22,9 @@ from edgeinfer.uri import SourceUri, default_name, parse_uri, split_name
         ("v4l2:///dev/video1", "v4l2"),
         ("/dev/video0", "v4l2"),
         ("demo:", "demo"),
+        ("rtsp://host/x", "rtsp"),
+        ("RTSPS://host/x", "rtsp"),
+        ("https://host/x.mjpg", "rtsp"),
         ("clip.mp4", "video"),
         ("dir/clip", "video"),
         ("file:///tmp/clip.mp4", "video"),
@@ -69,6 +72,19 @@ def test_any_source_gets_a_legal_free_name(text: str, taken: set[str]) -> None:
     name = default_name(SourceUri("video", text), taken)
     assert re.match(SOURCE_PATTERN, name)
     assert name not in taken
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("rtsp://u:p@host:554/yard?channel=1", "yard"),
+        ("rtsp://u:p/q@192.168.1.20:554/", "192-168-1-20"),
+        ("rtsps://host", "host"),
+        ("http://host/live/front.mjpg", "front"),
+    ],
+)
+def test_a_network_camera_is_called_after_its_stream_or_host(text: str, name: str) -> None:
+    assert default_name(parse_uri(text), set()) == name
 
 
 SECRET = st.text(

@@ -108,10 +108,11 @@ def config_reader(
 
 def source_overrides(
     cameras: Sequence[str], sources: Sequence[str], in_file: set[str] | frozenset[str] = frozenset()
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Any]]:
     """`--camera` and `--source` as overrides of `sources.NAME`; a source without a name gets one that is free.
 
-    A name that the file has too stands for the whole source: none of its keys there remains.
+    A name that the file has too stands for the whole source: none of its keys there remains. Whoever types a source
+    sits there: a camera that is not there is told of at once, not waited for.
     """
     taken: dict[str, str] = {}
     for text in (*cameras, *sources):
@@ -122,4 +123,7 @@ def source_overrides(
         if name in taken:
             raise click.UsageError(f"two sources are called {name}")
         taken[name] = uri
-    return [(f"sources.{name}", uri) for name, uri in taken.items()]
+    overrides: list[tuple[str, Any]] = []
+    for name, uri in taken.items():
+        overrides += [(f"sources.{name}", uri), (f"sources.{name}.wait", False)]
+    return overrides

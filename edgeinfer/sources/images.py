@@ -17,6 +17,8 @@ from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
 from edgeinfer.uri import IMAGE_SUFFIXES
 
+RECONNECT = False
+
 
 class Options(Struct, frozen=True, kw_only=True):
     """`fps` shows so many a second, at most; `loop` starts again at the end; `max_bytes` bounds a file's size."""

@@ -1,4 +1,8 @@
-"""USB and other V4L2 cameras, through OpenCV."""
+"""USB and other V4L2 cameras, through OpenCV.
+
+A path under /dev/v4l/by-id or by-path is a link that udev keeps: it is followed anew at every opening, so that a camera
+that is plugged in again comes back under whatever number it gets.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,12 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from msgspec import Meta, Struct
 
-from edgeinfer.errors import InputError, StalledError
+from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.files import exists
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture
 
+RECONNECT = True
 READ_DEADLINE_S = 2
 # OpenCV's V4L2 code waits ten seconds for a frame unless told otherwise, and takes the number from here alone, once.
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(READ_DEADLINE_S))
@@ -37,7 +42,7 @@ Opener = Callable[[str, int], cv2.VideoCapture]
 
 
 def open(uri: str, options: Options, opener: Opener = cv2.VideoCapture) -> Camera:  # noqa: A001 (the plugin interface)
-    """Opens `v4l2:///dev/…`; `opener` stands in for OpenCV where there is no camera. Raises InputError."""
+    """Opens `v4l2:///dev/…`; `opener` stands in for OpenCV where there is no camera. Raises CameraError."""
     return Camera(Path(unquote(urlsplit(uri).path)), options, opener)
 
 
@@ -49,9 +54,10 @@ class Camera:
     def __init__(self, device: Path, options: Options, opener: Opener) -> None:
         self._device = device
         _check(device)
-        self._reader = opener(str(device), cv2.CAP_V4L2)
+        self._node = os.path.realpath(device)
+        self._reader = opener(self._node, cv2.CAP_V4L2)
         if not self._reader.isOpened():
-            raise InputError(f"{device}: the camera can't be opened", "is another program using it?")
+            raise CameraError("busy", f"{device}: the camera can't be opened", "is another program using it?")
         for prop, value in _properties(options):
             self._reader.set(prop, value)
         self.fps = max(0.0, self._reader.get(cv2.CAP_PROP_FPS))
@@ -62,8 +68,8 @@ class Camera:
         ok, image = self._reader.read()
         if ok:
             return self._stamp(image)
-        if not exists(self._device):
-            raise InputError(f"{self._device}: the camera is gone", "was it unplugged?")
+        if not exists(self._device) or os.path.realpath(self._device) != self._node:
+            raise CameraError("gone", f"{self._device}: the camera is gone", "was it unplugged?")
         waited = time.monotonic() - started
         if waited < READ_DEADLINE_S / 2:
             time.sleep(READ_DEADLINE_S / 2 - waited)  # a read that fails at once must not become a busy loop
@@ -84,9 +90,10 @@ class Camera:
 def _check(device: Path) -> None:
     if not exists(device):
         others = sorted(str(path) for path in Path("/dev").glob("video*"))
-        raise InputError(f"{device}: no such camera", f"cameras here: {', '.join(others) or 'none'}")
+        hint = f"cameras here: {', '.join(others) or 'none'}"
+        raise CameraError("gone", f"{device}: no such camera", hint)
     if not os.access(device, os.R_OK | os.W_OK):
-        raise InputError(f"{device}: permission denied", "add the user to the group video")
+        raise CameraError("denied", f"{device}: permission denied", "add the user to the group video", lasting=True)
 
 
 def _properties(options: Options) -> list[tuple[int, float]]:

@@ -19,6 +19,7 @@ SILENT = 0
 set_log_level = getattr(cv2, "setLogLevel", None) or getattr(getattr(cv2.utils, "logging", None), "setLogLevel", None)
 if set_log_level is not None:  # the function has had two homes, and some builds lack both
     set_log_level(SILENT)
+RECONNECT = False
 EXACT = frozenset({".mp4", ".m4v", ".mov"})
 """Containers whose header counts the frames exactly; elsewhere the count is an estimate."""
 

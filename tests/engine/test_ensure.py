@@ -253,7 +253,7 @@ def test_a_kill_of_either_side_leaves_nothing_at_once(cache: Cache, victim: str)
 
 @pytest.mark.slow
 def test_fifty_kills_leave_no_partial_file(cache: Cache) -> None:
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     finished = 0
     for _ in range(50):
         kill_during_build(cache, rng.uniform(0, 0.9), rng.choice(["parent", "child", "both"]))

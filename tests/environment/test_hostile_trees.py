@@ -31,7 +31,7 @@ def faults(env: Environment) -> dict[str, str]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_binary_junk_in_every_file(tree: Path, seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311 (no secret)
+    rng = random.Random(seed)
     for path in files(tree):
         path.write_bytes(path.read_bytes()[: rng.randrange(40)] + rng.randbytes(rng.randrange(3000)))
     env = probe_tree(tree)

@@ -1,0 +1,353 @@
+"""GStreamer sources: real pipelines in a real child process, which is stopped, killed and deceived."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.capture import Limits
+from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.interfaces import Source
+from edgeinfer.redact import redact
+from edgeinfer.sources import _gst_process, csi, gst, rtsp
+from edgeinfer.sources._credentials import Account
+from edgeinfer.sources._gst_child import Memory
+from edgeinfer.sources._gst_process import GstSource, find_python
+from edgeinfer.types import Capture
+from tests.capturing import Desk, capturing
+from tests.conftest import CLIP_FRAMES, Cli, need_gst
+from tests.rtsp_server import RtspServer
+
+LIVE = "gst:videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=30/1"
+PASSWORD = "p@ss:/w?rd 1"  # noqa: S105 (made up)
+LIMITS = Limits(stall=0.7, timeout=2, first=10, grace=4)
+
+
+@pytest.fixture
+def gst_python() -> str:
+    return need_gst()
+
+
+def opened(uri: str) -> GstSource:
+    return gst.open(uri, gst.Options())
+
+
+def read(source: Source) -> Capture:
+    capture = source.read()
+    assert capture is not None
+    return capture
+
+
+@pytest.mark.parametrize("layout", ["BGR", "BGRx", "I420"])
+@pytest.mark.parametrize("width", [64, 641])
+def test_pixels_come_as_they_are(gst_python: str, layout: str, width: int) -> None:
+    source = opened(f"gst:videotestsrc is-live=true pattern=red ! video/x-raw,format={layout},width={width},height=48")
+    try:
+        capture = read(source)
+    finally:
+        source.close()
+    assert capture.image.shape == (48, width, 3)
+    blue, green, red = capture.image[:, : width - 1].reshape(-1, 3).T
+    assert red.min() > 250
+    assert max(blue.max(), green.max()) < 5
+    assert capture.clock == "driver"
+
+
+def test_a_pipeline_that_is_not_live_loses_nothing_and_ends(gst_python: str, clip: Path) -> None:
+    need_gst("decodebin", "avdec_h264")
+    desk = Desk()
+    with capturing(desk, lambda: opened(f"gst:filesrc location={clip} ! decodebin"), LIMITS) as thread:
+        desk.until(lambda: not thread.is_alive(), "the end")
+    assert desk.books.captured == desk.books.inferred == CLIP_FRAMES
+    assert desk.books.state == "ended"
+
+
+def test_a_live_pipeline_that_ends_is_started_again(gst_python: str) -> None:
+    desk = Desk()
+    uri = "gst:videotestsrc is-live=true num-buffers=10 ! video/x-raw,framerate=30/1"
+    with capturing(desk, lambda: opened(uri), LIMITS):
+        desk.until(lambda: ("reconnecting", "closed") in desk.states, "reconnecting")
+        desk.until(lambda: len(desk.frames) > 11, "frames of the next one")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("videotestsrc ! ! x", ConfigError, "syntax error"),
+        ("", ConfigError, "no pipeline"),
+        ("nosuchelement", UnavailableError, "nosuchelement"),
+        ("filesrc location=/no/such/file ! decodebin", CameraError, "not found"),
+        ("videotestsrc is-live=true ! audioconvert", EdgeinferError, ""),
+        ("audiotestsrc is-live=true", EdgeinferError, ""),
+    ],
+)
+def test_pipelines_that_are_none(gst_python: str, text: str, kind: type[EdgeinferError], says: str) -> None:
+    source: GstSource | None = None
+    with pytest.raises(kind) as caught:  # noqa: PT012 (some say so at the first picture)
+        source = opened(f"gst:{text}")
+        source.read()
+    if source is not None:
+        source.close()
+    assert says in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_hung_process_is_ended_and_the_source_says_so(gst_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gst_process, "ANSWER_S", 0.5)
+    source = opened(LIVE)
+    read(source)
+    os.kill(source.pid, signal.SIGSTOP)
+    with pytest.raises(CameraError) as caught:
+        source.read()
+    assert caught.value.code == "hung"
+    assert not psutil.pid_exists(source.pid), "a stopped process ignores SIGTERM: SIGKILL must follow"
+    source.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gst_process, "START_S", 0.5)
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\ntrap '' TERM\nsleep 60 & wait; wait\n")
+    script.chmod(0o755)
+    with pytest.raises(CameraError) as caught:
+        gst.open(LIVE, gst.Options(python=str(script)))
+    assert caught.value.code == "hung"
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_process_that_stops_or_dies_is_replaced(gst_python: str, number: int) -> None:
+    desk, pids = Desk(), []
+
+    def open_noted() -> GstSource:
+        source = opened(LIVE)
+        pids.append(source.pid)
+        return source
+
+    with capturing(desk, open_noted, LIMITS, reconnect=True) as thread:
+        desk.until(desk.got(10), "frames")
+        os.kill(pids[0], number)
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        desk.until(desk.got(10), "frames of the new process")
+        assert thread.is_alive()
+    assert len(pids) >= 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    ids = [frame.frame_id for frame in desk.frames]
+    assert ids == sorted(set(ids))
+
+
+def test_no_process_outlives_its_daemon(gst_python: str) -> None:
+    code = (
+        "import sys, time\nfrom edgeinfer.sources import gst\n"
+        f"source = gst.open({LIVE!r}, gst.Options())\nsource.read()\nprint(source.pid, flush=True)\ntime.sleep(60)"
+    )
+    daemon = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert daemon.stdout is not None
+    pid = int(daemon.stdout.readline())
+    daemon.kill()
+    daemon.communicate()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "it holds the camera although nobody reads it"
+        time.sleep(0.05)
+
+
+def test_buffers_whose_stamps_stand_still_are_no_pictures(gst_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gst_process, "READ_DEADLINE_S", 0.3)
+    source = opened(LIVE)
+    try:
+        read(source)
+        last, ask = source._last_pts, source._ask
+        monkeypatch.setattr(source, "_ask", lambda: {**ask(), "pts": last})
+        with pytest.raises(StalledError, match="no new picture"):
+            source.read()
+    finally:
+        source.close()
+
+
+def test_shared_memory_is_made_anew_for_a_larger_picture() -> None:
+    memory = Memory()
+    memory.write(b"abc")
+    first = memory.take_descriptor()
+    assert first is not None
+    memory.write(b"de")
+    assert memory.take_descriptor() is None
+    memory.write(b"0123456789")
+    second = memory.take_descriptor()
+    assert second is not None
+    assert os.fstat(second).st_size == 10
+    os.close(first)
+    os.close(second)
+
+
+def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_gst_process, "SYSTEM_PYTHON", str(tmp_path / "none"))
+    monkeypatch.setattr(_gst_process, "_we_have_it", lambda: False)
+    find_python.cache_clear()
+    with pytest.raises(UnavailableError, match="apt install python3-gi"):
+        opened(LIVE)
+    find_python.cache_clear()
+
+
+def test_an_interpreter_that_is_not_there_and_one_without_the_bindings(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="No such file"):
+        gst.open(LIVE, gst.Options(python=str(tmp_path / "none")))
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$2" "$3"\n')
+    bare.chmod(0o755)
+    with pytest.raises(UnavailableError, match="bindings are missing"):
+        gst.open(LIVE, gst.Options(python=str(bare)))
+
+
+# CSI
+
+
+def test_the_pipeline_of_a_csi_camera() -> None:
+    recipe = csi.recipe("csi://1", csi.Options(width=1920, height=1080, fps=29.97, flip=2))
+    ((needs, text),) = recipe.pipelines
+    assert set(needs) == {"nvarguscamerasrc", "nvvidconv"}
+    assert "sensor-id=1 " in text
+    assert "width=1920,height=1080,framerate=2997/100" in text
+    assert "nvvidconv flip-method=2 ! video/x-raw,format=(string)BGRx ! appsink" in text
+
+
+@pytest.mark.parametrize("uri", ["csi://", "csi://x", "csi://0 ! filesink location=x", "csi://123"])
+def test_what_is_no_csi_camera(uri: str) -> None:
+    with pytest.raises(ConfigError, match="the number of the sensor"):
+        csi.open(uri, csi.Options())
+
+
+def test_a_machine_without_csi_says_so(gst_python: str) -> None:
+    if any(Path("/usr/lib").glob("*/gstreamer-1.0/libgstnvarguscamerasrc.so")):
+        pytest.skip("this machine has it")
+    with pytest.raises(UnavailableError, match=r"no nvarguscamerasrc.*nvidia-l4t-gstreamer"):
+        csi.open("csi://0", csi.Options())
+
+
+# RTSP through GStreamer, and GStreamer's own server for both decoders
+
+
+@pytest.fixture(scope="module")
+def gst_server() -> Iterator[int]:
+    python = need_gst("x264enc", "rtph264pay", "rtspsrc", "decodebin")
+    script = Path(__file__).with_name("gst_rtsp_server.py")
+    process = subprocess.Popen(
+        [python, "-I", str(script)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PASSWORD": PASSWORD}
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        pytest.skip("gir1.2-gst-rtsp-server-1.0 is not installed")
+    yield int(line)
+    process.kill()
+    process.communicate()
+
+
+DECODERS = pytest.mark.parametrize("decoder", ["av", "gstreamer"])
+
+
+def camera(port: int, path: str = "camera", **options: Any) -> Source:
+    return rtsp.open(f"rtsp://127.0.0.1:{port}/{path}", rtsp.Options(connect_s=10, **options))
+
+
+@DECODERS
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_camera_with_an_account_over_tcp_and_udp(gst_server: int, decoder: str, transport: str) -> None:
+    source = camera(gst_server, user="admin", password=PASSWORD, decoder=decoder, transport=transport)
+    try:
+        captures = [read(source) for _ in range(5)]
+    finally:
+        source.close()
+    assert captures[-1].image.shape == (240, 320, 3)
+    assert captures[-1].image.max() > 200, "the ball"
+
+
+@DECODERS
+@pytest.mark.parametrize(
+    ("path", "password", "code"),
+    [("camera", "wrong", "unauthorized"), ("camera", None, "unauthorized"), ("none", PASSWORD, "not_found")],
+)
+def test_refusals_have_their_codes(gst_server: int, decoder: str, path: str, password: str | None, code: str) -> None:
+    source: Source | None = None
+    with pytest.raises(CameraError) as caught:  # noqa: PT012 (GStreamer says so at the first picture)
+        source = camera(gst_server, path, user="admin", password=password, decoder=decoder)
+        source.read()
+    if source is not None:
+        source.close()
+    assert (caught.value.code, caught.value.lasting) == (code, True)
+    assert "wrong" not in str(caught.value)
+    assert "admin" not in str(caught.value)
+
+
+def test_no_process_list_shows_a_password(gst_server: int) -> None:
+    source = camera(gst_server, user="admin", password=PASSWORD, decoder="gstreamer")
+    assert isinstance(source, GstSource)
+    try:
+        shown = " ".join(psutil.Process(source.pid).cmdline())
+    finally:
+        source.close()
+    assert "admin" not in shown
+    assert PASSWORD not in shown
+    assert PASSWORD not in repr(source._recipe)
+
+
+@pytest.mark.slow
+def test_a_server_that_freezes_and_thaws_through_gstreamer(rtsp_server: RtspServer) -> None:
+    need_gst("rtspsrc", "decodebin")
+    desk, options = Desk(), rtsp.Options(decoder="gstreamer", silence_s=1.5)
+    with capturing(desk, lambda: rtsp.open(rtsp_server.url(), options), LIMITS, reconnect=True):
+        desk.until(desk.got(10), "frames")
+        rtsp_server.freeze()
+        try:
+            desk.until(desk.state_is("stalled"), "stalled")
+            desk.until(desk.state_is("reconnecting"), "reconnecting")
+        finally:
+            rtsp_server.thaw()
+        desk.until(desk.got(10), "frames after the thaw")
+
+
+def test_the_hardware_decoder_is_found_where_jetpack_puts_it(tmp_path: Path) -> None:
+    assert not rtsp.has_hardware_decoder(tmp_path)
+    folder = tmp_path / "usr/lib/aarch64-linux-gnu/gstreamer-1.0"
+    folder.mkdir(parents=True)
+    (folder / "libgstnvvideo4linux2.so").touch()
+    assert rtsp.has_hardware_decoder(tmp_path)
+    (first, _), (second, _) = rtsp.recipe(Account("rtsp://cam/x"), rtsp.Options()).pipelines
+    assert first == ("nvv4l2decoder", "nvvidconv")
+    assert second == ()
+
+
+# The command line
+
+
+def test_run_reads_a_pipeline(gst_python: str, cli: Cli) -> None:
+    process = cli("run", "--source", LIVE, "--frames", "3", "--set", "publish=null", "--jsonl", "-")
+    assert process.returncode == 0, process.stderr
+    assert len(process.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(("text", "code"), [("gst:videotestsrc ! ! x", 78), ("gst:nosuchelement", 69)])
+def test_run_says_what_is_wrong_with_a_pipeline(gst_python: str, cli: Cli, text: str, code: int) -> None:
+    process = cli("run", "--source", text, "--set", "publish=null")
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=6), st.sampled_from(["", '"', "'"]))
+def test_no_pipeline_shows_its_password(secret: str, quote: str) -> None:
+    text = f"gst:rtspsrc location=rtsp://cam/x user-id=me user-pw={quote}{secret}{quote} ! decodebin"
+    assert f"={quote}{secret}" not in redact(text)
+    assert "decodebin" in redact(text)

@@ -1,0 +1,467 @@
+"""Network cameras against a real RTSP server, whole and damaged, and through a proxy that misbehaves."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeinfer.capture import CaptureThread, Limits
+from edgeinfer.errors import CameraError, ConfigError, EdgeinferError
+from edgeinfer.interfaces import Source
+from edgeinfer.sources import rtsp
+from edgeinfer.sources._credentials import account, expand
+from edgeinfer.sources._lateness import PATIENCE_S, Lateness
+from edgeinfer.sources.demo import Demo
+from edgeinfer.sources.demo import Options as DemoOptions
+from edgeinfer.types import Capture
+from tests.capturing import Desk, capturing
+from tests.conftest import CAMERA_HEIGHT as HEIGHT
+from tests.conftest import CAMERA_WIDTH as WIDTH
+from tests.conftest import Cli, need_gst, write_camera_clip
+from tests.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.rtsp_server import RtspServer
+
+Start = Callable[..., "subprocess.Popen[str]"]
+QUICK = rtsp.Options(connect_s=2, silence_s=1.5, decoder="av")
+LIMITS = Limits(stall=0.7, timeout=2, first=8, grace=4)
+
+
+@pytest.fixture
+def clips(server: RtspServer) -> Path:
+    return server.folder
+
+
+@pytest.fixture
+def server(rtsp_server: RtspServer) -> Iterator[RtspServer]:
+    yield rtsp_server
+    rtsp_server.thaw()
+
+
+@pytest.fixture
+def own_server(clips: Path) -> Iterator[RtspServer]:
+    """One that may be killed."""
+    server = RtspServer(clips)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def proxy(server: RtspServer) -> Iterator[FaultyProxy]:
+    with faulty_proxy(server.port) as proxy:
+        yield proxy
+
+
+def read(camera: Source) -> Capture:
+    capture = camera.read()
+    assert capture is not None
+    return capture
+
+
+def failure(uri: str, options: rtsp.Options = QUICK) -> CameraError:
+    with pytest.raises(CameraError) as caught:
+        rtsp.open(uri, options)
+    return caught.value
+
+
+def test_the_pictures_are_those_that_were_sent(server: RtspServer) -> None:
+    camera = rtsp.open(server.url(), QUICK)
+    try:
+        captures = [read(camera) for _ in range(30)]
+    finally:
+        camera.close()
+    sent = Demo(DemoOptions(width=WIDTH, height=HEIGHT, realtime=False))
+    assert camera.fps == pytest.approx(30)
+    for index, capture in enumerate(captures[:5]):
+        assert capture.image.shape == (HEIGHT, WIDTH, 3)
+        assert cv2.PSNR(capture.image, sent.render(index)) > 25
+    stamps = [capture.t_mono_ns for capture in captures]
+    assert stamps == sorted(stamps)
+    assert {capture.clock for capture in captures} == {"arrival"}
+
+
+def test_the_cameras_own_clock_is_used_where_it_is_told_and_asked_for(server: RtspServer) -> None:
+    camera = rtsp.open(server.url(), rtsp.Options(clock="rtcp", decoder="av"))
+    captures = [read(camera) for _ in range(20)]
+    camera.close()
+    assert [capture.clock for capture in captures][5:] == ["rtcp"] * 15, "known after the first report"
+    steps = np.diff([capture.t_ns for capture in captures[5:]])
+    assert steps == pytest.approx(1e9 / 30, abs=3e6), "RTP time stamps are exact"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "lasting"),
+    [
+        (b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\nWWW-Authenticate: Basic realm=x\r\n\r\n", "unauthorized", True),
+        (b"RTSP/1.0 403 Forbidden\r\nCSeq: 1\r\n\r\n", "unauthorized", True),
+        (b"RTSP/1.0 503 Service Unavailable\r\nCSeq: 1\r\n\r\n", "network", False),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "network", False),
+        (b"\0" * 5000, "network", False),
+        (b"", "network", False),
+    ],
+)
+def test_what_a_camera_may_answer(answer: bytes, code: str, lasting: bool) -> None:
+    with faulty_proxy(0, answer) as proxy:
+        options = rtsp.Options(connect_s=0.7, silence_s=0.7, decoder="av")
+        error = failure(f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x", options)
+    assert (error.code, error.lasting) in {(code, lasting), ("closed", False), ("timeout", False)}
+    assert (error.code == "unauthorized") == lasting
+    assert "hunter2" not in f"{error!r} {error}"
+    assert "admin" not in f"{error!r} {error}"
+
+
+def test_a_stream_that_is_not_there(server: RtspServer) -> None:
+    error = failure(server.url("none.mp4"))
+    assert (error.code, error.lasting) == ("not_found", True)
+
+
+def test_a_port_where_nobody_listens_and_a_name_that_nobody_has() -> None:
+    assert failure("rtsp://127.0.0.1:1/x").code == "refused"
+    assert failure("rtsp://camera.invalid/x").code == "network"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_frozen_from_the_start(server: RtspServer) -> None:
+    server.freeze()
+    started = time.monotonic()
+    assert failure(server.url()).code == "timeout"
+    assert time.monotonic() - started < 10
+
+
+def test_a_codec_that_nobody_can_decode_in_time_is_told(clips: Path, server: RtspServer) -> None:
+    with av.open(str(clips / "sound.aac"), "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame.sample_rate = 48000
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        for _ in range(100):
+            container.mux(stream.encode(frame))
+    error = failure(server.url("sound.aac"))
+    assert (error.code, error.lasting) == ("codec", True)
+    assert "no video" in str(error)
+
+
+def test_hevc(clips: Path, server: RtspServer) -> None:
+    write_camera_clip(clips / "hevc.mp4", "libx265", 30)
+    camera = rtsp.open(server.url("hevc.mp4"), QUICK)
+    assert read(camera).image.shape == (HEIGHT, WIDTH, 3)
+    camera.close()
+
+
+def test_too_many_pixels(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rtsp, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    error = failure(server.url())
+    assert (error.code, error.lasting) == ("codec", True)
+
+
+@pytest.mark.parametrize("uri", ["rtsp://", "rtsp:///x", "rtsp:x", "rtsp://[::1/x", "rtsp://h:99999/x", "rtsp://h/a b"])
+def test_what_is_no_url(uri: str) -> None:
+    with pytest.raises(ConfigError):
+        rtsp.open(uri, QUICK)
+
+
+def test_a_header_can_not_be_slipped_in() -> None:
+    with pytest.raises(ConfigError, match="no control characters"):
+        rtsp.open("rtsp://127.0.0.1/x\r\nEvil: 1", QUICK)
+
+
+@pytest.mark.parametrize("playlist", [b"#EXTM3U\n#EXTINF:1,\nfile://{}\n", b"ffconcat version 1.0\nfile '{}'\n"])
+def test_a_server_can_not_make_us_read_a_file(tmp_path: Path, clips: Path, playlist: bytes) -> None:
+    (tmp_path / "x.m3u8").write_bytes(playlist.replace(b"{}", str(clips / "clip.mp4").encode()))
+    with web_server(tmp_path) as port:
+        error = failure(f"http://127.0.0.1:{port}/x.m3u8")
+    assert error.code in {"network", "codec"}
+
+
+class web_server:  # noqa: N801 (used like a function)
+    """Serves a folder over HTTP."""
+
+    def __init__(self, folder: Path) -> None:
+        handler = partial(QuietHandler, directory=str(folder))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    def __enter__(self) -> int:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self._server.server_address[1]
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base's name)
+        pass
+
+    def do_GET(self) -> None:
+        if self.path != "/mjpeg":
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        camera = Demo(DemoOptions(width=WIDTH, height=HEIGHT, realtime=False))
+        for index in range(1000):
+            jpeg = cv2.imencode(".jpg", camera.render(index))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+            except OSError:
+                return
+            time.sleep(0.02)
+
+
+def test_mjpeg_over_http(tmp_path: Path) -> None:
+    with web_server(tmp_path) as port:
+        camera = rtsp.open(f"http://127.0.0.1:{port}/mjpeg", QUICK)
+        captures = [read(camera) for _ in range(10)]
+        camera.close()
+    assert captures[-1].image.shape == (HEIGHT, WIDTH, 3)
+    assert time.monotonic_ns() - captures[-1].t_mono_ns < 60e9
+
+
+# The ladder with a real peer
+
+
+def watching(desk: Desk, uri: str) -> AbstractContextManager[CaptureThread]:
+    return capturing(desk, lambda: rtsp.open(uri, QUICK), LIMITS, reconnect=True)
+
+
+@pytest.mark.slow
+def test_a_frozen_server_stalls_the_source_and_a_thaw_brings_it_back(server: RtspServer) -> None:
+    desk = Desk()
+    with watching(desk, server.url()):
+        desk.until(desk.got(10), "frames")
+        server.freeze()
+        desk.until(desk.state_is("stalled"), "stalled")
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        assert desk.code("reconnecting") == "timeout"
+        server.thaw()
+        desk.until(desk.got(10), "frames after the thaw")
+        assert desk.ledger.state[0] == "running"
+    ids = [frame.frame_id for frame in desk.frames]
+    assert ids == sorted(set(ids))
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_and_comes_back(own_server: RtspServer) -> None:
+    desk = Desk()
+    with watching(desk, own_server.url()):
+        desk.until(desk.got(10), "frames")
+        own_server.kill()
+        desk.until(lambda: ("reconnecting", "refused") in desk.states, "being refused")
+        own_server.start()
+        desk.until(desk.got(10), "frames of the new server")
+
+
+@pytest.mark.slow
+def test_a_reset_connection(proxy: FaultyProxy) -> None:
+    desk = Desk()
+    with watching(desk, url(proxy)):
+        for _ in range(3):
+            desk.until(desk.got(10), "frames")
+            proxy.reset()
+            desk.until(desk.state_is("reconnecting"), "reconnecting")
+        desk.until(desk.got(10), "frames")
+    assert desk.books.reconnects >= 3
+
+
+@pytest.mark.slow
+def test_a_connection_that_says_nothing_any_more(proxy: FaultyProxy) -> None:
+    desk = Desk()
+    with watching(desk, url(proxy)):
+        desk.until(desk.got(10), "frames")
+        proxy.stalled = True
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        proxy.stalled = False
+        desk.until(desk.got(10), "frames")
+
+
+@pytest.mark.slow
+def test_a_connection_of_which_one_half_is_closed(proxy: FaultyProxy) -> None:
+    desk = Desk()
+    with watching(desk, url(proxy)):
+        desk.until(desk.got(10), "frames")
+        proxy.half_closed = True
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        proxy.half_closed = False
+        desk.until(desk.got(10), "frames")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0, 1, 50, 400, 700, 1000, 3000, 20_000])
+def test_an_answer_that_is_cut_anywhere(proxy: FaultyProxy, after: int) -> None:
+    proxy.truncate_after = after
+    desk = Desk()
+    with watching(desk, url(proxy)):
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        proxy.truncate_after = None
+        desk.until(desk.got(5), "frames of a whole answer")
+
+
+@pytest.mark.slow
+def test_a_line_that_is_too_thin_does_not_build_up_delay(proxy: FaultyProxy) -> None:
+    desk = Desk()
+    with watching(desk, url(proxy)):
+        desk.until(desk.got(10), "frames")
+        proxy.bytes_per_s = 2000
+        desk.until(lambda: desk.state_is("stalled", "reconnecting")() or "stale" in desk.books.dropped, "an effect")
+        proxy.bytes_per_s = None
+        desk.until(desk.got(30), "frames")
+    assert all(frame.capture.t_mono_ns for frame in desk.frames)
+
+
+@pytest.mark.slow
+def test_a_password_that_is_put_right_in_its_file_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: RtspServer
+) -> None:
+    """The server here has no accounts: the refusal is the file's own."""
+    monkeypatch.setattr("edgeinfer.capture.backoff.LASTING_BASE_S", 0.3)
+    secret = tmp_path / "password"
+    options = rtsp.Options(user="admin", password_file=str(secret), connect_s=2)
+    desk = Desk()
+    with capturing(desk, lambda: rtsp.open(server.url(), options), LIMITS, reconnect=True):
+        desk.until(desk.state_is("failed"), "failed")
+        assert desk.code("failed") == "unauthorized"
+        secret.write_text("s3cret\n")
+        desk.until(desk.got(3), "frames")
+
+
+def url(proxy: FaultyProxy) -> str:
+    return f"rtsp://127.0.0.1:{proxy.port}/clip.mp4/play_count_0"
+
+
+# Credentials
+
+SECRET = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
+
+
+@given(SECRET.map(lambda t: f"us{t}"), SECRET.map(lambda t: f"pw{t}"))
+def test_an_account_goes_into_the_url_encoded_and_out_of_it_never(user: str, password: str) -> None:
+    peer = account("rtsp://cam:554/x?a=b", user, password, None)
+    assert repr(peer) == str(peer) == "Account(rtsp://cam:554/x?a=b)"
+    before, _, after = peer.full_url.removeprefix("rtsp://").partition("@")
+    assert after == "cam:554/x?a=b"
+    assert before.isascii()
+    assert account(peer.full_url, None, None, None) == peer
+
+
+def test_settings_go_before_the_url_and_variables_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("from file\n")
+    environment = {"CAM_USER": "eve", "CAM_PASSWORD": "a:b@c", "DIR": str(tmp_path)}
+    peer = account("rtsp://${env:CAM_USER}:${env:CAM_PASSWORD}@cam/x", None, None, None, environment)
+    assert (peer.url, peer.user, peer.password) == ("rtsp://cam/x", "eve", "a:b@c")
+    peer = account("rtsp://u:p@cam/x", "me", None, "${env:DIR}/p", environment)
+    assert (peer.user, peer.password) == ("me", "from file")
+    with pytest.raises(ConfigError, match="no such variable"):
+        expand("${env:NOT_SET_ANYWHERE}", environment)
+    with pytest.raises(ConfigError, match="both set"):
+        account("rtsp://cam/x", None, "a", "b")
+
+
+def test_a_password_file_that_is_none(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 5000)
+    for path in (tmp_path / "none", tmp_path, big):
+        with pytest.raises(CameraError) as caught:
+            account("rtsp://cam/x", "u", None, str(path))
+        assert caught.value.code == "unauthorized"
+        assert "xxx" not in str(caught.value)
+
+
+@given(st.text(max_size=60))
+def test_any_url_is_understood_or_refused(text: str) -> None:
+    with contextlib.suppress(EdgeinferError):
+        assert account(f"rtsp://{text}", None, None, None, {}).url.startswith("rtsp://")
+
+
+def test_options_do_not_show_a_password() -> None:
+    assert "hunter2" not in repr(rtsp.Options(user="u", password="hunter2"))  # noqa: S106 (made up)
+
+
+# Lateness
+
+
+def test_late_pictures_are_told_and_a_clock_that_jumps_is_forgiven() -> None:
+    lateness = Lateness()
+    assert all(lateness.late_s(t / 30, 100 + t / 30) < 0.01 for t in range(30))
+    assert lateness.late_s(1.0, 102.0) == pytest.approx(1.0, abs=0.01)
+    assert lateness.late_s(2.0, 102.0) < 0.01, "caught up"
+    jumped = [lateness.late_s(t / 30 - 1, 102 + t / 30) for t in range(60, int(60 + PATIENCE_S * 30 + 60))]
+    assert jumped[0] > 0.9
+    assert jumped[-1] < 0.1
+
+
+@given(st.integers(0, 1000), st.floats(-0.001, 0.001))
+def test_a_clock_that_drifts_is_not_late(seed: int, drift: float) -> None:
+    lateness, random = Lateness(), Random(seed)
+    for tick in range(3000):
+        now = tick * 0.1
+        late = lateness.late_s(now * (1 + drift), now + random.uniform(0, 0.02))
+        assert 0 <= late < 0.3
+
+
+# The whole program
+
+
+@pytest.mark.parametrize("decoder", ["av", "gstreamer"])
+def test_no_output_shows_a_password(cli: Cli, tmp_path: Path, decoder: str) -> None:
+    if decoder == "gstreamer":
+        need_gst("rtspsrc")
+    with faulty_proxy(0, b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\nWWW-Authenticate: Basic realm=x\r\n\r\n") as proxy:
+        uri = f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x?token=hunter3"
+        kinds = ("--set", "sinks.jsonl.kinds=[status, info]", "--set", "publish=null", "--jsonl", "-")
+        process = cli("run", "--source", uri, "--verbose", *kinds, "--set", f"sources.x.decoder={decoder}")
+    shown = process.stdout + process.stderr
+    assert process.returncode == 66, shown
+    assert "edgeinfer: error: rtsp://" in shown
+    assert '"code":"unauthorized"' in shown
+    for secret in ("admin", "hunter2", "hunter3"):
+        assert secret not in shown
+
+
+def test_a_camera_that_is_typed_wrong_is_told_at_once(cli: Cli, server: RtspServer) -> None:
+    process = cli("run", "--source", server.url("none.mp4"), "--set", "publish=null")
+    assert process.returncode == 66
+    assert "no such stream (404); check the path" in process.stderr
+
+
+def test_run_ends_when_it_is_asked_to_while_a_camera_is_away(daemon_process: Start, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("sources: {a: 'rtsp://127.0.0.1:1/x'}\npublish: null\n")
+    kinds = ("--set", "sinks.jsonl.kinds=[status]")
+    process = daemon_process("run", "--config", "c.yaml", "--jsonl", "-", *kinds)
+    assert process.stdout is not None
+    for line in map(json.loads, process.stdout):
+        if line["state"] == "reconnecting":
+            break
+    assert line["reason"]["code"] == "refused"
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.slow
+@given(st.binary(max_size=3000) | st.binary(max_size=300).map(lambda tail: b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n" + tail))
+@settings(max_examples=40, deadline=None)
+def test_whatever_a_peer_answers_there_is_one_error_in_time(answer: bytes) -> None:
+    options = rtsp.Options(connect_s=0.4, silence_s=0.4, decoder="av")
+    with faulty_proxy(0, answer) as proxy:
+        error = failure(f"rtsp://admin:hunter2@127.0.0.1:{proxy.port}/x", options)
+    assert "hunter2" not in str(error)
+    assert "\n" not in str(error)

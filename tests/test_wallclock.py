@@ -1,0 +1,23 @@
+"""Jumps of the wall clock, told from its drift."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.wallclock import STEP_NS, WallClock
+
+
+@given(st.integers(-(10**18), 10**18))
+def test_a_jump_is_told_once_and_drift_is_not(jump_ns: int) -> None:
+    now = {"wall": 10**18, "mono": 5}
+    clock = WallClock(lambda: now["wall"], lambda: now["mono"])
+    for _ in range(10):
+        now["mono"] += 10**9
+        now["wall"] += 10**9 + 500_000  # 500 ppm
+        assert clock.look() is None
+    now["wall"] += jump_ns
+    told = clock.look()
+    assert told == (jump_ns if abs(jump_ns) >= STEP_NS else None)
+    assert clock.look() is None
+    assert clock.step_ns == told
