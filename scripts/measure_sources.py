@@ -1,6 +1,6 @@
 """Measures what a frozen camera costs: the daemon reads three RTSP cameras, of which one is frozen and thawed in turn.
 
-    .venv/bin/python scripts/measure_sources.py [ROUNDS]
+    scripts/measure_sources [ROUNDS]
 
 Prints the others' latency with and without the frozen one, the time until its status says `stalled` and `reconnecting`,
 and the time from the thaw to its next result. The network is a tiny one, so that the daemon's own doing is seen.
