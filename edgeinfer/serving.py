@@ -137,15 +137,14 @@ class Serving:
         if loaded.result is None:
             raise loaded.error or FatalError("the model was not loaded")
         if loaded.result.now is not None:
-            self._serve(loaded.result.now)
+            self._serve(self._served(loaded.result.now))
         self._instead = loaded.result.instead
         if loaded.result.later is not None:
             self._upgrade = upgrade(loaded.result.later, self.tell, self.backend_name)
             self._upgrade.start()
 
-    def _serve(self, backend: Backend) -> None:
-        """The first backend: everything starts around it."""
-        served = self._served(backend)
+    def _serve(self, served: Served) -> None:
+        """The first network: everything starts around it."""
         self._accept(served)
         self._pipeline = self._begin(served.network)
 
@@ -154,14 +153,20 @@ class Serving:
             raise ready.error
         if ready.result is None:
             self._do_without(ready.error or FatalError("the engine was not built"))
-        elif self._pipeline is None:
-            self._serve(ready.result)
-            self.tell(Reason("engine-ready", f"running on {self.backend_name}"))
+            return
+        try:
+            served = self._served(ready.result)
+        except EdgeinferError as error:
+            ready.result.close()
+            self._do_without(error)
+            return
+        before = self.backend_name
+        if self._pipeline is None:
+            self._serve(served)
         else:
-            before = self.backend_name
-            self.swap(self._served(ready.result), self._engine_tried, new_model=False)
+            self.swap(served, self._engine_tried, new_model=False)
             log.info("%s takes over from %s", self.backend_name, before)
-            self.tell(Reason("engine-ready", f"running on {self.backend_name}"))
+        self.tell(Reason("engine-ready", f"running on {self.backend_name}"))
 
     def _engine_tried(self, failure: EdgeinferError | None) -> None:
         if failure is not None:

@@ -583,6 +583,31 @@ def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> Non
     assert not run.daemon.failures()
 
 
+def test_an_engine_that_fails_in_its_first_frames_leaves_the_fallback_serving(
+    model: str, monkeypatch: pytest.MonkeyPatch, backends: list[Scripted]
+) -> None:
+    class Prepared:
+        cached = False
+
+        def __init__(self, model: Model, max_batch: int | None, options: Any) -> None:
+            self._model = model
+
+        def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
+            return scripted_backend.open(self._model, None, scripted_backend.Options(fail_at=4))
+
+    monkeypatch.setattr(tensorrt, "Prepared", Prepared)
+    run = Run({"model": {"path": model}, "sources": {"a": SMALL}})
+    run.until(lambda: "engine-failed" in run.recorder.codes(), "the failure")
+    run.until_results("a", 30)
+    run.stop()
+    assert_untouched(run)
+    names = [m.backend for m in run.recorder.detections("a")]
+    assert 3 <= names.count("scripted") <= 4, "what was in flight is run again on the other"
+    assert names[-1] == "onnxruntime-cpu"
+    assert [backend.closed for backend in backends] == [1]
+    assert run.recorder.info().backend == "onnxruntime-cpu"
+
+
 class Builds:
     """A stand-in for TensorRT: every build waits for `go`, and can be cancelled."""
 

@@ -304,7 +304,7 @@ def test_overload_is_shared_fairly_and_every_frame_is_accounted_for(daemon_proce
     assert whole["inferred"] == sum(inferred.values())
     assert set(inferred) == set("abcd")
     assert all(status["dropped"] > 0 and status["in_flight"] == 0 for status in last.values())
-    assert max(inferred.values()) - min(inferred.values()) <= 0.1 * max(inferred.values())
+    assert max(inferred.values()) - min(inferred.values()) <= max(2, 0.1 * max(inferred.values()))
     for name in "abcd":
         seqs = [line["seq"] for line in lines if line["kind"] == "detections" and line["source"] == name]
         assert seqs == list(range(inferred[name]))
