@@ -27,6 +27,7 @@ LAYERS = [
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "types"},
     {"files"},
+    {"systemd"},
     {"errors"},
     {"redact"},
 ]
