@@ -64,6 +64,14 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     fallback: Struct | None = None
 
 
+class WatchdogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage that does not move for `deadline_s` seconds, or for ten times the 99th percentile of inference where
+    that is more, ends the process with exit code 70 and all stacks in the log. Loading a model, building an engine
+    and a model's first result are not judged by it."""
+
+    deadline_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. `frames` ends each source after so many results."""
 
@@ -72,6 +80,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceConfig]
     sinks: dict[str, PluginConfig]
     frames: int | None
+    watchdog: WatchdogConfig = WatchdogConfig()
     path: str | None = None
 
 
@@ -91,6 +100,7 @@ class _File(Struct, frozen=True, kw_only=True):
     publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
     frames: Annotated[int, Meta(ge=1)] | None = None
+    watchdog: WatchdogConfig = WatchdogConfig()
 
 
 def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
@@ -157,6 +167,7 @@ def _resolve(file: _File, path: str | None) -> Config:
         sources={name: _source(name, table) for name, table in file.sources.items()},
         sinks=_sinks(file),
         frames=file.frames,
+        watchdog=file.watchdog,
         path=path,
     )
 

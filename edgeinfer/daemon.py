@@ -14,7 +14,8 @@ from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import FALLBACK, Config, ModelConfig, PluginConfig, SourceConfig
 from edgeinfer.engines import Background, Choice, choose, upgrade
-from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
+from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, StickyError, TemporaryError
+from edgeinfer.health import Heart
 from edgeinfer.interfaces import Backend, Decoder, Sink, Source
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import ModelInfo, Reason
@@ -23,11 +24,14 @@ from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.publisher import Identity, Publisher, reason_of
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
+from edgeinfer.systemd import notify
 
 log = logging.getLogger(__name__)
 
 JOIN_S = 0.4
 """Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
+MAIN_PATIENCE = 3.0
+"""The main thread reads files and imports plugins now and then: its deadline is so much longer."""
 STDOUT_SINKS = ("console", "sinks.jsonl")
 """Sinks that write to standard output; what reads it may go away, and the run then has no more purpose."""
 
@@ -61,6 +65,8 @@ class Daemon:
         self._decoder = open_decoder(self.model, config.model)
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in config.sources}
         self.stats = Statistics()
+        self.heart = Heart("main", patience=MAIN_PATIENCE)
+        self._backend: Backend | None = None
         self.backend_name = ""
         self._captures: dict[str, CaptureThread] = {}
         self._pipeline: Pipeline | None = None
@@ -92,6 +98,7 @@ class Daemon:
         The model that has been loaded is started, the engine that has been built takes over. Raises EdgeinferError
         where nothing can run, and FatalError where a stage has died.
         """
+        self.heart.beat()
         self._check_stages()
         if self._loading is not None and not self._loading.is_alive() and time.monotonic() - self._bound_s > JOIN_S:
             loaded, self._loading = self._loading, None
@@ -141,6 +148,8 @@ class Daemon:
             capture.start()
 
     def _take_over(self, ready: Background[Backend]) -> None:
+        if isinstance(ready.error, StickyError):
+            raise ready.error
         if ready.result is None:
             self._do_without(ready.error or FatalError("the engine was not built"))
             return
@@ -169,7 +178,7 @@ class Daemon:
 
     def _accept(self, backend: Backend) -> None:
         self._decoder.check(backend.output_specs, len(self.model.card.labels))
-        self.backend_name = backend.name
+        self._backend, self.backend_name = backend, backend.name
         self.publisher.set_backend(backend.name, backend.versions)
 
     def _tell(self, news: Reason | None) -> None:
@@ -200,6 +209,38 @@ class Daemon:
             {name: ledger.snapshot() for name, ledger in self.ledgers.items()},
             self.stats.percentiles(),
         )
+
+    def hearts(self) -> list[Heart]:
+        """The stages that must be alive now. The main thread is one only where somebody restarts the process: a
+        person may stop it, with Ctrl-S for instance. Called by the attendant, like all down to `blame_engine`."""
+        main = [self.heart] if notify.enabled() else []
+        stages = [stage.heart for stage in (self._pipeline, self.publisher) if stage is not None and stage.is_alive()]
+        return main + stages
+
+    @property
+    def infer_p99_ms(self) -> float:
+        """The 99th percentile of inference so far, 0 before the first result."""
+        return self.stats.percentiles().get("infer", {}).get("p99", 0.0)
+
+    @property
+    def serving_s(self) -> float | None:
+        """For how many seconds the sources have been running; None while they are not."""
+        return None if self._pipeline is None else time.monotonic() - self._started_s
+
+    def books(self) -> list[Snapshot]:
+        """How every source is."""
+        return [ledger.snapshot() for ledger in list(self.ledgers.values())]
+
+    @property
+    def engine_key(self) -> str:
+        """The key of the TensorRT engine that serves, empty where none does."""
+        return str(getattr(self._backend, "engine_key", ""))
+
+    def blame_engine(self) -> None:
+        """The process is about to end for the sake of the engine that serves, if one does."""
+        blame = getattr(self._backend, "blame", None)
+        if blame is not None:
+            blame()
 
     def failures(self) -> dict[str, EdgeinferError]:
         """What went wrong although the run came to its end: sources and sinks that failed, by name."""

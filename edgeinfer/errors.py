@@ -55,6 +55,10 @@ class FatalError(EdgeinferError):
     exit_code = 70
 
 
+class StickyError(FatalError):
+    """The GPU is lost to this process: nothing may be tried or freed any more, it must end at once."""
+
+
 class TemporaryError(EdgeinferError):
     """It may well work later: a port in use, no memory, no disk space."""
 

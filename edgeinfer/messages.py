@@ -78,6 +78,16 @@ class Reason(Struct, frozen=True):
     text: str
 
 
+class LastCrash(Struct, frozen=True, kw_only=True):
+    """How an earlier run of this daemon ended badly; the file `last_crash.json` has the stacks too."""
+
+    code: str
+    text: str
+    stage: Annotated[str, Meta(description="the stage that stood still, empty where it was none")]
+    version: str
+    t_ns: int
+
+
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
@@ -92,6 +102,9 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     dropped: Count
     dropped_by_reason: dict[str, int]
     fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
+    last_crash: Annotated[
+        LastCrash | UnsetType, Meta(description="in the daemon's own status, where a run has ended badly")
+    ] = UNSET
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):

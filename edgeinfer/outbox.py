@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import Message
@@ -21,11 +22,13 @@ class Outbox(threading.Thread):
 
     blocks = False
 
-    def __init__(self, name: str, sink: Sink) -> None:
+    def __init__(self, name: str, sink: Sink, waiting: Callable[[], None] = lambda: None) -> None:
+        """`waiting` is called now and then while a file's result waits for room."""
         super().__init__(name=f"sink:{name}", daemon=True)
         self.error: Exception | None = None
         self.lost = 0
         self._sink = sink
+        self._waiting = waiting
         self._accepted = self._written = 0
         self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(DEPTH)
         self.start()
@@ -81,5 +84,6 @@ class Outbox(threading.Thread):
             try:
                 self._queue.put(item, timeout=0.1)
             except queue.Full:
+                self._waiting()
                 continue
             return

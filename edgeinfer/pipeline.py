@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from edgeinfer.accounting import Ledger
 from edgeinfer.capture import CaptureThread
+from edgeinfer.health import Heart
 from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.publisher import Publisher
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
 _POLL_S = 0.001
+FIRST_RESULT_S = 60.0
+"""A backend's first batch may take so much longer than the others: libraries load and tune themselves."""
 Preprocess = Callable[[Image, Float32], Letterbox]
 
 
@@ -59,6 +62,8 @@ class Pipeline(threading.Thread):
     def __init__(self, parts: Parts, captures: Mapping[str, CaptureThread]) -> None:
         super().__init__(name="inference", daemon=True)
         self.error: BaseException | None = None
+        self.heart = Heart(self.name)
+        self._proven = False
         self._parts = parts
         self._backend = parts.backend
         self._successor: Backend | None = None
@@ -91,9 +96,13 @@ class Pipeline(threading.Thread):
         except BaseException as error:  # whatever it is, the main thread must hear of it
             log.debug("inference ended", exc_info=True)
             self.error = error
+        finally:
+            self.heart.rest()
 
     def step(self) -> None:
         """Fills one slot, or passes one batch on, or waits a moment for either."""
+        if not self._flights:
+            self._beat()
         if self._successor is not None and not self._flights:
             self._switch(self._successor)
         slot = self._backend.acquire() if self._successor is None else None
@@ -106,6 +115,12 @@ class Pipeline(threading.Thread):
             if done is not None:
                 self._deliver(done, self._flights.popleft())
                 self._backend.release(done)
+                self._proven = True
+                self._beat()
+
+    def _beat(self) -> None:
+        """Idle, or a batch has come back: a batch that never does must not look like life."""
+        self.heart.beat(0.0 if self._proven else FIRST_RESULT_S)
 
     def _fill(self, slot: Slot) -> bool:
         frames = self._parts.mailbox.take(self._backend.max_batch, 0 if self._flights else _IDLE_S)
@@ -141,13 +156,14 @@ class Pipeline(threading.Thread):
         """Whether the publisher takes another result; no other thread gives it any. Waits for room for a file's."""
         publisher = self._parts.publisher
         while not live and publisher.full and publisher.is_alive() and not self._aborted.is_set():
+            self.heart.beat()  # it is the publisher that is slow, and it has a heart of its own
             time.sleep(_POLL_S)
         return not publisher.full
 
     def _switch(self, successor: Backend) -> None:
         self._successor = None
         self._backend.close()
-        self._backend = successor
+        self._backend, self._proven = successor, False
         self._parts.mailbox.set_depth(successor.lane_depth)
 
     def _empty(self) -> bool:

@@ -12,19 +12,21 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from msgspec import UNSET
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
+from edgeinfer.crash import boot_id
+from edgeinfer.health import Heart
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import (
     DAEMON,
     Detection,
     DetectionsMessage,
     InfoMessage,
+    LastCrash,
     Message,
     ModelInfo,
     Reason,
@@ -73,7 +75,9 @@ class Publisher(threading.Thread):
         self.failed_sinks: dict[str, Exception] = {}
         self._identity = identity
         self._ledgers = ledgers
-        self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
+        self.heart = Heart(self.name)
+        self.last_crash: LastCrash | None = None
+        self._outboxes = {name: Outbox(name, sink, self.heart.beat) for name, sink in sinks.items() if sink.blocks}
         self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
         self._queue: queue.Queue[Result] = queue.Queue(QUEUE_DEPTH)
@@ -82,6 +86,8 @@ class Publisher(threading.Thread):
         self._info_due.set()
         self._backend: str | None = None
         self._news: Reason | None = None
+        self._fatal: Reason | None = None
+        self._flashes: queue.SimpleQueue[Reason] = queue.SimpleQueue()
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
         self._next_status_s = 0.0
@@ -94,6 +100,14 @@ class Publisher(threading.Thread):
     def set_news(self, reason: Reason | None) -> None:
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
         self._news = reason
+
+    def flash(self, reason: Reason) -> None:
+        """News that is told in one `status` and not kept. From any thread."""
+        self._flashes.put(reason)
+
+    def fail(self, reason: Reason) -> None:
+        """The process is about to end for this reason; the next `status` says so, at once. From any thread."""
+        self._fatal = reason
 
     def put(self, result: Result) -> None:
         """Hands a result over. Only while it is not `full`."""
@@ -118,10 +132,12 @@ class Publisher(threading.Thread):
             log.exception("publisher: unexpected error")
             self.error = error
         finally:
+            self.heart.rest()
             for name in list(self._sinks):
                 self._close(name)
 
     def _step(self) -> None:
+        self.heart.beat()
         if self._info_due.is_set():
             self._info_due.clear()
             self._write(self._info(), None)
@@ -177,14 +193,21 @@ class Publisher(threading.Thread):
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
-        if due or self._last_state.get(DAEMON) != ("running", self._news):
-            self._last_state[DAEMON] = ("running", self._news)
-            self._write(status_message(DAEMON, self._total(self._news, final), self._identity.session), None)
+        while not self._flashes.empty():
+            self._write_daemon_status(self._flashes.get(), final)
+        news = self._fatal or self._news
+        if due or self._last_state.get(DAEMON) != ("running", news):
+            self._last_state[DAEMON] = ("running", news)
+            self._write_daemon_status(news, final)
+
+    def _write_daemon_status(self, news: Reason | None, final: bool) -> None:
+        message = status_message(DAEMON, self._total(news, final), self._identity.session, self.last_crash)
+        self._write(message, None)
 
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
         books = [ledger.snapshot() for ledger in self._ledgers.values()]
         state: State = "ended" if final else "running" if self._backend else "starting"
-        return total(state, news, books)
+        return total("failed" if self._fatal else state, news, books)
 
     def _info(self) -> InfoMessage:
         return InfoMessage(
@@ -246,8 +269,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
-    """A source's status, published now."""
+def status_message(source: str, books: Snapshot, session: str, last_crash: LastCrash | None = None) -> StatusMessage:
+    """A source's status, published now; `last_crash` is for the daemon's own."""
     return StatusMessage(
         source=source,
         session=session,
@@ -261,17 +284,10 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
         dropped=sum(books.dropped.values()),
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
+        last_crash=last_crash or UNSET,
     )
 
 
 def reason_of(error: Exception) -> str:
     """What went wrong, in a few words."""
     return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot (random(4)), empty where there is none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

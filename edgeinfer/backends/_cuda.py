@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeinfer.cudastatus import error_of
 from edgeinfer.engine.cudart import cuda_runtime
-from edgeinfer.errors import FatalError
+from edgeinfer.errors import EdgeinferError
 from edgeinfer.types import AnyArray
 
 
@@ -43,10 +44,8 @@ class Cuda:
         """A new event without a time stamp, whose wait sleeps."""
         return int(self("cudaEventCreateWithFlags", self._api.cudaEventDisableTiming | self._api.cudaEventBlockingSync))
 
-    def _error(self, name: str, status: Any) -> FatalError:
-        return FatalError(
-            f"{name}: CUDA error {int(status)} ({getattr(status, 'name', status)})", "see edgeinfer doctor"
-        )
+    def _error(self, name: str, status: Any) -> EdgeinferError:
+        return error_of(name, int(status), str(getattr(status, "name", status)))
 
 
 class Pair:

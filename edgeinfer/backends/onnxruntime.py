@@ -18,7 +18,8 @@ from msgspec import Meta, Struct
 
 from edgeinfer import strict
 from edgeinfer.card import Model
-from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableError
+from edgeinfer.cudastatus import error_from_text
+from edgeinfer.errors import ConfigError, InputError, UnavailableError
 from edgeinfer.interfaces import Slot
 from edgeinfer.types import AnyArray, TensorSpec
 
@@ -129,7 +130,7 @@ class OnnxRuntime:
             batch = slot.input[: self._fixed or count]
             arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-            raise FatalError(f"ONNX Runtime failed on a batch of {count}: {error}") from error
+            raise error_from_text(f"ONNX Runtime failed on a batch of {count}: {error}") from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
         slot.count = count
         slot.infer_ms = (time.perf_counter() - started) * 1e3

@@ -9,12 +9,16 @@ from typing import Any
 
 import click
 
+from edgeinfer.attendant import Attendant
+from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._options import build_config, run_options, verbose
 from edgeinfer.commands._report import Progress, SceneLines, print_summary
 from edgeinfer.config import Config
 from edgeinfer.daemon import Daemon
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.interfaces import Sink
 from edgeinfer.signals import Patience, Signals
+from edgeinfer.systemd import journal
 
 TICK_S = 0.1
 LOADING_TICK_S = 0.01
@@ -27,8 +31,8 @@ def command(**options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
     config = build_config(**options)
     with Signals() as signals:
-        daemon = Daemon(config, {} if writes_to_stdout(config) else {"console": SceneLines()})
-        fatal = _run(daemon, signals)
+        daemon = Daemon(config, narrators(config))
+        fatal = _run(daemon, signals, Attendant(daemon, config.watchdog.deadline_s))
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
         raise fatal
@@ -40,24 +44,33 @@ def command(**options: Any) -> int:
     return 0
 
 
+def narrators(config: Config) -> dict[str, Sink]:
+    """What tells people of the run: the journal of a service, else standard output, unless it is for the JSON lines."""
+    if journal.is_stderr():
+        return {"journal": Changes()}
+    return {} if writes_to_stdout(config) else {"console": SceneLines()}
+
+
 def writes_to_stdout(config: Config) -> bool:
     """Whether JSON lines go to standard output, so that nothing else may."""
     return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
 
 
-def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
+def _run(daemon: Daemon, signals: Signals, attendant: Attendant) -> EdgeinferError | None:
     """The run from start to summary. Returns what ended it, where that was an error."""
     fatal: EdgeinferError | None = None
     told: set[str] = set()
-    with Progress(daemon) as progress:
+    with Progress(daemon, quiet=journal.is_stderr()) as progress:
         try:
             daemon.start()
+            attendant.start()
             while daemon.running() and not signals.received:
                 progress.update()
                 _tell_failures(daemon, told)
                 time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
         except EdgeinferError as error:
             fatal = error
+        attendant.close(fatal)
         summary = daemon.stop(Patience(signals, hurry=fatal is not None))
     if not daemon.loading:
         print_summary(summary)

@@ -1,0 +1,50 @@
+"""A real backend that goes wrong after so many batches: hangs in a call, never finishes a batch, or loses its GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Literal
+
+from msgspec import Struct
+
+from edgeinfer import cudastatus
+from edgeinfer.backends import onnxruntime
+from edgeinfer.card import Model
+from edgeinfer.interfaces import Slot
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """`fault` happens with batch number `after`; `start_s`: how long opening takes."""
+
+    fault: Literal["none", "submit", "never", "cuda", "gil", "oom"] = "none"
+    after: int = 5
+    code: int = 700
+    start_s: float = 0.0
+
+
+def open(model: Model, max_batch: int | None, options: Options) -> Faulty:  # noqa: A001 (the plugin interface)
+    time.sleep(options.start_s)
+    return Faulty(model, max_batch, options)
+
+
+class Faulty(onnxruntime.OnnxRuntime):
+    def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
+        super().__init__(model, max_batch, onnxruntime.Options(threads=1, streams=1))
+        self._fault, self._left = options, options.after
+
+    def submit(self, slot: Slot, count: int) -> None:
+        self._left -= 1
+        if self._left < 0 and self._fault.fault == "submit":
+            ctypes.CDLL(None).pause()  # in C, without the interpreter: what a driver does
+        if self._left < 0 and self._fault.fault == "gil":
+            ctypes.PyDLL(None).pause()  # with the interpreter: no other thread runs any more
+        if self._left < 0 and self._fault.fault == "cuda":
+            raise cudastatus.error_of("cudaEventQuery", self._fault.code, "cudaErrorIllegalAddress")
+        super().submit(slot, count)
+
+    def collect(self, timeout_s: float) -> Slot | None:
+        if self._left < 0 and self._fault.fault == "never":
+            time.sleep(timeout_s)
+            return None
+        return super().collect(timeout_s)
