@@ -83,7 +83,7 @@ def text_of(record: logging.LogRecord) -> str:
     return text
 
 
-def entry(record: logging.LogRecord) -> dict[str, str]:
+def entry(record: logging.LogRecord) -> dict[str, str | int]:
     """The journal's fields for a record (systemd.journal-fields(7)), and ours."""
     own: dict[str, str] = {
         name: printable(str(record.__dict__[name])) for name in OWN_FIELDS if name in record.__dict__
@@ -94,7 +94,7 @@ def entry(record: logging.LogRecord) -> dict[str, str]:
         "LOGGER": record.name,
         "THREAD_NAME": record.threadName or "",
         "CODE_FILE": record.pathname,
-        "CODE_LINE": str(record.lineno),
+        "CODE_LINE": record.lineno,
         "CODE_FUNC": record.funcName or "",
         **own,
     }
