@@ -24,7 +24,7 @@ LAYERS = [
     {"outbox", "herald", "lastwords"},
     {"sources", "backends", "decoders", "sinks", "preprocess"},
     {"checkset"},
-    {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "client"},
+    {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "supervisor", "client"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "types"},
     {"health", "crash", "clock", "cudastatus"},

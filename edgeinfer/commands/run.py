@@ -18,7 +18,8 @@ from edgeinfer.daemon import Daemon
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.interfaces import Sink
 from edgeinfer.signals import Patience, Signals
-from edgeinfer.systemd import journal
+from edgeinfer.supervisor import Supervisor, die_with_supervisor
+from edgeinfer.systemd import journal, notify
 
 TICK_S = 0.1
 LOADING_TICK_S = 0.01
@@ -26,9 +27,13 @@ LOADING_TICK_S = 0.01
 
 @click.command("run")
 @run_options
+@click.option("--supervise", is_flag=True, help="Start the daemon again when it crashes or freezes; systemd does too.")
 @verbose
-def command(**options: Any) -> int:
+def command(supervise: bool, **options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
+    if supervise and not notify.enabled():
+        return supervised()
+    die_with_supervisor()
     config = build_config(**options)
     with Signals() as signals:
         daemon = Daemon(config, narrators(config))
@@ -42,6 +47,12 @@ def command(**options: Any) -> int:
     if failures and not signals.received:
         raise failures[0]
     return 0
+
+
+def supervised() -> int:
+    """This very command again, as the child of a supervisor. The child sees the supervisor, and runs."""
+    argv = [sys.executable, "-m", "edgeinfer", *sys.argv[1:]]
+    return Supervisor(argv, lambda text: click.echo(f"edgeinfer: supervisor: {text}", err=True)).run()
 
 
 def narrators(config: Config) -> dict[str, Sink]:
