@@ -115,6 +115,8 @@ class Daemon:
             raise loaded.error or FatalError("the model was not loaded")
         if loaded.result.now is not None:
             self._serve(loaded.result.now)
+        if loaded.result.news is not None:
+            self._tell(loaded.result.news)
         self._instead = loaded.result.instead
         if loaded.result.later is not None:
             self._upgrade = upgrade(loaded.result.later, self._tell, self.backend_name)

@@ -24,6 +24,7 @@ from edgeinfer.engine.ensure import ensure_task
 from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
+from edgeinfer.engine.probation import Probation
 from edgeinfer.engine.progress import OnProgress
 from edgeinfer.engine.runner import DTYPES
 from edgeinfer.engine.task import Extras, Task, make_task
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 10.0
 """A batch that takes longer will not come any more."""
 POLL_S = 50e-6
-PROBATION_S = 60.0
-"""An engine that has served so long is not what ends the process."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -142,26 +141,6 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
     )
 
 
-class Probation:
-    """Counts against an engine that its process has not ended well while it was young; three times is enough."""
-
-    def __init__(self, cache: Cache, engine: CachedEngine) -> None:
-        self._cache, self._key = cache, engine.key
-        self._until_s: float | None = time.monotonic() + PROBATION_S
-        cache.strike(engine.key)
-
-    def tick(self) -> None:
-        """Called now and then while the engine serves."""
-        if self._until_s is not None and time.monotonic() > self._until_s:
-            self.pass_()
-
-    def pass_(self) -> None:
-        """The engine is cleared: it has served long enough, or its process ends well."""
-        if self._until_s is not None:
-            self._until_s = None
-            self._cache.absolve(self._key)
-
-
 class Lane(Slot):
     """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic."""
 
@@ -184,6 +163,7 @@ class TensorRt:
     ) -> None:
         self._cuda = Cuda()
         self._probation = probation
+        self.engine_key = probation.key if probation else ""
         self._log: deque[str] = deque(maxlen=50)
         self._logger = make_logger(kit.trt, self._log, lambda _: None)
         toolkit.load_plugins(kit, self._logger, options.plugins)
@@ -272,6 +252,11 @@ class TensorRt:
         self._runtime = None
         if self._probation is not None:
             self._probation.pass_()
+
+    def blame(self) -> None:
+        """The process is about to end because of this engine. From any thread; touches no CUDA."""
+        if self._probation is not None:
+            self._probation.blame()
 
     def _make_lanes(self, wanted: int) -> list[Lane]:
         lanes: list[Lane] = []
