@@ -10,9 +10,9 @@ from typing import Literal
 
 from edgeinfer.messages import Reason, State
 
-DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable"]
+DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable", "memory"]
 """overload: a newer frame took its place. max_fps: left out on purpose. publish: the sinks could not keep up.
-shutdown: the run ended first. unreadable: the picture could not be decoded."""
+shutdown: the run ended first. unreadable: the picture could not be decoded. memory: the GPU had no room for it."""
 
 _FPS_WINDOW_NS = 3_000_000_000
 _COUNTS = ("captured", "inferred", "in_flight")

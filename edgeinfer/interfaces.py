@@ -76,12 +76,16 @@ class Backend(Protocol):
         """A free slot to fill, or None while all are in flight. Never blocks."""
 
     def submit(self, slot: Slot, count: int) -> None:
-        """Starts inference on the first `count` pictures of the slot's input. Never waits for the result."""
+        """Starts inference on the first `count` pictures of the slot's input. Never waits for the result.
+
+        Raises OutOfMemoryError where the batch does not fit; the slot is free again then.
+        """
 
     def collect(self, timeout_s: float) -> Slot | None:
         """The oldest batch in flight once it is done, or None after `timeout_s`. Batches come in submission order.
 
-        Raises FatalError where the device can't go on.
+        Raises FatalError where the device can't go on, StickyError where the process must end at once, and
+        OutOfMemoryError where the oldest batch did not fit; its slot is free again then.
         """
 
     def release(self, slot: Slot) -> None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from edgeinfer.accounting import Ledger
 from edgeinfer.capture import CaptureThread
+from edgeinfer.errors import OutOfMemoryError
 from edgeinfer.health import Heart
 from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.publisher import Publisher
+from edgeinfer.shedding import Shedding
 from edgeinfer.types import Detections, Float32, Frame, Image, Letterbox, Result, Timing
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Pipeline(threading.Thread):
         self.error: BaseException | None = None
         self.heart = Heart(self.name)
         self._proven = False
+        self._shedding = Shedding()
         self._parts = parts
         self._backend = parts.backend
         self._successor: Backend | None = None
@@ -111,26 +114,46 @@ class Pipeline(threading.Thread):
                 return
             self._backend.release(slot)
         if self._flights:
-            done = self._backend.collect(_POLL_S if slot is not None else _IDLE_S)
+            done = self._collect(_POLL_S if slot is not None else _IDLE_S)
             if done is not None:
                 self._deliver(done, self._flights.popleft())
                 self._backend.release(done)
                 self._proven = True
                 self._beat()
 
+    def _collect(self, timeout_s: float) -> Slot | None:
+        try:
+            return self._backend.collect(timeout_s)
+        except OutOfMemoryError as error:
+            self._shed(self._flights.popleft(), error)
+            return None
+
+    def _shed(self, flight: Flight, error: OutOfMemoryError) -> None:
+        """Gives up a batch that the GPU had no room for. Later ones are smaller."""
+        for frame in flight.frames:
+            self._parts.ledgers[frame.source].drop("memory")
+        news = self._shedding.lost(len(flight.frames), error)
+        if news is not None:
+            self._parts.publisher.flash(news)
+        self._beat()
+
     def _beat(self) -> None:
         """Idle, or a batch has come back: a batch that never does must not look like life."""
         self.heart.beat(0.0 if self._proven else FIRST_RESULT_S)
 
     def _fill(self, slot: Slot) -> bool:
-        frames = self._parts.mailbox.take(self._backend.max_batch, 0 if self._flights else _IDLE_S)
+        limit = self._shedding.limit(self._backend.max_batch)
+        frames = self._parts.mailbox.take(limit, 0 if self._flights else _IDLE_S)
         if not frames:
             return False
         started = time.monotonic_ns()
         letterboxes = [self._parts.preprocess(frame.image, slot.input[i]) for i, frame in enumerate(frames)]
         waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
         self._flights.append(Flight(frames, letterboxes, waits, (time.monotonic_ns() - started) / 1e6))
-        self._backend.submit(slot, len(frames))
+        try:
+            self._backend.submit(slot, len(frames))
+        except OutOfMemoryError as error:
+            self._shed(self._flights.pop(), error)
         return True
 
     def _deliver(self, slot: Slot, flight: Flight) -> None:
@@ -163,7 +186,7 @@ class Pipeline(threading.Thread):
     def _switch(self, successor: Backend) -> None:
         self._successor = None
         self._backend.close()
-        self._backend, self._proven = successor, False
+        self._backend, self._proven, self._shedding = successor, False, Shedding()
         self._parts.mailbox.set_depth(successor.lane_depth)
 
     def _empty(self) -> bool:

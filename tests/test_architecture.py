@@ -21,7 +21,7 @@ LAYERS = [
     {"engines"},
     {"pipeline", "config"},
     {"publisher", "capture"},
-    {"outbox", "herald", "lastwords"},
+    {"outbox", "herald", "lastwords", "shedding"},
     {"sources", "backends", "decoders", "sinks", "preprocess"},
     {"checkset"},
     {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "supervisor", "client"},

@@ -21,10 +21,11 @@ from edgeinfer.accounting import Snapshot
 from edgeinfer.client import Subscriber
 from edgeinfer.clock import ClockWatch
 from edgeinfer.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
-from edgeinfer.errors import FatalError, StickyError
+from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
 from edgeinfer.health import Heart, deadline_s, judge
 from edgeinfer.herald import QUIET_READY_S, View, is_ready, summary
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
+from tests.conftest import CLIP_FRAMES, Cli
 from tests.notify_socket import NotifySocket
 
 ROOT = Path(__file__).parent.parent
@@ -85,14 +86,16 @@ def test_one_function_judges_cuda_errors(code: int) -> None:
     assert cudastatus.is_sticky(code) is sticky
     error = cudastatus.error_of("cudaMemcpyAsync", code, "x")
     assert isinstance(error, StickyError) is sticky
-    assert isinstance(error, FatalError)
+    assert isinstance(error, OutOfMemoryError if code == 2 else FatalError)
     texts = (f"CUDA failure {code}: an illegal memory access was encountered ; GPU=0", f"CUDA error {code} at x.cu:3")
     for text in texts:
         assert isinstance(cudastatus.error_from_text(text), StickyError) is sticky
 
 
 def test_a_text_without_a_status_is_not_sticky() -> None:
-    assert not isinstance(cudastatus.error_from_text("Failed to allocate memory for 700 bytes"), StickyError)
+    said = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 700"
+    assert isinstance(cudastatus.error_from_text(said), OutOfMemoryError)
+    assert type(cudastatus.error_from_text("Invalid input shape: 700")) is FatalError
 
 
 def test_a_step_of_the_wall_clock_is_seen_and_drift_is_not() -> None:
@@ -294,6 +297,27 @@ def test_an_ordinary_failure_of_the_device_is_remembered_too(daemon_process: Sta
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 70, stderr
     assert last_crash(state)["code"] == "fatal"
+
+
+@pytest.mark.parametrize(("room", "served"), [(1, True), (0, False)])
+def test_a_gpu_without_memory_costs_frames_and_not_the_process(
+    cli: Cli, state: Path, tmp_path: Path, clip: Path, room: int, served: bool
+) -> None:
+    """Batches of two don't fit; then batches of one do, or nothing does. Every frame is accounted for."""
+    backend = f"backend={{name: tests.faults.backend, fault: oom, room: {room}}}"
+    settings = ("--set", backend, "--set", "model.max_batch=4", "--set", "publish=null")
+    output = ("--jsonl", "out", "--set", "sinks.jsonl.kinds=[detections, status]")
+    process = cli("run", "--source", f"a={clip}", "--source", f"b={clip}", *settings, *output)
+    assert process.returncode == 0, process.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    last = {line["source"]: line for line in lines if line["kind"] == "status" and line["source"] != DAEMON}
+    assert set(last) == {"a", "b"}
+    for line in last.values():
+        assert line["captured"] == line["inferred"] + line["dropped"] == CLIP_FRAMES
+        assert (line["inferred"] > CLIP_FRAMES / 2) is served
+    assert sum(line["dropped_by_reason"].get("memory", 0) for line in last.values()) > 0
+    news = [line["reason"]["code"] for line in lines if line["kind"] == "status" and line["reason"]]
+    assert "out-of-memory" in news
 
 
 def test_a_killed_run_is_told_and_a_run_that_was_stopped_is_not(daemon_process: Start, state: Path, ipc: str) -> None:

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from edgeinfer import strict
 from edgeinfer.card import Model
 from edgeinfer.cudastatus import error_from_text
-from edgeinfer.errors import ConfigError, InputError, UnavailableError
+from edgeinfer.errors import ConfigError, InputError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Slot
 from edgeinfer.types import AnyArray, TensorSpec
 
@@ -108,6 +108,9 @@ class OnnxRuntime:
             future.result(timeout_s)
         except FutureTimeoutError:
             return None
+        except OutOfMemoryError:
+            self._free.append(self._in_flight.popleft()[0])
+            raise
         self._in_flight.popleft()
         return slot
 

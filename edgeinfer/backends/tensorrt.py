@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from edgeinfer.backends._cuda import Cuda, Pair
 from edgeinfer.card import Model, ModelCard
 from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
+from edgeinfer.cudastatus import error_from_text
 from edgeinfer.engine import diagnose, foreign, machine, toolkit
 from edgeinfer.engine.cache import Cache, CachedEngine, default_root
 from edgeinfer.engine.construct import make_logger
@@ -29,7 +30,7 @@ from edgeinfer.engine.progress import OnProgress
 from edgeinfer.engine.runner import DTYPES
 from edgeinfer.engine.task import Extras, Task, make_task
 from edgeinfer.engine.toolkit import Toolkit, member
-from edgeinfer.errors import ConfigError, FatalError, UnavailableError
+from edgeinfer.errors import ConfigError, FatalError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Slot
 from edgeinfer.types import Float32, TensorSpec
 
@@ -200,9 +201,11 @@ class TensorRt:
         self._set_shape(lane, rows)
         images.upload(rows, lane.stream)
         if not lane.context.execute_async_v3(lane.stream):
-            raise FatalError(
-                f"TensorRT did not start a batch of {count}: {self._log[-1] if self._log else 'no reason'}"
-            )
+            reason = self._log[-1] if self._log else "no reason"
+            error = error_from_text(f"TensorRT did not start a batch of {count}: {reason}")
+            if isinstance(error, OutOfMemoryError):
+                self._free.append(lane)
+            raise error
         for spec in self.output_specs:
             lane.pairs[spec.name].download(rows, lane.stream)
         self._cuda("cudaEventRecord", lane.event, lane.stream)

@@ -15,11 +15,12 @@ from edgeinfer.interfaces import Slot
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`fault` happens with batch number `after`; `start_s`: how long opening takes."""
+    """`fault` happens after so many batches. `start_s`: how long opening takes. `room`: the largest batch that fits."""
 
     fault: Literal["none", "submit", "never", "cuda", "gil", "oom"] = "none"
     after: int = 5
     code: int = 700
+    room: int = 0
     start_s: float = 0.0
 
 
@@ -41,6 +42,9 @@ class Faulty(onnxruntime.OnnxRuntime):
             ctypes.PyDLL(None).pause()  # with the interpreter: no other thread runs any more
         if self._left < 0 and self._fault.fault == "cuda":
             raise cudastatus.error_of("cudaEventQuery", self._fault.code, "cudaErrorIllegalAddress")
+        if self._fault.fault == "oom" and count > self._fault.room:
+            self.release(slot)
+            raise cudastatus.error_of("cudaMalloc", cudastatus.OUT_OF_MEMORY, "cudaErrorMemoryAllocation")
         super().submit(slot, count)
 
     def collect(self, timeout_s: float) -> Slot | None:
