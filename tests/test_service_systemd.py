@@ -15,8 +15,9 @@ from edgeinfer.messages import DAEMON, DetectionsMessage, StatusMessage
 from tests.systemd_machine import Machine, why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-WATCHDOG_S = 4
-QUICK = f"[Service]\nWatchdogSec={WATCHDOG_S}\nTimeoutStartSec=3\nRestartSec=1\nEnvironment=PYTHONPATH=/opt/src\n"
+WATCHDOG_S = 5
+PATIENT_S = 60
+"""Where nothing is to go wrong, a machine that is busy with other things must not make it."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +35,19 @@ def free_endpoint() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def install(machine: Machine, name: str, **settings: Any) -> str:
-    """Installs an instance with quick deadlines. Returns its endpoint."""
+def install(machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, **settings: Any) -> str:
+    """Installs an instance with its own deadlines, the stages' at half of systemd's. Returns its endpoint."""
     endpoint = free_endpoint()
-    config = {"sources": {"d": "demo:"}, "publish": {"bind": endpoint}, "watchdog": {"deadline_s": 2}, **settings}
+    config = {
+        "sources": {"d": "demo:"},
+        "publish": {"bind": endpoint},
+        "watchdog": {"deadline_s": watchdog_s / 2},
+        **settings,
+    }
     path = machine.share / f"{name}.yaml"
     path.write_text(json.dumps(config))
-    machine.write("/etc/systemd/system/edgeinfer@.service.d/90-test.conf", QUICK)
+    quick = f"[Service]\nWatchdogSec={watchdog_s}\nTimeoutStartSec=3\nRestartSec=1\nEnvironment=PYTHONPATH=/opt/src\n"
+    machine.write(f"/etc/systemd/system/edgeinfer@{name}.service.d/90-test.conf", quick)
     machine.edgeinfer("service", "install", "--no-start", "--instance", name, "--config", str(path))
     machine.run("systemctl", "start", "--no-block", f"edgeinfer@{name}")
     return endpoint
@@ -115,7 +122,7 @@ def test_installed_it_serves_survives_a_kill_and_leaves_nothing_but_the_users_da
 
 
 def test_a_wrong_configuration_is_not_tried_again(machine: Machine) -> None:
-    install(machine, "wrong")
+    install(machine, "wrong", PATIENT_S)
     machine.write("/etc/edgeinfer/wrong.yaml", "sauces: {}\n")
     machine.run("sh", "-c", "chgrp edgeinfer /etc/edgeinfer/wrong.yaml; chmod 640 /etc/edgeinfer/wrong.yaml")
     machine.systemctl("restart", "edgeinfer@wrong")
@@ -129,7 +136,7 @@ def test_a_wrong_configuration_is_not_tried_again(machine: Machine) -> None:
 
 def test_a_start_that_takes_longer_than_its_timeout_is_waited_for(machine: Machine) -> None:
     """TimeoutStartSec is 3 s; loading takes 8. Until the first result the unit is not active."""
-    install(machine, "slow", backend={"name": "tests.faults.backend", "start_s": 8})
+    install(machine, "slow", PATIENT_S, backend={"name": "tests.faults.backend", "start_s": 8})
     started = time.monotonic()
     seen = set()
 
@@ -175,7 +182,7 @@ def test_a_frozen_process_is_restarted_with_its_stacks_in_the_journal(machine: M
     machine.wait(lambda: machine.show("edgeinfer@frozen", "ActiveState") == "active", "the unit to be active")
     frozen = time.monotonic()
     machine.run("kill", "-STOP", machine.show("edgeinfer@frozen", "MainPID"))
-    machine.wait(lambda: machine.show("edgeinfer@frozen", "NRestarts") == "1", "a restart")
+    machine.wait(lambda: machine.show("edgeinfer@frozen", "NRestarts") not in ("", "0"), "a restart")
     print(f"SIGSTOP → restarted: {time.monotonic() - frozen:.1f} s, WatchdogSec={WATCHDOG_S}")
     detections_after(endpoint, session)
     assert "Fatal Python error: Aborted" in machine.journal("-u", "edgeinfer@frozen")
