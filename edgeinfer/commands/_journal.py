@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgeinfer.messages import Message, Reason, State, StatusMessage
+from edgeinfer.messages import DAEMON, Message, Reason, State, StatusMessage
 from edgeinfer.systemd import journal
 from edgeinfer.types import Result
 
@@ -32,7 +32,8 @@ class Changes:
         text = f": {message.reason.text}" if message.reason else ""
         fields = journal.fields(message.source, state[1] or message.state)
         level = LEVELS.get(message.state, logging.INFO)
-        log.log(level, "%s is %s%s", message.source, message.state, text, extra=fields)
+        name = "the daemon" if message.source == DAEMON else message.source
+        log.log(level, "%s is %s%s", name, message.state, text, extra=fields)
 
     def service(self) -> None:
         """See `Sink.service`."""

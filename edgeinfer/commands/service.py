@@ -115,7 +115,9 @@ def _status(machine: Machine, instance: Instance) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {item}" for key, item in value.items() if item)
-    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, str) else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _properties(unit: str) -> dict[str, str]:
