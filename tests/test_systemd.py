@@ -6,12 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgeinfer.crash import Crash, CrashLog
 from edgeinfer.systemd import journal, notify
 from tests.notify_socket import NotifySocket
 
@@ -134,3 +138,28 @@ def test_the_journal_is_recognised_by_what_standard_error_is() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.split() == ["True", "False", "False"]
+
+
+# Credentials
+
+secret = st.text("abcdefgh0123456789!$%&*+-_=~/:@", min_size=6, max_size=30).map(lambda text: f"S{text}T")
+
+
+@given(secret=secret, host=st.sampled_from(["cam", "10.0.0.1", "[::1]"]), where=st.sampled_from(["", " ", "\n", "'"]))
+def test_no_credential_leaves_by_any_of_these_ways(secret: str, host: str, where: str) -> None:
+    text = f"can't open {where}rtsp://user:{secret}@{host}/1?x=1{where} now"
+    sent: list[object] = []
+    handler = journal.JournalHandler(lambda message, **fields: sent.append((message, fields)))
+    try:
+        raise OSError(text)
+    except OSError as error:
+        handler.emit(record("%s: %s", text, error, extra=journal.fields("front", text)))
+        found = logging.getLogger("x").makeRecord("x", 40, "f.py", 1, text, (), sys.exc_info())
+    handler.emit(found)
+    shown = [str(sent), journal.PriorityFormatter().format(found), *notify._status(text)]
+    with tempfile.TemporaryDirectory() as folder:
+        CrashLog(Path(folder)).write(Crash(code="x", text=text, stacks=text))
+        shown.append((Path(folder) / "last_crash.json").read_text())
+    for output in shown:
+        assert secret not in output
+        assert secret not in output.replace("\\\\", "\\").replace('\\"', '"')
