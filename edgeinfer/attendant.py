@@ -30,7 +30,10 @@ STALLED, STICKY, FATAL = "stalled", "sticky-cuda-error", "fatal"
 
 
 class Attendant(threading.Thread):
-    """Looks at every stage's heart five times a second. `start` after the daemon's, `close` before its `stop`."""
+    """Looks at every stage's heart five times a second.
+
+    `start` after the daemon's start, `ending` before its `stop`, `close` after that.
+    """
 
     def __init__(self, daemon: Daemon, least_s: float, crashes: CrashLog | None = None) -> None:
         super().__init__(name="attendant", daemon=True)
@@ -40,7 +43,7 @@ class Attendant(threading.Thread):
         self._words = LastWords(self._keep, daemon.publisher.fail)
         self._herald, self._clock = Herald(), ClockWatch()
         self._next_p99_s = self._p99_ms = 0.0
-        self._closing = threading.Event()
+        self._closing, self._ending = threading.Event(), threading.Event()
         self._marker = self._crashes.begin(Run(pid=os.getpid(), boot_id=boot_id(), model=daemon.model.id))
         self._tell_last_crash()
 
@@ -57,20 +60,31 @@ class Attendant(threading.Thread):
         if stall is not None and not self._closing.is_set():
             self._end_stalled(stall)
         self._marker.note(daemon.backend_name, daemon.engine_key)
+        if self._ending.is_set():
+            notify.watchdog()
+            return
         self._herald.announce(View(daemon.serving_s, daemon.backend_name, daemon.books(), daemon.news))
         step_s = self._clock.step_s()
         if step_s is not None:
             self._tell_step(step_s)
 
-    def close(self, error: EdgeinferError | None = None) -> None:
-        """The run is over: for `error`, or as it should be. A sticky CUDA error ends the process here and now."""
-        self._closing.set()
+    def ending(self, error: EdgeinferError | None = None) -> None:
+        """The run is over: for `error`, or as it should be; what is in flight may still be passed on, under watch.
+
+        A sticky CUDA error ends the process here and now.
+        """
+        self._ending.set()
+        self._daemon.heart.rest()  # from here on the main thread waits for the others
         if isinstance(error, StickyError):
             self._daemon.blame_engine()
             self._words.speak(self._crash(STICKY, str(error), "inference", _trace(error)))
         if isinstance(error, FatalError):
             self._crashes.write(self._crash(FATAL, str(error), "", _trace(error)))
         notify.stopping()
+
+    def close(self) -> None:
+        """All stages have ended, or have been waited for long enough."""
+        self._closing.set()
         self._marker.close()
 
     def _end_stalled(self, stall: Stall) -> None:

@@ -137,11 +137,12 @@ def test_a_process_that_stood_still_blames_no_stage(scene: Scene, monkeypatch: p
 def test_how_a_run_ended_is_kept(scene: Scene, error: Any, code: str) -> None:
     if isinstance(error, StickyError):
         with pytest.raises(EndedError):
-            scene.attendant.close(error)
+            scene.attendant.ending(error)
         assert scene.words.crash is not None
         assert scene.words.crash.code == code
         return
-    scene.attendant.close(error)
+    scene.attendant.ending(error)
+    scene.attendant.close()
     crash = scene.crashes.read()
     assert (crash.code if crash else "") == code
     assert "secret" not in str(crash)

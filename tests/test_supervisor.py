@@ -20,6 +20,7 @@ from edgeinfer.supervisor import PARENT, Limits, Supervisor
 
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]
+pytestmark = pytest.mark.slow
 QUICK = Limits(first_wait_s=0.05, longest_wait_s=0.2, settled_s=60, frozen_s=1)
 
 SCRIPT = """

@@ -279,6 +279,17 @@ def test_a_stage_that_stands_still_ends_the_process_and_is_told_after_the_restar
     assert (told.code, told.stage, told.t_ns) == ("stalled", stage, crash["t_ns"])
 
 
+def test_a_stage_that_stands_still_when_all_files_have_been_read_is_noticed_too(
+    cli: Cli, state: Path, clip: Path
+) -> None:
+    fault = f"backend={{name: tests.faults.backend, fault: never, after: {CLIP_FRAMES - 1}}}"
+    process = cli(
+        "run", "--source", str(clip), "--set", "publish=null", "--set", "model.max_batch=1", "--set", fault, *QUICK
+    )
+    assert process.returncode == 70, process.stderr
+    assert last_crash(state)["stage"] == "inference"
+
+
 def test_a_sticky_cuda_error_ends_the_process_at_once(daemon_process: Start, state: Path, ipc: str) -> None:
     settings = ("--set", "backend={name: tests.faults.backend, fault: cuda}")
     process = daemon_process("run", "--source", "demo:", "--bind", ipc, *settings)
@@ -337,10 +348,10 @@ def test_a_killed_run_is_told_and_a_run_that_was_stopped_is_not(daemon_process: 
 
 def test_a_run_that_was_stopped_for_a_while_goes_on(daemon_process: Start, state: Path, ipc: str) -> None:
     """Ctrl-Z and fg: the stages have been silent for longer than their deadline, and none is to blame."""
-    process = daemon_process("run", "--source", "demo:", "--bind", ipc, *QUICK)
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, "--set", "watchdog.deadline_s=4")
     before = daemon_status(ipc, lambda message: message.inferred > 0)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(4)
+    time.sleep(6)
     process.send_signal(signal.SIGCONT)
     daemon_status(ipc, lambda message: message.inferred > before.inferred + 30)
     process.terminate()

@@ -81,8 +81,9 @@ def _run(daemon: Daemon, signals: Signals, attendant: Attendant) -> EdgeinferErr
                 time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
         except EdgeinferError as error:
             fatal = error
-        attendant.close(fatal)
+        attendant.ending(fatal)
         summary = daemon.stop(Patience(signals, hurry=fatal is not None))
+        attendant.close()
     if not daemon.loading:
         print_summary(summary)
     return fatal
