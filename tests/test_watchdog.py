@@ -21,11 +21,13 @@ from edgeinfer.accounting import Snapshot
 from edgeinfer.client import Subscriber
 from edgeinfer.clock import ClockWatch
 from edgeinfer.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
+from edgeinfer.engine.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
 from edgeinfer.health import Heart, deadline_s, judge
 from edgeinfer.herald import QUIET_READY_S, View, is_ready, summary
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from tests.conftest import CLIP_FRAMES, Cli
+from tests.engine.test_cache import put
 from tests.notify_socket import NotifySocket
 
 ROOT = Path(__file__).parent.parent
@@ -300,6 +302,23 @@ def test_a_sticky_cuda_error_ends_the_process_at_once(daemon_process: Start, sta
     crash = last_crash(state)
     assert crash["code"] == "sticky-cuda-error"
     assert "faults/backend.py" in crash["stacks"]
+
+
+def test_an_engine_that_loses_the_gpu_three_times_is_put_away(cli: Cli, state: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    key = put(cache).key
+    fault = f"backend={{name: tests.faults.backend, fault: cuda, cache: {cache.root}}}"
+    run = ("run", "--source", "demo:", "--set", "publish=null", "--frames", "20", "--set", fault)
+    for strikes in (1, 2, 3):
+        assert cli(*run).returncode == 70
+        (engine,) = cache.entries()
+        assert isinstance(engine, CachedEngine)
+        assert engine.strikes == strikes
+        assert last_crash(state)["engine_key"] == key
+    process = cli(*run)
+    assert process.returncode == 0, process.stderr
+    assert cache.entries() == []
+    assert (cache.quarantined / key / "engine.plan").exists()
 
 
 def test_an_ordinary_failure_of_the_device_is_remembered_too(daemon_process: Start, state: Path, ipc: str) -> None:
