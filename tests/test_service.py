@@ -233,6 +233,18 @@ def test_an_uninstallation_keeps_the_users_data_unless_told(machine: Machine, pu
     assert perform(steps, said.append) == 0, "once more finds nothing to do"
 
 
+def test_an_uninstallation_leaves_what_systemctl_edit_wrote(machine: Machine) -> None:
+    do(Machine(machine.root, 255, running=False), wish())
+    folder = machine.root / "etc/systemd/system/edgeinfer.service.d"
+    (folder / "override.conf").write_text("[Service]\nNice=5\n")
+    steps = [step for step in installer.removal(machine, None, purge=True) if not isinstance(step, Call)]
+    perform(steps, lambda _: None)
+    assert [path.name for path in folder.iterdir()] == ["override.conf"]
+    (folder / "override.conf").unlink()
+    perform(steps, lambda _: None)
+    assert not folder.exists()
+
+
 def test_one_instance_goes_and_the_others_stay(machine: Machine) -> None:
     for name in ("front", "yard"):
         do(machine, wish(instance=name))

@@ -16,6 +16,8 @@ from edgeinfer.systemd.units import USER, Instance
 
 UNITS = Path("/etc/systemd/system")
 SYSUSERS, TMPFILES = Path("/etc/sysusers.d/edgeinfer.conf"), Path("/etc/tmpfiles.d/edgeinfer.conf")
+UNIT_FILES = ("edgeinfer.service", "edgeinfer@.service")
+DROP_INS = ("10-backoff.conf", "20-nvidia-uvm.conf", "30-home.conf", "40-devices.conf")
 DATA = (Path("/etc/edgeinfer"), Path("/var/lib/edgeinfer"), Path("/var/cache/edgeinfer"))
 NEW_VENV = "python3 -m venv /opt/edgeinfer && /opt/edgeinfer/bin/pip install 'edgeinfer[cpu,systemd]'"
 
@@ -109,7 +111,7 @@ def installation(machine: Machine, wish: Wish) -> list[Step]:
         Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _user_exists(machine)),
         Write(machine.at(TMPFILES), units.shipped("tmpfiles.conf").encode()),
         Call(["systemd-tmpfiles", "--create", *_root(machine), str(TMPFILES)]),
-        *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in ("edgeinfer.service", "edgeinfer@.service")],
+        *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in UNIT_FILES],
         *_drop_ins(machine, wish, below_home),
     ]
     if wish.config is not None:
@@ -132,12 +134,14 @@ def activation(machine: Machine, wish: Wish, changed: int) -> list[Step]:
 def removal(machine: Machine, instance: Instance | None, purge: bool) -> list[Step]:
     """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
     if instance is not None and instance.name != units.MAIN:
-        return [*_stop(machine, [instance.unit]), *_forget(machine, instance, purge)]
-    steps: list[Step] = _stop(machine, ["edgeinfer.service", *(f"{name}" for name in instances(machine))])
-    names = ("edgeinfer.service", "edgeinfer@.service")
-    folders = [UNITS / f"{name}.d" for name in names]
-    files = [*(UNITS / name for name in names), *folders, SYSUSERS, TMPFILES, *(DATA if purge else ())]
-    steps += [Remove(machine.at(path)) for path in files]
+        own = [instance.config, instance.state] if purge else []
+        return [*_stop(machine, [instance.unit]), *[Remove(machine.at(path)) for path in own]]
+    steps = _stop(machine, ["edgeinfer.service", *instances(machine)])
+    for name in UNIT_FILES:
+        folder = UNITS / f"{name}.d"
+        steps += [Remove(machine.at(path)) for path in (UNITS / name, *(folder / own for own in DROP_INS))]
+        steps.append(Remove(machine.at(folder), only_empty=True))  # `systemctl edit` writes there too
+    steps += [Remove(machine.at(path)) for path in (SYSUSERS, TMPFILES, *(DATA if purge else ()))]
     steps += [Call(["systemctl", "daemon-reload"])] if machine.running else []
     return steps
 
@@ -148,21 +152,11 @@ def instances(machine: Machine) -> list[str]:
     return sorted(path.name for path in wants.glob("edgeinfer@*.service"))
 
 
-def _forget(machine: Machine, instance: Instance, purge: bool) -> list[Step]:
-    return [Remove(machine.at(path)) for path in (instance.config, instance.state)] if purge else []
-
-
 def _stop(machine: Machine, names: Sequence[str]) -> list[Step]:
     now = ["--now"] if machine.running else []
     wants = machine.at(UNITS / "multi-user.target.wants")
-    return [
-        Call(
-            ["systemctl", *_root(machine), "disable", "--quiet", *now, name],
-            optional=True,
-            when=lambda name=name: (wants / name).is_symlink(),  # type: ignore[misc]
-        )
-        for name in names
-    ]
+    start = ["systemctl", *_root(machine), "disable", "--quiet", *now]
+    return [Call([*start, name], optional=True, when=(wants / name).is_symlink) for name in names]
 
 
 def _unit(name: str, wish: Wish) -> bytes:

@@ -56,20 +56,25 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A file or folder that must not be there."""
+    """A file or folder that must not be there; `only_empty`: a folder, unless somebody else has put something in it."""
 
     path: Path
+    only_empty: bool = False
 
     def __str__(self) -> str:
         return f"remove {self.path}"
 
     def needed(self) -> bool:
         """Whether it is there."""
+        if self.only_empty:
+            return self.path.is_dir() and not any(self.path.iterdir())
         return self.path.is_symlink() or self.path.exists()
 
     def do(self) -> None:
         """A link is removed, not what it points to."""
-        if self.path.is_dir() and not self.path.is_symlink():
+        if self.only_empty:
+            self.path.rmdir()
+        elif self.path.is_dir() and not self.path.is_symlink():
             shutil.rmtree(self.path)
         else:
             self.path.unlink(missing_ok=True)
