@@ -86,6 +86,14 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     fallback: Struct | None = None
 
 
+class WatchdogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage that does not move for `deadline_s` seconds, or for ten times the 99th percentile of inference where
+    that is more, ends the process with exit code 70 and all stacks in the log. Loading a model, building an engine
+    and a model's first result are not judged by it."""
+
+    deadline_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. `frames` ends each source after so many results."""
 
@@ -95,6 +103,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sinks: dict[str, PluginConfig]
     frames: int | None
     batching: BatchingConfig = BatchingConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
     path: str | None = None
 
 
@@ -122,6 +131,7 @@ class _File(Struct, frozen=True, kw_only=True):
     sinks: dict[str, dict[str, Any]] = {}
     batching: BatchingConfig | Literal["latency", "balanced", "throughput"] = "balanced"
     frames: Annotated[int, Meta(ge=1)] | None = None
+    watchdog: WatchdogConfig = WatchdogConfig()
 
 
 def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
@@ -194,6 +204,7 @@ def _resolve(file: _File, path: str | None) -> Config:
         sinks=_sinks(file),
         frames=file.frames,
         batching=BatchingConfig(mode=file.batching) if isinstance(file.batching, str) else file.batching,
+        watchdog=file.watchdog,
         path=path,
     )
 

@@ -11,7 +11,8 @@ from edgeinfer.assembly import model_info, open_decoder, open_sinks
 from edgeinfer.card import Model, load_model
 from edgeinfer.config import Config
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
-from edgeinfer.interfaces import Sink
+from edgeinfer.health import Heart
+from edgeinfer.interfaces import Backend, Sink
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason
 from edgeinfer.pipeline import Network, Parts, Pipeline
@@ -21,9 +22,12 @@ from edgeinfer.serving import Serving
 from edgeinfer.signals import Patience
 from edgeinfer.sourceset import SourceSet
 from edgeinfer.statistics import Statistics
+from edgeinfer.systemd import notify
 
 JOIN_S = 0.4
 """Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
+MAIN_PATIENCE = 3.0
+"""The main thread reads files and imports plugins now and then: its deadline is so much longer."""
 STDOUT_SINKS = ("console", "sinks.jsonl")
 """Sinks that write to standard output; what reads it may go away, and the run then has no more purpose."""
 
@@ -63,6 +67,7 @@ class Daemon:
         self._first_model = load_model(config.model.path, config.model.card)
         self._decoder = open_decoder(self._first_model, config.model)
         self.stats = Statistics()
+        self.heart = Heart("main", patience=MAIN_PATIENCE)
         self._pipeline: Pipeline | None = None
         self._started_s = time.monotonic()
         sinks = open_sinks(config.sinks)
@@ -110,6 +115,7 @@ class Daemon:
         The model that has been loaded is started, the engine that has been built takes over, a changed configuration
         is applied. Raises EdgeinferError where nothing can run, and FatalError where a stage has died.
         """
+        self.heart.beat()
         self._check_stages()
         self.serving.poll(may_start=time.monotonic() - self._bound_s > JOIN_S)
         if self._pipeline is None:
@@ -158,12 +164,48 @@ class Daemon:
         return Summary(
             self.model.id,
             self.backend_name,
-            "" if self.serving.now is None else self.serving.now.network.backend.detail,
+            "" if self._backend is None else self._backend.detail,
             self.publisher.versions,
             seconds,
             self.sources.snapshots(),
             self.stats.percentiles(),
         )
+
+    def hearts(self) -> list[Heart]:
+        """The stages that must be alive now. The main thread is one only where somebody restarts the process: a
+        person may stop it, with Ctrl-S for instance. Called by the attendant, like all down to `blame_engine`."""
+        main = [self.heart] if notify.enabled() else []
+        stages = [stage.heart for stage in (self._pipeline, self.publisher) if stage is not None and stage.is_alive()]
+        return main + stages
+
+    @property
+    def infer_p99_ms(self) -> float:
+        """The 99th percentile of inference so far, 0 before the first result."""
+        return self.stats.percentiles().get("infer", {}).get("p99", 0.0)
+
+    @property
+    def serving_s(self) -> float | None:
+        """For how many seconds the sources have been running; None while they are not."""
+        return None if self._pipeline is None else time.monotonic() - self._started_s
+
+    def books(self) -> list[Snapshot]:
+        """How every source is."""
+        return [ledger.snapshot() for ledger in list(self.sources.books.values())]
+
+    @property
+    def engine_key(self) -> str:
+        """The key of the TensorRT engine that serves, empty where none does."""
+        return str(getattr(self._backend, "engine_key", ""))
+
+    @property
+    def _backend(self) -> Backend | None:
+        return None if self.serving.now is None else self.serving.now.network.backend
+
+    def blame_engine(self) -> None:
+        """The process is about to end for the sake of the engine that serves, if one does."""
+        blame = getattr(self._backend, "blame", None)
+        if blame is not None:
+            blame()
 
     def failures(self) -> dict[str, EdgeinferError]:
         """What went wrong although the run came to its end: sources and sinks that failed, by name."""

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from edgeinfer import plugins
 from edgeinfer.card import Model
 from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config
+from edgeinfer.engine.errors import CrashLoopError
 from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError
 from edgeinfer.interfaces import Backend, Filter
@@ -28,11 +29,13 @@ class Choice:
     """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None.
 
     `instead` opens what serves where there is no `now` and `later` fails; None where that ends the run.
+    `news` is what there is to tell of the choice.
     """
 
     now: Backend | None
     later: Open | None
     instead: Callable[[], Backend] | None = None
+    news: Reason | None = None
 
 
 def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
@@ -58,7 +61,7 @@ def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
         if name != AUTO or model.is_plan:
             raise
         log.debug("TensorRT is not used: %s", error.message)
-        return Choice(_fallback(model, config, wanted), None)
+        return Choice(_fallback(model, config, wanted), None, news=_degraded(error))
     return Choice(_fallback(model, config, wanted), opener)
 
 
@@ -127,6 +130,14 @@ def build(
         return choice.now or _fallback(model, config, wanted)
     _close(choice.now)
     return engine
+
+
+def _degraded(error: EdgeinferError) -> Reason | None:
+    """A machine without TensorRT is as it should be; one whose engine crashes is not."""
+    if not isinstance(error, CrashLoopError):
+        return None
+    log.warning("%s; serving on %s", error, FALLBACK)
+    return Reason("engine-failed", f"{error.message}; serving on {FALLBACK}")
 
 
 def _teller(tell: Tell, serving: str) -> OnProgress:

@@ -78,6 +78,10 @@ class TemporaryError(EdgeinferError):
     exit_code = 75
 
 
+class OutOfMemoryError(TemporaryError):
+    """The GPU's memory does not suffice for this, now. A smaller batch may fit, and what follows may too."""
+
+
 class ConfigError(EdgeinferError):
     """The configuration is wrong; starting again would not help."""
 

@@ -110,7 +110,8 @@ class Backend(Protocol):
     def collect(self, timeout_s: float) -> Slot | None:
         """The oldest batch in flight once it is done, or None after `timeout_s`. Batches come in submission order.
 
-        Raises FatalError where the device can't go on.
+        Raises FatalError where the device can't go on, StickyError where the process must end at once, and
+        OutOfMemoryError where the oldest batch did not fit; its slot is free again then.
         """
 
     def release(self, slot: Slot) -> None:

@@ -92,6 +92,16 @@ class ReloadReport(Struct, frozen=True, kw_only=True):
     changes: tuple[str, ...] = ()
 
 
+class LastCrash(Struct, frozen=True, kw_only=True):
+    """How an earlier run of this daemon ended badly; the file `last_crash.json` has the stacks too."""
+
+    code: str
+    text: str
+    stage: Annotated[str, Meta(description="the stage that stood still, empty where it was none")]
+    version: str
+    t_ns: int
+
+
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
@@ -110,6 +120,9 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     reconnects: Annotated[int, Meta(ge=0, description="how often it was opened again")] = 0
     clock_step_s: Annotated[
         float | UnsetType, Meta(description="of the daemon: by how much the wall clock was last set while it ran")
+    ] = UNSET
+    last_crash: Annotated[
+        LastCrash | UnsetType, Meta(description="in the daemon's own status, where a run has ended badly")
     ] = UNSET
     reload: Annotated[
         ReloadReport | UnsetType, Meta(description="of the daemon, once it has been asked to reload its configuration")

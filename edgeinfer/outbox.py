@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import threading
+from collections.abc import Callable
 
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import Message
@@ -25,13 +26,19 @@ class Outbox(threading.Thread):
 
     blocks = False
 
-    def __init__(self, name: str, sink: Sink, after: Outbox | None = None) -> None:
-        """`after` is the one whose place it takes: nothing is written before that has written all."""
+    def __init__(
+        self, name: str, sink: Sink, after: Outbox | None = None, waiting: Callable[[], None] = lambda: None
+    ) -> None:
+        """`after` is the one whose place it takes: nothing is written before that has written all.
+
+        `waiting` is called now and then while a file's result waits for room.
+        """
         super().__init__(name=f"sink:{name}", daemon=True)
         self.error: Exception | None = None
         self.lost = 0
         self._sink = sink
         self._after = after
+        self._waiting = waiting
         self._retired = threading.Event()
         self._accepted = self._written = 0
         self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(DEPTH)
@@ -105,5 +112,6 @@ class Outbox(threading.Thread):
             try:
                 self._queue.put(item, timeout=0.1)
             except queue.Full:
+                self._waiting()
                 continue
             return

@@ -17,11 +17,13 @@ from queue import SimpleQueue
 from edgeinfer.accounting import Ledger
 from edgeinfer.capture import CaptureThread
 from edgeinfer.config import BatchingConfig
-from edgeinfer.errors import StickyError
+from edgeinfer.errors import OutOfMemoryError, StickyError
+from edgeinfer.health import Heart
 from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import ModelInfo
 from edgeinfer.publisher import Publisher
+from edgeinfer.shedding import Shedding
 from edgeinfer.types import Detections, Frame, Letterbox, Result, Timing
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ _IDLE_S = 0.05
 _POLL_S = 0.001
 _GLANCE_S = 0.0002
 """How long a batch in flight is waited for while a new frame could be started."""
+FIRST_RESULT_S = 60.0
+"""A backend's first batch may take so much longer than the others: libraries load and tune themselves."""
 TRIAL_FRAMES = 10
 """So many frames must come through a new network before the one before it is given up, """
 TRIAL_S = 30.0
@@ -104,6 +108,9 @@ class Pipeline(threading.Thread):
     def __init__(self, parts: Parts, batching: BatchingConfig, limit: int | None = None) -> None:
         super().__init__(name="inference", daemon=True)
         self.error: BaseException | None = None
+        self.heart = Heart(self.name)
+        self._proven = False
+        self._shedding = Shedding()
         self.verdicts: SimpleQueue[Verdict] = SimpleQueue()
         self.batching = batching
         self.limit = limit
@@ -143,9 +150,13 @@ class Pipeline(threading.Thread):
         except BaseException as error:  # whatever it is, the main thread must hear of it
             log.debug("inference ended", exc_info=True)
             self.error = error
+        finally:
+            self.heart.rest()
 
     def step(self) -> None:
         """Fills one slot, or passes one batch on, or waits a moment for either."""
+        if not self._flights:
+            self._beat()
         if self._successors and (self._trial is None or not self._flights):
             self._switch(self._successors.popleft())
         try:
@@ -155,6 +166,12 @@ class Pipeline(threading.Thread):
             return
         if done is not None:
             self._deliver(*done)
+            self._proven = True
+            self._beat()
+
+    def _beat(self) -> None:
+        """Idle, or a batch has come back: a batch that never does must not look like life."""
+        self.heart.beat(0.0 if self._proven else FIRST_RESULT_S)
 
     def _advance(self) -> tuple[Flight, list[Detections], float, float] | None:
         """Everything that a network does: what is raised here is the fault of the one at work. Returns what is done."""
@@ -169,7 +186,13 @@ class Pipeline(threading.Thread):
             return None
         flight = self._flights[0]
         self._at_work = flight.network
-        done = flight.network.backend.collect(_GLANCE_S if slot is not None else _IDLE_S)
+        try:
+            done = flight.network.backend.collect(_GLANCE_S if slot is not None else _IDLE_S)
+        except OutOfMemoryError as error:
+            if self._may_roll_back:
+                raise
+            self._shed(self._flights.popleft().frames, error)
+            return None
         if done is None:
             return None
         started = time.monotonic_ns()
@@ -182,7 +205,7 @@ class Pipeline(threading.Thread):
 
     def _fill(self, slot: Slot) -> bool:
         network = self._network
-        frames = self._take(network.backend.max_batch)
+        frames = self._take(self._shedding.limit(network.backend.max_batch))
         if not frames:
             return False
         try:
@@ -191,11 +214,31 @@ class Pipeline(threading.Thread):
             waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
             preprocess_ms = (time.monotonic_ns() - started) / 1e6
             network.backend.submit(slot)
+        except OutOfMemoryError as error:
+            if self._may_roll_back:
+                self._again.extend(frames)
+                raise
+            self._shed(frames, error)
+            return True
         except BaseException:
             self._again.extend(frames)
             raise
         self._flights.append(Flight(network, frames, letterboxes, waits, preprocess_ms))
         return True
+
+    @property
+    def _may_roll_back(self) -> bool:
+        """Whether what fails now is a network on trial."""
+        return self._trial is not None and self._at_work is self._network
+
+    def _shed(self, frames: Sequence[Frame], error: OutOfMemoryError) -> None:
+        """Gives up a batch that the GPU had no room for. Later ones are smaller."""
+        for frame in frames:
+            self._parts.ledgers[frame.source].drop("memory")
+        news = self._shedding.lost(len(frames), error)
+        if news is not None:
+            self._parts.publisher.flash(news)
+        self._beat()
 
     def _take(self, limit: int) -> list[Frame]:
         """The frames that come next: those that a failed network has left, or what waits in the mailbox."""
@@ -244,6 +287,7 @@ class Pipeline(threading.Thread):
         """Whether the publisher takes another result; no other thread gives it any. Waits for room for a file's."""
         publisher = self._parts.publisher
         while not live and publisher.full and publisher.is_alive() and not self._aborted.is_set():
+            self.heart.beat()  # it is the publisher that is slow, and it has a heart of its own
             time.sleep(_POLL_S)
         return not publisher.full
 
@@ -277,6 +321,7 @@ class Pipeline(threading.Thread):
         else:
             self._rerun(failed)
             self._give_up_successors(failed.backend, error)
+            _blame(failed.backend)
             _close([failed], keep=[trial.before], quietly=True)
         self.verdicts.put(Verdict(failed, error))
 
@@ -293,6 +338,8 @@ class Pipeline(threading.Thread):
             self.verdicts.put(Verdict(network, error))
 
     def _use(self, network: Network) -> None:
+        if network.backend is not self._network.backend:
+            self._proven, self._shedding = False, Shedding()
         self._network = network
         network.backend.prepare(network.decoder.filter)
         self._parts.mailbox.set_depth(network.backend.lane_depth)
@@ -304,6 +351,13 @@ class Pipeline(threading.Thread):
         in_flight = [frame for flight in self._flights for frame in flight.frames]
         for frame in (*in_flight, *self._again, *self._parts.mailbox.close()):
             self._parts.ledgers[frame.source].drop("shutdown")
+
+
+def _blame(backend: Backend) -> None:
+    """An engine that fails is remembered for it, where its backend can."""
+    blame = getattr(backend, "blame", None)
+    if blame is not None:
+        blame()
 
 
 def _close(networks: Sequence[Network], keep: Sequence[Network] = (), quietly: bool = False) -> None:

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,15 @@ from msgspec import UNSET, structs
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
+from edgeinfer.crash import boot_id
+from edgeinfer.health import Heart
 from edgeinfer.interfaces import Forgetful, Sink
 from edgeinfer.messages import (
     DAEMON,
     Detection,
     DetectionsMessage,
     InfoMessage,
+    LastCrash,
     Message,
     ModelInfo,
     Reason,
@@ -80,7 +82,10 @@ class Publisher(threading.Thread):
         self._retired: list[Outbox] = []
         self._facts: dict[str, Any] = {}
         self._wall = WallClock()
-        self._outboxes = {name: Outbox(name, sink) for name, sink in sinks.items() if sink.blocks}
+        self.heart = Heart(self.name)
+        self._outboxes = {
+            name: Outbox(name, sink, waiting=self.heart.beat) for name, sink in sinks.items() if sink.blocks
+        }
         self._sinks: dict[str, Sink] = {**sinks, **self._outboxes}
         self._stats = stats
         self._queue: queue.SimpleQueue[Result] = queue.SimpleQueue()
@@ -89,6 +94,8 @@ class Publisher(threading.Thread):
         self._info_due.set()
         self._backend: str | None = None
         self._news: Reason | None = None
+        self._fatal: Reason | None = None
+        self._flashes: queue.SimpleQueue[Reason] = queue.SimpleQueue()
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
         self._last_daemon: tuple[Reason | None, dict[str, Any]] | None = None
@@ -121,6 +128,14 @@ class Publisher(threading.Thread):
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
         self._news = reason
 
+    def flash(self, reason: Reason) -> None:
+        """News that is told in one `status` and not kept. From any thread."""
+        self._flashes.put(reason)
+
+    def fail(self, reason: Reason) -> None:
+        """The process is about to end for this reason; the next `status` says so, at once. From any thread."""
+        self._fatal = reason
+
     def put(self, result: Result) -> None:
         """Hands a result over. Only while it is not `full`."""
         self._queue.put(result)
@@ -144,12 +159,14 @@ class Publisher(threading.Thread):
             log.exception("publisher: unexpected error")
             self.error = error
         finally:
+            self.heart.rest()
             for name in list(self._sinks):
                 self._close(name)
             for outbox in self._retired:
                 outbox.join()
 
     def _step(self) -> None:
+        self.heart.beat()
         while not self._orders.empty():
             self._publish_queued()
             self._orders.get()()
@@ -199,7 +216,9 @@ class Publisher(threading.Thread):
                 outbox.retire()
                 before[name] = outbox
         self._retired = [outbox for outbox in (*self._retired, *before.values()) if outbox.is_alive()]
-        outboxes = {name: Outbox(name, sink, before.get(name)) for name, sink in added.items() if sink.blocks}
+        outboxes = {
+            name: Outbox(name, sink, before.get(name), self.heart.beat) for name, sink in added.items() if sink.blocks
+        }
         self._outboxes.update(outboxes)
         self._sinks.update({**added, **outboxes})
         self._info_due.set()
@@ -255,11 +274,16 @@ class Publisher(threading.Thread):
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
-        news, facts = self._news, self._facts
+        while not self._flashes.empty():
+            self._write_daemon_status(self._flashes.get(), final)
+        news, facts = self._fatal or self._news, self._facts
         if due or self._last_daemon != (news, facts):
             self._last_daemon = (news, facts)
-            whole = status_message(DAEMON, self._total(news, final), self._identity.session)
-            self._write(structs.replace(whole, **facts), None)
+            self._write_daemon_status(news, final)
+
+    def _write_daemon_status(self, news: Reason | None, final: bool) -> None:
+        whole = status_message(DAEMON, self._total(news, final), self._identity.session)
+        self._write(structs.replace(whole, **self._facts), None)
 
     def _look_at_the_clock(self) -> None:
         step_ns = self._wall.look()
@@ -270,7 +294,7 @@ class Publisher(threading.Thread):
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
         books = [ledger.snapshot() for ledger in self._all_ledgers]
         state: State = "ended" if final else "running" if self._backend else "starting"
-        return total(state, news, books)
+        return total("failed" if self._fatal else state, news, books)
 
     def _info(self) -> InfoMessage:
         return InfoMessage(
@@ -334,8 +358,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
-    """A source's status, published now."""
+def status_message(source: str, books: Snapshot, session: str, last_crash: LastCrash | None = None) -> StatusMessage:
+    """A source's status, published now; `last_crash` is for the daemon's own."""
     return StatusMessage(
         source=source,
         session=session,
@@ -357,11 +381,3 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
 def reason_of(error: Exception) -> str:
     """What went wrong, in a few words."""
     return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot (random(4)), empty where there is none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -138,6 +138,8 @@ class Serving:
             raise loaded.error or FatalError("the model was not loaded")
         if loaded.result.now is not None:
             self._serve(self._served(loaded.result.now))
+        if loaded.result.news is not None:
+            self.tell(loaded.result.news)
         self._instead = loaded.result.instead
         if loaded.result.later is not None:
             self._upgrade = upgrade(loaded.result.later, self.tell, self.backend_name)

@@ -47,6 +47,12 @@ def need_gst(*elements: str) -> str:
     return python
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Daemons that tests kill are remembered in a folder of the tests, not in that of the user."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real H.264 video in MP4 with B-frames: 60 frames of the demo, 640 × 360, spread over all its scenes."""

@@ -25,7 +25,8 @@ TEXT = {page: page.read_text() for page in PAGES}
 COMMANDS = sorted(
     {line.removeprefix("$ ") for text in TEXT.values() for line in text.splitlines() if line.startswith("$ ")}
 )
-HARDWARE = {"edgeinfer run --camera 0"}
+HARDWARE = {"edgeinfer run --camera 0", "edgeinfer service status"}
+"""Need a camera, or a machine that systemd runs; `tests/test_service_systemd.py` makes one for the second."""
 
 
 @pytest.fixture

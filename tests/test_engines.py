@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeinfer.backends import _probation, onnxruntime, tensorrt
+from edgeinfer.backends import onnxruntime, tensorrt
 from edgeinfer.card import Model, ToleranceCard, load_model
 from edgeinfer.commands import build
 from edgeinfer.commands._engine_options import task_of
 from edgeinfer.config import Config, load_config
 from edgeinfer.daemon import Daemon, Summary
 from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.errors import BuildError, CrashLoopError
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.manifest import Tolerance
 from edgeinfer.engine.progress import OnProgress, Progress
@@ -199,35 +199,15 @@ def test_the_end_of_a_run_gives_up_the_build(script: Script) -> None:
         time.sleep(0.01)
 
 
-class FakeCache:
-    """Counts as the engine cache does."""
-
-    def __init__(self) -> None:
-        self.strikes = 0
-
-    def strike(self, key: str) -> None:
-        self.strikes += 1
-
-    def absolve(self, key: str) -> None:
-        self.strikes = 0
-
-
-def test_an_engine_is_on_probation_until_it_has_served_or_ended_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Engine:
-        key = "k"
-
-    cache: Any = FakeCache()
-    first = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
-    first.tick()
-    assert cache.strikes == 1
-    second = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
-    second.pass_()
-    assert cache.strikes == 0
-    monkeypatch.setattr(_probation, "PROBATION_S", 0.0)
-    third = _probation.Probation(cache, Engine())  # type: ignore[arg-type]
-    time.sleep(0.001)
-    third.tick()
-    assert cache.strikes == 0
+def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script: Script) -> None:
+    script.impossible = CrashLoopError("engine abc has ended its process 3 times, was built again, and did so again")
+    recorder, daemon, _ = run("auto")
+    assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
+    assert recorder.news() == ["engine-failed"]
+    assert daemon.news is not None
+    assert "serving on onnxruntime" in daemon.news.text
+    with pytest.raises(CrashLoopError):
+        run("tensorrt")
 
 
 def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:

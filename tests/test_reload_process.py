@@ -22,8 +22,8 @@ import yaml
 from msgspec import UNSET
 
 from edgeinfer.client import Subscriber
+from edgeinfer.crash import boot_id
 from edgeinfer.messages import DAEMON, InfoMessage, Message, StatusMessage
-from edgeinfer.publisher import boot_id
 from edgeinfer.sinks.zmq import Options, ZmqPublisher
 from tests.conftest import Cli
 from tests.test_messages import example

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeinfer.cudastatus import error_of
 from edgeinfer.engine.cudart import cuda_runtime
-from edgeinfer.errors import FatalError, UnavailableError
+from edgeinfer.errors import EdgeinferError, FatalError, UnavailableError
 from edgeinfer.types import AnyArray
 
 DEADLINE_S = 10.0
@@ -56,7 +57,7 @@ class Cuda:
         if self._copy is None:
             self("cudaMemcpyAsync", target, source, size, self._to_device, stream)
         elif status := self._copy(target, source, size, stream):
-            raise FatalError(f"cuMemcpyHtoDAsync: CUDA error {status}", "see edgeinfer doctor")
+            raise error_of("cuMemcpyHtoDAsync", status, "")
 
     def download(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from the device to (pinned) host memory."""
@@ -99,7 +100,7 @@ class Cuda:
         try:
             record()
             whole = True
-        except FatalError:
+        except EdgeinferError:
             whole = False
         status, graph = self.api.cudaStreamEndCapture(stream)
         if int(status) != 0 or not whole:
@@ -112,10 +113,8 @@ class Cuda:
             return None
         return executable
 
-    def _error(self, name: str, status: Any) -> FatalError:
-        return FatalError(
-            f"{name}: CUDA error {int(status)} ({getattr(status, 'name', status)})", "see edgeinfer doctor"
-        )
+    def _error(self, name: str, status: Any) -> EdgeinferError:
+        return error_of(name, int(status), str(getattr(status, "name", status)))
 
 
 class Driver:
@@ -134,7 +133,7 @@ class Driver:
         """Calls a function of the driver. Returns what it returns beside its status. Raises FatalError."""
         status, *values = getattr(self._api, name)(*arguments)
         if int(status) != 0:
-            raise FatalError(f"{name}: CUDA error {int(status)} ({getattr(status, 'name', status)})")
+            raise error_of(name, int(status), str(getattr(status, "name", status)))
         return values[0] if values else None
 
 

@@ -20,17 +20,19 @@ from edgeinfer.backends._lane import (
     Lane,
     Loader,
     Network,
+    NotStartedError,
     WholeReader,
     filter_fits,
 )
 from edgeinfer.backends._pins import Pins
-from edgeinfer.backends._probation import Probation
 from edgeinfer.card import InputCard
+from edgeinfer.cudastatus import error_from_text
 from edgeinfer.engine import diagnose, toolkit
 from edgeinfer.engine.construct import make_logger
+from edgeinfer.engine.probation import Probation
 from edgeinfer.engine.runner import DTYPES
 from edgeinfer.engine.toolkit import Toolkit, member
-from edgeinfer.errors import ConfigError, FatalError
+from edgeinfer.errors import ConfigError, FatalError, OutOfMemoryError
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.types import Image, Letterbox, TensorSpec
 
@@ -55,6 +57,7 @@ class TensorRt:
         self, kit: Toolkit, plan: bytes, card: InputCard, settings: Settings, probation: Probation | None
     ) -> None:
         self._settings, self._card, self._probation = settings, card, probation
+        self.engine_key = probation.key if probation else ""
         self._cuda = Cuda()
         self._log: deque[str] = deque(maxlen=50)
         self._logger = make_logger(kit.trt, self._log, lambda _: None)
@@ -124,12 +127,18 @@ class TensorRt:
         return lane.loader.load(images, lane.stream)
 
     def submit(self, slot: Slot) -> None:
-        """See `Backend.submit`. Raises FatalError."""
+        """See `Backend.submit`."""
         lane = _lane(slot)
         try:
             lane.run(next(size for size in self._sizes if size >= lane.count))
-        except FatalError as error:
-            raise FatalError(f"{error.message}; {self._log[-1]}" if self._log else error.message, error.hint) from None
+        except NotStartedError as error:
+            reason = error_from_text(f"{error.message}: {self._log[-1] if self._log else 'no reason'}")
+            if isinstance(reason, OutOfMemoryError):
+                self._free.append(lane)
+            raise reason from None
+        except OutOfMemoryError:
+            self._free.append(lane)
+            raise
         lane.submitted_s = time.monotonic()
         self._in_flight.append(lane)
 
@@ -176,6 +185,11 @@ class TensorRt:
         self._runtime = None
         if self._probation is not None:
             self._probation.pass_()
+
+    def blame(self) -> None:
+        """The engine has failed, or the process is about to end because of it. From any thread; touches no CUDA."""
+        if self._probation is not None:
+            self._probation.blame()
 
     def _make_lanes(self, wanted: int, dtypes: dict[str, Any], mapped: bool) -> list[Lane]:
         lanes: list[Lane] = []

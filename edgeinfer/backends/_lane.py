@@ -181,6 +181,10 @@ class FilteringReader:
         return more
 
 
+class NotStartedError(FatalError):
+    """TensorRT refused a batch; its log says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """An execution context with the buffers that it is bound to. `shape` is the input's, without the batch."""
@@ -225,7 +229,7 @@ class Lane(Slot):
             self._rows = rows
         self.loader.record(rows, self.stream)
         if not network.context.execute_async_v3(self.stream):
-            raise FatalError(f"TensorRT did not start a batch of {rows}")
+            raise NotStartedError(f"TensorRT did not start a batch of {rows}")
         self.reader.record(rows, self.stream)
 
     def capture(self, rows: int) -> bool:

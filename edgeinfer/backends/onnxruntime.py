@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 
 from edgeinfer import strict
 from edgeinfer.card import Model
-from edgeinfer.errors import ConfigError, FatalError, InputError, UnavailableError
+from edgeinfer.cudastatus import error_from_text
+from edgeinfer.errors import ConfigError, InputError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
@@ -133,6 +134,9 @@ class OnnxRuntime:
             future.result(timeout_s)
         except FutureTimeoutError:
             return None
+        except OutOfMemoryError:
+            self._free.append(self._in_flight.popleft()[0])
+            raise
         self._in_flight.popleft()
         return slot
 
@@ -155,7 +159,7 @@ class OnnxRuntime:
             batch = slot.input[: self._fixed or slot.count]
             arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-            raise FatalError(f"ONNX Runtime failed on a batch of {slot.count}: {error}") from error
+            raise error_from_text(f"ONNX Runtime failed on a batch of {slot.count}: {error}") from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 

@@ -14,7 +14,6 @@ from msgspec import Meta, Struct
 
 from edgeinfer.backends import _raw
 from edgeinfer.backends._inference import Settings, TensorRt
-from edgeinfer.backends._probation import Probation
 from edgeinfer.card import Model, ModelCard
 from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
 from edgeinfer.engine import foreign, machine, toolkit
@@ -23,6 +22,7 @@ from edgeinfer.engine.ensure import ensure_task
 from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
+from edgeinfer.engine.probation import Probation
 from edgeinfer.engine.progress import OnProgress
 from edgeinfer.engine.task import Extras, Task, make_task
 from edgeinfer.errors import UnavailableError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeinfer.config import Config, load_config, parse_override, source_names
+from edgeinfer.systemd import journal
 from edgeinfer.uri import MAX_DIGITS, default_name, parse_uri, split_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,13 +30,21 @@ json_output = click.option("--json", "as_json", is_flag=True, help="JSON for pro
 
 
 def set_up_logging(debug: bool) -> None:
-    """Log lines go to stderr, one line each."""
+    """Log lines go to stderr, one line each; to the journal, with fields, where stderr is the journal.
+
+    A crash inside a library, or systemd's SIGABRT, leaves the stacks of all threads on stderr.
+    """
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr may be no file
+        faulthandler.enable()
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         stream=sys.stderr,
         force=True,
         format="edgeinfer: %(levelname)s: %(message)s",
     )
+    in_journal = journal.handler()
+    if in_journal is not None:
+        logging.getLogger().handlers[:] = [in_journal]
     # What TensorRT says during a build is kept with the engine, and what fails there is an error of ours.
     logging.getLogger("edgeinfer.engine.builder").setLevel(logging.DEBUG if debug else logging.CRITICAL)
     logging.addLevelName(logging.WARNING, "warning")

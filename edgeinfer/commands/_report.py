@@ -25,8 +25,9 @@ SCENE_PERIOD_S = 1.0
 class Progress:
     """The live line: rewritten in place on a terminal, a log line every ten seconds elsewhere."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, daemon: Daemon, quiet: bool = False) -> None:
+        """`quiet`: only the first line; somebody else tells the rest."""
+        self._daemon, self._quiet = daemon, quiet
         self._console = Console(stderr=True)
         self._status: Status | None = None
         self._told = ""
@@ -47,6 +48,8 @@ class Progress:
 
     def update(self) -> None:
         """Shows the current numbers, and news of the engine when there are any."""
+        if self._quiet:
+            return
         news = self._daemon.news
         if news is not None and news.code.startswith("engine-") and news.code != self._told:
             self._told = news.code

@@ -43,14 +43,14 @@ def command(
         _print_plan(task, cache, as_json)
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = cache.usable(task.key)
+    before = None if rebuild else cache.usable(task.key)
     try:
         with _progress_bar() as on_progress:
             engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
     except KeyboardInterrupt:
         click.echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
         return 130
-    _print_engine(engine, as_json, reused=before is not None and not rebuild)
+    _print_engine(engine, as_json, reused=before is not None)
     return 0
 
 

@@ -9,13 +9,17 @@ from typing import Any
 
 import click
 
+from edgeinfer.attendant import Attendant
+from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._options import config_reader, run_options, verbose
 from edgeinfer.commands._report import Progress, SceneLines, print_summary
-from edgeinfer.config import writes_to_stdout
+from edgeinfer.config import Config, writes_to_stdout
 from edgeinfer.daemon import Daemon
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.interfaces import Sink
 from edgeinfer.signals import Patience, Signals
+from edgeinfer.supervisor import Supervisor, die_with_supervisor
+from edgeinfer.systemd import journal, notify
 
 TICK_S = 0.1
 LOADING_TICK_S = 0.01
@@ -23,15 +27,18 @@ LOADING_TICK_S = 0.01
 
 @click.command("run")
 @run_options
+@click.option("--supervise", is_flag=True, help="Start the daemon again when it crashes or freezes; systemd does too.")
 @verbose
-def command(**options: Any) -> int:
+def command(supervise: bool, **options: Any) -> int:
     """Runs the model on every source and publishes what it finds, until all sources end or a signal comes."""
+    if supervise and not notify.enabled():
+        return supervised()
+    die_with_supervisor()
     read = config_reader(**options)
     with Signals(reloads=True) as signals:
         config = read()
-        extra: dict[str, Sink] = {} if writes_to_stdout(config) else {"console": SceneLines()}
-        daemon = Daemon(config, extra, None if config.path is None else read)
-        fatal = _run(daemon, signals)
+        daemon = Daemon(config, narrators(config), None if config.path is None else read)
+        fatal = _run(daemon, signals, Attendant(daemon, config.watchdog.deadline_s))
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
         raise fatal
@@ -43,13 +50,27 @@ def command(**options: Any) -> int:
     return 0
 
 
-def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
+def supervised() -> int:
+    """This very command again, as the child of a supervisor. The child sees the supervisor, and runs."""
+    argv = [sys.executable, "-m", "edgeinfer", *sys.argv[1:]]
+    return Supervisor(argv, lambda text: click.echo(f"edgeinfer: supervisor: {text}", err=True)).run()
+
+
+def narrators(config: Config) -> dict[str, Sink]:
+    """What tells people of the run: the journal of a service, else standard output, unless it is for the JSON lines."""
+    if journal.is_stderr():
+        return {"journal": Changes()}
+    return {} if writes_to_stdout(config) else {"console": SceneLines()}
+
+
+def _run(daemon: Daemon, signals: Signals, attendant: Attendant) -> EdgeinferError | None:
     """The run from start to summary. Returns what ended it, where that was an error."""
     fatal: EdgeinferError | None = None
     told: set[str] = set()
-    with Progress(daemon) as progress:
+    with Progress(daemon, quiet=journal.is_stderr()) as progress:
         try:
             daemon.start()
+            attendant.start()
             while daemon.running() and not signals.received:
                 daemon.reload(signals.hangups)
                 progress.update()
@@ -57,7 +78,9 @@ def _run(daemon: Daemon, signals: Signals) -> EdgeinferError | None:
                 time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
         except EdgeinferError as error:
             fatal = error
+        attendant.ending(fatal)
         summary = daemon.stop(Patience(signals, hurry=fatal is not None))
+        attendant.close()
     if not daemon.loading:
         print_summary(summary)
     return fatal

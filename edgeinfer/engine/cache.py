@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeinfer.engine import lock, manifest, trust
-from edgeinfer.engine.errors import CacheError, PlanError
+from edgeinfer.engine.errors import CacheError, CrashLoopError, PlanError
 from edgeinfer.engine.manifest import Manifest
 from edgeinfer.engine.plan import parse_header
 from edgeinfer.errors import EdgeinferError, UsageError
@@ -131,7 +131,10 @@ class Cache:
         return CachedEngine(folder, record)
 
     def usable(self, key: str) -> CachedEngine | None:
-        """Like `get`, but takes what is damaged or crashed its process too often out of the way first."""
+        """Like `get`, but takes what is damaged or crashed its process too often out of the way first.
+
+        Raises CrashLoopError where what was built in its place has crashed as often.
+        """
         try:
             engine = self.get(key)
             if engine is not None:
@@ -140,6 +143,11 @@ class Cache:
             self.remove(key)
             return None
         if engine is not None and engine.strikes >= MAX_STRIKES:
+            if (self.quarantined / key).exists():
+                raise CrashLoopError(
+                    f"engine {key[:12]} has ended its process {MAX_STRIKES} times, was built again, and did so again",
+                    f"update the driver or TensorRT; to try again remove {self.quarantined / key}",
+                )
             self.quarantine(key)
             return None
         return engine
@@ -217,6 +225,7 @@ class Cache:
     def absolve(self, key: str) -> None:
         """Takes the strikes back: the engine has run well, or its process ended as it should."""
         (self.engines / key / STRIKES).unlink(missing_ok=True)
+        self._discard(self.quarantined / key)  # what was built in its place is sound
 
     def file(self, folder: str, name: str) -> Path:
         """Path of a helper file (timing, calibration) that may be lost any time. Raises UnsafeError or CacheError."""

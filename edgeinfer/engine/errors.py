@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeinfer.errors import EdgeinferError, InputError, TemporaryError
+from edgeinfer.errors import EdgeinferError, InputError, TemporaryError, UnavailableError
 
 
 class PlanError(InputError):
@@ -11,6 +11,10 @@ class PlanError(InputError):
 
 class UnsafeError(InputError):
     """A file that holds native code could have been written by somebody else. Building again does not mend that."""
+
+
+class CrashLoopError(UnavailableError):
+    """An engine ends its process again and again, also after it was built anew."""
 
 
 class CacheError(TemporaryError):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine import manifest as manifests
 from edgeinfer.engine.cache import BrokenEngine, Cache, CachedEngine, default_root
-from edgeinfer.engine.errors import BuildCancelledError, CacheError, PlanError, UnsafeError
+from edgeinfer.engine.errors import BuildCancelledError, CacheError, CrashLoopError, PlanError, UnsafeError
 from edgeinfer.engine.key import engine_key
+from edgeinfer.engine.probation import Probation
 from edgeinfer.errors import UsageError
 from tests.engine.plans import make_plan
 from tests.engine.samples import fields, manifest
@@ -183,6 +184,67 @@ def test_three_strikes_put_an_engine_into_quarantine(cache: Cache) -> None:
     assert cache.usable(engine.key) is None
     assert (cache.quarantined / engine.key / "engine.plan").read_bytes() == PLAN
     assert put(cache).strikes == 0
+
+
+def test_what_was_built_in_place_of_a_crashing_engine_and_crashes_too_is_not_used(cache: Cache) -> None:
+    for _ in range(2):
+        engine = put(cache)
+        for _ in range(3):
+            assert cache.usable(engine.key) == engine
+            cache.strike(engine.key)
+        if not cache.quarantined.joinpath(engine.key).exists():
+            assert cache.usable(engine.key) is None
+    with pytest.raises(CrashLoopError, match="was built again, and did so again"):
+        cache.usable(engine.key)
+    cache.absolve(engine.key)
+    assert cache.usable(engine.key) == engine, "one that has proven itself starts with a clean record"
+    for _ in range(3):
+        cache.strike(engine.key)
+    assert cache.usable(engine.key) is None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def serve(cache: Cache, seconds: float, end: str) -> None:
+    """A process that loads the engine, serves for a while and ends: well, killed, or for the engine's sake."""
+    engine = cache.usable(key := cache.entries()[0].key)
+    assert engine is not None, key
+    clock = Clock()
+    probation = Probation(cache, engine, clock)
+    clock.now += seconds
+    probation.tick()
+    if end == "well":
+        probation.pass_()
+    if end == "fatal":
+        probation.blame()
+
+
+@pytest.mark.parametrize(
+    ("lives", "strikes"),
+    [
+        ([(5, "well")], 0),
+        ([(5, "killed")], 1),
+        ([(61, "killed")], 0),
+        ([(5, "killed"), (61, "killed")], 2),
+        ([(5, "killed"), (601, "killed")], 0),
+        ([(5, "killed"), (5, "killed"), (5, "well")], 0),
+        ([(5, "fatal")] * 3, 3),
+        ([(120, "fatal")] * 3, 3),
+        ([(3600, "fatal")] * 3, 1),
+    ],
+)
+def test_an_engine_is_on_probation_until_it_has_served_or_ended_well(
+    cache: Cache, lives: list[tuple[float, str]], strikes: int
+) -> None:
+    engine = put(cache)
+    for seconds, end in lives:
+        serve(cache, seconds, end)
+    assert engine.strikes == strikes
 
 
 def test_find_wants_one_engine(cache: Cache) -> None:

@@ -1,0 +1,49 @@
+"""What a CUDA status means for the process. One place judges, whatever library reports it."""
+
+from __future__ import annotations
+
+import re
+
+from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, StickyError
+
+STICKY = frozenset({700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
+"""After these the context is lost: CUDA's own text says that the process must be terminated and relaunched
+(cudaError_t in the CUDA Runtime API: illegal address, launch timeout, destroyed context, assert, hardware stack error,
+illegal instruction, misaligned address, invalid address space, invalid pc, launch failure, cooperative launch too
+large, unknown)."""
+
+OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation: the context is as good as before."""
+
+_NO_MEMORY = re.compile(r"(?i)out of memory|failed to allocate memory|OutOfMemory")
+_IN_TEXT = re.compile(r"(?i)\bCUDA (?:failure|error|driver error)[ :]+(\d{1,4})\b")
+
+
+def is_sticky(status: int) -> bool:
+    """Whether this process can't use its GPU any more."""
+    return status in STICKY
+
+
+def error_of(call: str, status: int, name: str) -> EdgeinferError:
+    """The error for a failed call: StickyError where the process must end at once, OutOfMemoryError, or FatalError."""
+    return _kind(status)(f"{call}: CUDA error {status} ({name})", "see edgeinfer doctor")
+
+
+def status_in(text: str) -> int | None:
+    """The CUDA status in a library's message, as ONNX Runtime ("CUDA failure 700: …") and TensorRT write it."""
+    found = _IN_TEXT.search(text)
+    return int(found[1]) if found else None
+
+
+def error_from_text(text: str) -> EdgeinferError:
+    """The error for what a library says went wrong. A status in it counts for more than its words."""
+    status = status_in(text)
+    if status is None and _NO_MEMORY.search(text):
+        status = OUT_OF_MEMORY
+    return _kind(status or 0)(text)
+
+
+def _kind(status: int) -> type[EdgeinferError]:
+    if is_sticky(status):
+        return StickyError
+    return OutOfMemoryError if status == OUT_OF_MEMORY else FatalError

@@ -1,0 +1,199 @@
+"""What has to be done to this machine so that edgeinfer runs as a service, and to undo it."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
+from edgeinfer.systemd import units
+from edgeinfer.systemd.steps import Call, Remove, Step, Write
+from edgeinfer.systemd.units import USER, Instance
+
+UNITS = Path("/etc/systemd/system")
+SYSUSERS, TMPFILES = Path("/etc/sysusers.d/edgeinfer.conf"), Path("/etc/tmpfiles.d/edgeinfer.conf")
+UNIT_FILES = ("edgeinfer.service", "edgeinfer@.service")
+DROP_INS = ("10-backoff.conf", "20-nvidia-uvm.conf", "30-home.conf", "40-devices.conf")
+DATA = (Path("/etc/edgeinfer"), Path("/var/lib/edgeinfer"), Path("/var/cache/edgeinfer"))
+NEW_VENV = "python3 -m venv /opt/edgeinfer && /opt/edgeinfer/bin/pip install 'edgeinfer[cpu,systemd]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where to install: `root` is / but for images and tests; `version` systemd's, `running` whether it is PID 1."""
+
+    root: Path
+    version: int
+    running: bool
+
+    def at(self, path: Path) -> Path:
+        """The path below `root`."""
+        return self.root / path.relative_to("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants: which instance, on which program, with which configuration (its bytes, checked)."""
+
+    instance: Instance
+    interpreter: str
+    places: Sequence[Path]
+    config: bytes | None = None
+    strict_devices: bool = False
+    start: bool = True
+
+
+def detect(root: Path) -> Machine:
+    """Raises UnavailableError where there is no systemd to install for."""
+    if shutil.which("systemctl") is None:
+        raise UnavailableError(
+            "there is no systemd on this machine (no systemctl)",
+            "edgeinfer run --supervise restarts the daemon without it",
+        )
+    running = root == Path("/") and Path("/run/systemd/system").is_dir()
+    if root == Path("/") and not running:
+        raise UnavailableError(
+            "systemd is not what runs this machine (in a container, most likely)",
+            "edgeinfer run --supervise restarts the daemon without it",
+        )
+    return Machine(root, _version(), running)
+
+
+def _version() -> int:
+    said = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S607 (the system's own)
+    words = said.split()
+    return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
+
+
+def check_program(places: Sequence[Path]) -> bool:
+    """Whether the program lies below /home, after checking that the service's user may read it.
+
+    `places` are the interpreter, its libraries and our package. Raises ConfigError.
+    """
+    every = sorted({part for place in places for part in _ancestry(place)})
+    for path in every:
+        if _hidden(path) or not _open_to_all(path):
+            raise ConfigError(
+                f"{path}: user {USER} can't read it, and edgeinfer is installed there",
+                f"install it where everybody can: {NEW_VENV}",
+            )
+    return any(path.parts[:2] == ("/", "home") for path in every)
+
+
+def _ancestry(place: Path) -> set[Path]:
+    """The path, its target, and every folder on the way to both."""
+    real = place.resolve()
+    return {place, *place.parents, real, *real.parents}
+
+
+def _hidden(path: Path) -> bool:
+    """ProtectHome=yes or read-only: what the service never sees."""
+    return path.parts[:2] == ("/", "root") or path.parts[:3] == ("/", "run", "user")
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IXOTH) if stat.S_ISDIR(mode) else bool(mode & stat.S_IROTH)
+
+
+def installation(machine: Machine, wish: Wish) -> list[Step]:
+    """The steps. Raises EdgeinferError where it can't work."""
+    below_home = check_program(wish.places)
+    steps: list[Step] = [
+        Write(machine.at(SYSUSERS), units.shipped("sysusers.conf").encode()),
+        Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _user_exists(machine)),
+        Write(machine.at(TMPFILES), units.shipped("tmpfiles.conf").encode()),
+        Call(["systemd-tmpfiles", "--create", *_root(machine), str(TMPFILES)]),
+        *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in UNIT_FILES],
+        *_drop_ins(machine, wish, below_home),
+    ]
+    if wish.config is not None:
+        steps.append(Write(machine.at(wish.instance.config), wish.config, 0o640, USER))
+    return steps
+
+
+def activation(machine: Machine, wish: Wish, changed: int) -> list[Step]:
+    """What comes after the files: systemd reads them, and the service runs on them."""
+    unit = wish.instance.unit
+    enable: Step = Call(["systemctl", *_root(machine), "enable", "--quiet", unit])
+    if not machine.running:
+        return [enable]
+    steps: list[Step] = [Call(["systemctl", "daemon-reload"]), enable]
+    if wish.start and machine.at(wish.instance.config).exists():
+        steps.append(Call(["systemctl", "restart" if changed else "start", unit]))
+    return steps
+
+
+def removal(machine: Machine, instance: Instance | None, purge: bool) -> list[Step]:
+    """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
+    if instance is not None and instance.name != units.MAIN:
+        own = [instance.config, instance.state] if purge else []
+        return [*_stop(machine, [instance.unit]), *[Remove(machine.at(path)) for path in own]]
+    steps = _stop(machine, ["edgeinfer.service", *instances(machine)])
+    for name in UNIT_FILES:
+        folder = UNITS / f"{name}.d"
+        steps += [Remove(machine.at(path)) for path in (UNITS / name, *(folder / own for own in DROP_INS))]
+        steps.append(Remove(machine.at(folder), only_empty=True))  # `systemctl edit` writes there too
+    steps += [Remove(machine.at(path)) for path in (SYSUSERS, TMPFILES, *(DATA if purge else ()))]
+    steps += [Call(["systemctl", "daemon-reload"])] if machine.running else []
+    return steps
+
+
+def instances(machine: Machine) -> list[str]:
+    """The template's units that are enabled."""
+    wants = machine.at(UNITS / "multi-user.target.wants")
+    return sorted(path.name for path in wants.glob("edgeinfer@*.service"))
+
+
+def _stop(machine: Machine, names: Sequence[str]) -> list[Step]:
+    now = ["--now"] if machine.running else []
+    wants = machine.at(UNITS / "multi-user.target.wants")
+    start = ["systemctl", *_root(machine), "disable", "--quiet", *now]
+    return [Call([*start, name], optional=True, when=(wants / name).is_symlink) for name in names]
+
+
+def _unit(name: str, wish: Wish) -> bytes:
+    return units.with_program(units.shipped(name), wish.interpreter).encode()
+
+
+def _drop_ins(machine: Machine, wish: Wish, below_home: bool) -> list[Step]:
+    """Settings of this machine. Those that no longer apply are taken away."""
+    wanted = {
+        "10-backoff.conf": units.BACKOFF if machine.version >= units.BACKOFF_SINCE else None,
+        "20-nvidia-uvm.conf": units.UVM if machine.at(Path("/usr/bin/nvidia-modprobe")).exists() else None,
+        "30-home.conf": units.JAILED_HOME if below_home else None,
+        "40-devices.conf": _strict_devices(machine) if wish.strict_devices else None,
+    }
+    folder = machine.at(UNITS / f"{wish.instance.file}.d")
+    return [
+        Remove(folder / name) if text is None else Write(folder / name, text.encode()) for name, text in wanted.items()
+    ]
+
+
+def _strict_devices(machine: Machine) -> str:
+    found = units.devices(machine.root)
+    if not found:
+        raise EdgeinferError(
+            "--strict-devices: no camera and no GPU below /dev",
+            "connect them and load their drivers first, or leave the option out",
+        )
+    return units.strict_devices(found)
+
+
+def _root(machine: Machine) -> list[str]:
+    return [] if machine.root == Path("/") else [f"--root={machine.root}"]
+
+
+def _user_exists(machine: Machine) -> bool:
+    try:
+        lines = machine.at(Path("/etc/passwd")).read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith(f"{USER}:") for line in lines)

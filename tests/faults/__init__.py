@@ -1,0 +1,1 @@
+"""Plugins that go wrong on purpose, chosen by their dotted names."""

@@ -1,0 +1,346 @@
+"""`edgeinfer service` on a folder that stands for a machine, and the unit files themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from edgeinfer.commands import service
+from edgeinfer.crash import Crash, CrashLog
+from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError, UsageError
+from edgeinfer.systemd import install as installer
+from edgeinfer.systemd import units
+from edgeinfer.systemd.install import Machine, Wish
+from edgeinfer.systemd.steps import Call, Write, perform
+from edgeinfer.systemd.units import Instance
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "systemd"
+UNIT_FILES = sorted(path.name for path in FOLDER.glob("*.service"))
+ANALYZE = shutil.which("systemd-analyze")
+needs_analyze = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+
+
+# The files
+
+
+def settings(name: str) -> list[tuple[str, str]]:
+    lines = (FOLDER / name).read_text().splitlines()
+    return [(key, value) for key, _, value in (line.partition("=") for line in lines if line[:1] not in "#[ ")]
+
+
+@needs_analyze
+@pytest.mark.parametrize("name", UNIT_FILES)
+def test_the_units_are_hardened(name: str, tmp_path: Path) -> None:
+    """25: an exposure of 2.5 of 10."""
+    argv = [str(ANALYZE), "security", "--offline=true", "--threshold=25", "--no-pager", str(FOLDER / name)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "offline" in done.stderr:
+        pytest.skip("systemd-analyze is too old to judge a file")
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+@needs_analyze
+@pytest.mark.parametrize("name", UNIT_FILES)
+def test_systemd_understands_every_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name.replace("@", "@x")
+    path.write_text(units.with_program((FOLDER / name).read_text(), "/bin/true"))
+    done = subprocess.run([str(ANALYZE), "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
+    assert not [line for line in done.stderr.splitlines() if path.name in line], done.stderr
+
+
+NEWER_THAN_249 = re.compile(
+    r"RestartSteps|RestartMaxDelaySec|RestartMode|RootEphemeral|MemoryPressure\w+|ExtensionDirectories|OpenFile|"
+    r"ImportCredential|DelegateSubgroup|MemoryKSM|PrivatePIDs|PrivateBPF|BPFDelegate\w+|SetLoginEnvironment|"
+    r"LogFilterPatterns|RestrictFileSystems|SurviveFinalKillSignal"
+)
+"""Directives that systemd 249 (JetPack 6) does not know, by systemd's NEWS."""
+
+
+@pytest.mark.parametrize("name", UNIT_FILES)
+def test_the_units_keep_to_what_old_and_new_systemd_know_and_gpu_and_cameras_need(name: str) -> None:
+    found = dict(settings(name))
+    assert not [key for key in found if NEWER_THAN_249.fullmatch(key)]
+    assert found["Type"] == "notify"
+    assert found["RestartPreventExitStatus"] == "64 78"
+    assert found["StartLimitIntervalSec"] == "0"
+    for breaks in (
+        "PrivateTmp",
+        "PrivateDevices",
+        "DynamicUser",
+        "ProtectClock",
+        "MemoryDenyWriteExecute",
+        "PrivateUsers",
+    ):
+        assert breaks not in found, f"{breaks} hides a camera or the GPU, or stops CUDA"
+    assert "SupplementaryGroups" not in found, "a group that is missing would stop the unit"
+
+
+def test_the_template_differs_by_its_instance_alone() -> None:
+    plain, template = (dict(settings(name)) for name in UNIT_FILES)
+    differing = {key for key in plain if plain[key] != template[key]}
+    assert plain.keys() == template.keys()
+    assert all("%i" in template[key] for key in differing)
+    assert differing == {
+        "Description",
+        "ExecStart",
+        "StateDirectory",
+        "RuntimeDirectory",
+        "WorkingDirectory",
+        "Environment",
+    }
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_the_units(tmp_path: Path) -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"edgeinfer/systemd/units/{path.name}" for path in FOLDER.iterdir()} <= names
+    assert "edgeinfer/systemd/notify.py" in names
+
+
+# Installing
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text("edgeinfer:x:990:990::/:/bin/false\n")
+    return Machine(root, 252, running=False)
+
+
+def wish(config: bytes | None = b"x", instance: str | None = None, strict: bool = False) -> Wish:
+    return Wish(Instance.named(instance), "/opt/edgeinfer/bin/python", [Path("/usr/bin")], config, strict)
+
+
+def files(machine: Machine) -> dict[str, str]:
+    found = [path for path in machine.root.rglob("*") if path.is_file() and path.name != "passwd"]
+    return {str(path.relative_to(machine.root)): path.read_text() for path in found}
+
+
+def do(machine: Machine, wanted: Wish, dry_run: bool = False) -> tuple[int, list[str]]:
+    said: list[str] = []
+    steps = [step for step in installer.installation(machine, wanted) if not isinstance(step, Call)]
+    return perform(steps, said.append, dry_run), said
+
+
+def test_an_installation_says_what_it_does_and_twice_is_once(machine: Machine) -> None:
+    changed, said = do(machine, wish(), dry_run=True)
+    assert changed == 5
+    assert all(line.startswith("would write ") for line in said)
+    assert files(machine) == {}
+    changed, said = do(machine, wish())
+    assert changed == 5
+    assert set(files(machine)) == {
+        "etc/sysusers.d/edgeinfer.conf",
+        "etc/tmpfiles.d/edgeinfer.conf",
+        "etc/systemd/system/edgeinfer.service",
+        "etc/systemd/system/edgeinfer@.service",
+        "etc/edgeinfer/edgeinfer.yaml",
+    }
+    unit = files(machine)["etc/systemd/system/edgeinfer.service"]
+    start = "ExecStart=/opt/edgeinfer/bin/python -m edgeinfer run --config /etc/edgeinfer/edgeinfer.yaml"
+    assert start in unit.splitlines()
+    assert stat.S_IMODE((machine.root / "etc/edgeinfer/edgeinfer.yaml").stat().st_mode) == 0o640
+    changed, said = do(machine, wish())
+    assert changed == 0
+    assert all(line.startswith("unchanged: ") for line in said)
+
+
+def test_what_was_changed_by_hand_is_put_right_and_said(machine: Machine) -> None:
+    do(machine, wish())
+    unit = machine.root / "etc/systemd/system/edgeinfer.service"
+    unit.write_text("[Service]\n")
+    (machine.root / "etc/edgeinfer/edgeinfer.yaml").chmod(0o666)
+    changed, said = do(machine, wish())
+    assert changed == 2
+    assert f"write {unit}" in said
+
+
+@pytest.mark.parametrize(("version", "found"), [(249, False), (253, False), (254, True), (255, True)])
+def test_backoff_only_where_systemd_knows_it(machine: Machine, version: int, found: bool) -> None:
+    do(Machine(machine.root, version, running=False), wish())
+    assert ("etc/systemd/system/edgeinfer.service.d/10-backoff.conf" in files(machine)) is found
+
+
+def test_strict_devices_names_what_is_there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("video0", "nvidia0", "nvidiactl", "nvhost-ctrl", "dri/renderD128", "sda", "mem", "video0.txt"):
+        path = machine.root / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(EdgeinferError, match="no camera and no GPU"):
+        installer.installation(machine, wish(strict=True))  # plain files are no devices
+    monkeypatch.setattr(stat, "S_ISCHR", lambda mode: True)
+    do(machine, wish(strict=True))
+    text = files(machine)["etc/systemd/system/edgeinfer.service.d/40-devices.conf"]
+    allowed = re.findall(r"^DeviceAllow=(\S+) rw$", text, re.MULTILINE)
+    assert allowed == ["/dev/dri/renderD128", "/dev/nvhost-ctrl", "/dev/nvidia0", "/dev/nvidiactl", "/dev/video0"]
+    assert "DevicePolicy=closed" in text
+    do(machine, wish())
+    assert not [name for name in files(machine) if "devices" in name], "without the option the drop-in goes"
+
+
+def test_an_instance_has_its_own_configuration(machine: Machine) -> None:
+    do(machine, wish(instance="front"))
+    assert files(machine)["etc/edgeinfer/front.yaml"] == "x"
+    unit = Instance.named("front")
+    assert (unit.unit, unit.state) == ("edgeinfer@front.service", Path("/var/lib/edgeinfer/front"))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "main", "-x", "a b", "ü", "x" * 65])
+def test_names_that_are_no_instance(name: str) -> None:
+    with pytest.raises(UsageError, match="--instance"):
+        Instance.named(name)
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_an_uninstallation_keeps_the_users_data_unless_told(machine: Machine, purge: bool) -> None:
+    do(machine, wish())
+    crashes = CrashLog(machine.root / "var/lib/edgeinfer/main")
+    crashes.write(Crash(code="x", text="y"))
+    steps = [step for step in installer.removal(machine, None, purge) if not isinstance(step, Call)]
+    said: list[str] = []
+    perform(steps, said.append, dry_run=True)
+    assert crashes.read() is not None
+    perform(steps, said.append)
+    left = {"etc/edgeinfer/edgeinfer.yaml", "var/lib/edgeinfer/main/last_crash.json"}
+    assert set(files(machine)) == (set() if purge else left)
+    assert perform(steps, said.append) == 0, "once more finds nothing to do"
+
+
+def test_an_uninstallation_leaves_what_systemctl_edit_wrote(machine: Machine) -> None:
+    do(Machine(machine.root, 255, running=False), wish())
+    folder = machine.root / "etc/systemd/system/edgeinfer.service.d"
+    (folder / "override.conf").write_text("[Service]\nNice=5\n")
+    steps = [step for step in installer.removal(machine, None, purge=True) if not isinstance(step, Call)]
+    perform(steps, lambda _: None)
+    assert [path.name for path in folder.iterdir()] == ["override.conf"]
+    (folder / "override.conf").unlink()
+    perform(steps, lambda _: None)
+    assert not folder.exists()
+
+
+def test_one_instance_goes_and_the_others_stay(machine: Machine) -> None:
+    for name in ("front", "yard"):
+        do(machine, wish(instance=name))
+    steps = [s for s in installer.removal(machine, Instance.named("front"), purge=True) if not isinstance(s, Call)]
+    perform(steps, lambda _: None)
+    assert "etc/edgeinfer/yard.yaml" in files(machine)
+    assert "etc/edgeinfer/front.yaml" not in files(machine)
+    assert "etc/systemd/system/edgeinfer@.service" in files(machine)
+
+
+def test_a_program_that_the_service_can_not_read_is_refused(tmp_path: Path) -> None:
+    hidden = tmp_path / "home" / "venv"
+    hidden.mkdir(parents=True)
+    python = hidden / "python"
+    python.touch()
+    (tmp_path / "home").chmod(0o700)
+    for place in (python, hidden, Path("/root/venv/bin/python")):
+        with pytest.raises(ConfigError, match="user edgeinfer can't read it") as caught:
+            installer.check_program([place])
+        assert "/opt/edgeinfer" in caught.value.hint
+    assert installer.check_program([Path("/usr/bin/env")]) is False
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/opt/edge infer/bin/python", 'ExecStart="/opt/edge infer/bin/python" -m edgeinfer '),
+        ("/opt/100%/python", "ExecStart=/opt/100%%/python -m edgeinfer "),
+        ("/opt/$x/python", "ExecStart=/opt/$$x/python -m edgeinfer "),
+    ],
+)
+def test_odd_paths_reach_systemd_whole(path: str, line: str) -> None:
+    assert line in units.with_program(units.shipped("edgeinfer.service"), path)
+
+
+def test_a_failing_step_is_one_line_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(EdgeinferError, match=r"^false: exit code 1; journalctl"):
+        perform([Call(["false"])], lambda _: None)
+    with pytest.raises(EdgeinferError, match="no-such-program"):
+        perform([Call(["no-such-program"])], lambda _: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(EdgeinferError, match="run it as root"):
+        perform([Write(tmp_path / "file" / "x", b"")], lambda _: None)
+
+
+# The command
+
+
+def test_without_systemd_it_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match=r"no systemd on this machine.*run --supervise"):
+        installer.detect(Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sauces: {}", "sauces: unknown key"),
+        ("sources: {}", "no sources"),
+        ("sources: {a: clip.mp4}", "sources.a.uri: clip.mp4: a service has no folder"),
+        ("sources: {a: 'photos/*.jpg'}", "a service has no folder"),
+        ("model: my.onnx\nsources: {a: 'demo:'}", "model.path: my.onnx"),
+    ],
+)
+def test_a_configuration_that_could_not_run_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(EdgeinferError, match=re.escape(says)):
+        service.checked_config(path)
+
+
+@pytest.mark.parametrize("name", ["camera0.yaml", "demo.yaml", "two-cameras.yaml"])
+def test_the_shipped_configurations_can_be_installed(name: str) -> None:
+    assert yaml.safe_load(service.checked_config(ROOT / "configs" / name))
+
+
+@pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed")
+def test_install_status_and_uninstall_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "check_program", lambda places: False)
+    monkeypatch.setattr(service, "_machine", lambda root, dry_run: Machine(root, 252, running=False))
+    root = tmp_path / "image"
+    for folder in ("etc", "usr/lib"):
+        (root / folder).mkdir(parents=True)
+    runner, at = CliRunner(), ["--root", str(root)]
+    config = str(ROOT / "configs" / "demo.yaml")
+    dry = runner.invoke(service.command, ["install", "--config", config, "--dry-run", *at], catch_exceptions=False)
+    assert "would write" in dry.output
+    assert not (root / "etc" / "systemd").exists()
+    CrashLog(root / "var/lib/edgeinfer/main").write(Crash(code="stalled", text="stage x", stage="inference"))
+    shown = runner.invoke(service.command, ["status", "--json", *at], catch_exceptions=False)
+    status = json.loads(shown.output)
+    assert status["installed"] is False
+    assert status["last_crash"] == {"code": "stalled", "text": "stage x", "stage": "inference"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user who is not root")
+def test_only_root_can_install() -> None:
+    with pytest.raises(EdgeinferError, match="only root"):
+        service._machine(Path("/"), dry_run=False)

@@ -1,0 +1,417 @@
+"""Stages that stand still, a GPU that is lost, a process that is killed: noticed in time, told, remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edgeinfer import cudastatus
+from edgeinfer.accounting import Snapshot
+from edgeinfer.client import Subscriber
+from edgeinfer.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
+from edgeinfer.engine.cache import Cache, CachedEngine
+from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
+from edgeinfer.health import Heart, deadline_s, judge
+from edgeinfer.herald import QUIET_READY_S, View, is_ready, summary
+from edgeinfer.messages import DAEMON, Reason, StatusMessage
+from tests.conftest import CLIP_FRAMES, Cli
+from tests.engine.test_cache import put
+from tests.notify_socket import NotifySocket
+
+ROOT = Path(__file__).parent.parent
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# The rule
+
+
+def test_the_stage_that_is_silent_for_longest_is_named() -> None:
+    clock = Clock()
+    hearts = [Heart(name, clock) for name in ("inference", "publisher", "main")]
+    clock.now += 4
+    hearts[1].beat()
+    hearts[2].rest()
+    clock.now += 2
+    stall = judge(hearts, 5)
+    assert stall is not None
+    assert (stall.stage, stall.silent_s, stall.deadline_s) == ("inference", 6, 5)
+    hearts[0].beat()
+    assert judge(hearts, 5) is None
+
+
+def test_allowance_patience_and_forgiveness_move_the_deadline() -> None:
+    clock = Clock()
+    loading, main = Heart("inference", clock), Heart("main", clock, patience=3)
+    loading.beat(60)
+    clock.now += 14
+    assert judge([loading, main], 5) is None
+    clock.now += 2
+    stall = judge([loading, main], 5)
+    assert stall is not None
+    assert stall.stage == "main"
+    main.forgive(10)
+    assert judge([loading, main], 5) is None
+    clock.now += 50
+    stall = judge([loading], 5)
+    assert stall is not None
+    assert stall.silent_s == pytest.approx(6)
+
+
+@pytest.mark.parametrize(("least", "p99", "expected"), [(5, 0, 5), (5, 25, 5), (5, 900, 9), (2, 250, 2.5)])
+def test_slow_inference_is_not_stuck(least: float, p99: float, expected: float) -> None:
+    assert deadline_s(least, p99) == expected
+
+
+@pytest.mark.parametrize("code", [2, 1, 100, 700, 702, 719, 999])
+def test_one_function_judges_cuda_errors(code: int) -> None:
+    sticky = code not in (1, 2, 100)
+    assert cudastatus.is_sticky(code) is sticky
+    error = cudastatus.error_of("cudaMemcpyAsync", code, "x")
+    assert isinstance(error, StickyError) is sticky
+    assert isinstance(error, OutOfMemoryError if code == 2 else FatalError)
+    texts = (f"CUDA failure {code}: an illegal memory access was encountered ; GPU=0", f"CUDA error {code} at x.cu:3")
+    for text in texts:
+        assert isinstance(cudastatus.error_from_text(text), StickyError) is sticky
+
+
+def test_a_text_without_a_status_is_not_sticky() -> None:
+    said = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 700"
+    assert isinstance(cudastatus.error_from_text(said), OutOfMemoryError)
+    assert type(cudastatus.error_from_text("Invalid input shape: 700")) is FatalError
+
+
+# Readiness
+
+
+def books(state: Any = "running", captured: int = 0, inferred: int = 0, fps: float = 0.0) -> Snapshot:
+    return Snapshot(state, None, captured, inferred, 0, {}, fps)
+
+
+@pytest.mark.parametrize(
+    ("view", "ready"),
+    [
+        (View(None, "", [books("starting")], None), False),
+        (View(0.1, "x", [books("starting")], None), False),
+        (View(0.1, "x", [books(captured=3)], None), False),
+        (View(QUIET_READY_S + 1, "x", [books(captured=3)], None), False),
+        (View(0.1, "x", [books(captured=3, inferred=1), books("failed")], None), True),
+        (View(QUIET_READY_S + 1, "x", [books("reconnecting"), books("failed")], None), True),
+    ],
+)
+def test_ready_is_the_first_result_or_no_camera_to_wait_for(view: View, ready: bool) -> None:
+    assert is_ready(view) is ready
+
+
+def test_the_line_for_systemctl_status() -> None:
+    building = Reason("engine-building", "Building 40%, 7 s; serving on onnxruntime-cpu meanwhile")
+    view = View(3.0, "onnxruntime-cpu", [books(fps=29.8), books(fps=15), books("failed")], building)
+    assert summary(view) == (
+        "onnxruntime-cpu: 44.8 fps, sources: 2 running, 1 failed; "
+        "Building 40%, 7 s; serving on onnxruntime-cpu meanwhile"
+    )
+    assert summary(View(None, "", [], None)) == "loading the model"
+    assert summary(View(None, "", [], Reason("engine-building", "Building, 3 s"))) == "Building, 3 s"
+
+
+# What is remembered
+
+
+@pytest.mark.parametrize(
+    ("environ", "root"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/edgeinfer/a:/x", "XDG_STATE_HOME": "/y"}, Path("/var/lib/edgeinfer/a")),
+        ({"XDG_STATE_HOME": "/y"}, Path("/y/edgeinfer")),
+        ({"XDG_STATE_HOME": "relative"}, Path.home() / ".local/state/edgeinfer"),
+    ],
+)
+def test_where_the_state_lives(environ: dict[str, str], root: Path) -> None:
+    assert state_root(environ) == root
+
+
+def test_a_crash_comes_back_as_it_was_written_and_without_credentials(tmp_path: Path) -> None:
+    log = CrashLog(tmp_path / "state")
+    assert log.read() is None
+    text = "no frame of rtsp://user:hunter2@cam/1?token=hunter2"
+    log.write(Crash(code="stalled", text=text, stage="inference", stacks=f"x\n{text}\n" * 9999, engine_key="ab"))
+    crash = log.read()
+    assert crash is not None
+    assert (crash.code, crash.stage, crash.engine_key) == ("stalled", "inference", "ab")
+    assert "hunter2" not in (tmp_path / "state" / "last_crash.json").read_text()
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["last_crash.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"code": 1}', b"\xff" * 100])
+def test_a_damaged_crash_file_is_no_obstacle(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "last_crash.json").write_bytes(content)
+    assert CrashLog(tmp_path).read() is None
+
+
+def test_without_a_folder_to_write_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    log = CrashLog(tmp_path / "file" / "state")
+    log.write(Crash(code="x", text="y"))
+    log.begin(Run(pid=1, boot_id="")).close()
+    assert log.read() is None
+
+
+@pytest.mark.parametrize(("boot", "told"), [(boot_id(), True), ("another boot", False)])
+def test_a_run_that_ended_without_a_word_is_told_unless_the_machine_went_down(
+    tmp_path: Path, boot: str, told: bool
+) -> None:
+    (tmp_path / "running").mkdir()
+    for name in ("99999.json", "bad.json"):
+        (tmp_path / "running" / name).write_text(
+            json.dumps({"pid": 99999, "boot_id": boot, "engine_key": "abc"}) if name[0] == "9" else "{"
+        )
+    log = CrashLog(tmp_path)
+    marker = log.begin(Run(pid=os.getpid(), boot_id=boot_id()))
+    crash = log.read()
+    assert (crash is not None) is told
+    if crash is not None:
+        assert (crash.code, crash.pid, crash.engine_key) == ("killed", 99999, "abc")
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom edgeinfer.crash import CrashLog, Run, boot_id\n"
+        "CrashLog(Path(sys.argv[1])).begin(Run(pid=os.getpid(), boot_id=boot_id())).close()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert (tmp_path / "running" / f"{os.getpid()}.json").exists(), "a run that goes on was taken for dead"
+    marker.close()
+    assert not list((tmp_path / "running").iterdir())
+
+
+def test_the_stacks_name_threads_and_functions() -> None:
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait, name="capture:front", daemon=True)
+    thread.start()
+    text = stacks()
+    release.set()
+    thread.join()
+    assert "capture:front:" in text
+    assert "test_the_stacks_name_threads_and_functions" in text
+
+
+# The whole program
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path / "state" / "edgeinfer"
+
+
+def last_crash(state: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((state / "last_crash.json").read_text())
+    return found
+
+
+def daemon_status(ipc: str, condition: Callable[[StatusMessage], bool], timeout_s: float = 60) -> StatusMessage:
+    with Subscriber(ipc, kinds=("status",)) as subscriber:
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            message = subscriber.receive(1)
+            if isinstance(message, StatusMessage) and message.source == DAEMON and condition(message):
+                return message
+    raise AssertionError("no such status")
+
+
+QUICK = ("--set", "watchdog.deadline_s=2")
+FAULTS = {
+    "submit": ("inference", ["backend={name: tests.faults.backend, fault: submit}"]),
+    "never": ("inference", ["backend={name: tests.faults.backend, fault: never}"]),
+    "sink": ("publisher", ["sinks={tests.faults.sink: {}}"]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_stage_that_stands_still_ends_the_process_and_is_told_after_the_restart(
+    daemon_process: Start, state: Path, ipc: str, fault: str
+) -> None:
+    stage, settings = FAULTS[fault]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, *QUICK, *arguments)
+    if stage == "inference":  # the publisher still works, and says what happens before it does
+        fatal = daemon_status(ipc, lambda message: message.state == "failed")
+        assert fatal.reason is not None
+        assert fatal.reason.code == "fatal"
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 70, stderr
+    assert f"stage {stage} has not moved" in stderr
+    assert "Current thread" in stderr
+    assert "faults/backend.py" in stderr or "faults/sink.py" in stderr
+    crash = last_crash(state)
+    assert (crash["code"], crash["stage"]) == ("stalled", stage)
+    assert "faults/" in crash["stacks"]
+    daemon_process("run", "--source", "demo:", "--bind", ipc)
+    told = daemon_status(ipc, lambda message: True).last_crash
+    assert told
+    assert (told.code, told.stage, told.t_ns) == ("stalled", stage, crash["t_ns"])
+
+
+def test_a_stage_that_stands_still_when_all_files_have_been_read_is_noticed_too(
+    cli: Cli, state: Path, clip: Path
+) -> None:
+    fault = f"backend={{name: tests.faults.backend, fault: never, after: {CLIP_FRAMES - 1}}}"
+    process = cli(
+        "run", "--source", str(clip), "--set", "publish=null", "--set", "model.max_batch=1", "--set", fault, *QUICK
+    )
+    assert process.returncode == 70, process.stderr
+    assert last_crash(state)["stage"] == "inference"
+
+
+def test_a_sticky_cuda_error_ends_the_process_at_once(daemon_process: Start, state: Path, ipc: str) -> None:
+    settings = ("--set", "backend={name: tests.faults.backend, fault: cuda}")
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, *settings)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 70, stderr
+    assert "CUDA error 700" in stderr
+    assert "inferred" not in stderr, "a summary means that the process went on"
+    crash = last_crash(state)
+    assert crash["code"] == "sticky-cuda-error"
+    assert "faults/backend.py" in crash["stacks"]
+
+
+def test_an_engine_that_loses_the_gpu_three_times_is_put_away(cli: Cli, state: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    key = put(cache).key
+    fault = f"backend={{name: tests.faults.backend, fault: cuda, cache: {cache.root}}}"
+    run = ("run", "--source", "demo:", "--set", "publish=null", "--frames", "20", "--set", fault)
+    for strikes in (1, 2, 3):
+        assert cli(*run).returncode == 70
+        (engine,) = cache.entries()
+        assert isinstance(engine, CachedEngine)
+        assert engine.strikes == strikes
+        assert last_crash(state)["engine_key"] == key
+    process = cli(*run)
+    assert process.returncode == 0, process.stderr
+    assert cache.entries() == []
+    assert (cache.quarantined / key / "engine.plan").exists()
+
+
+def test_an_ordinary_failure_of_the_device_is_remembered_too(daemon_process: Start, state: Path, ipc: str) -> None:
+    settings = ("--set", "backend={name: tests.faults.backend, fault: cuda, code: 1}")
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, *settings)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 70, stderr
+    assert last_crash(state)["code"] == "fatal"
+
+
+@pytest.mark.parametrize(("room", "served"), [(1, True), (0, False)])
+def test_a_gpu_without_memory_costs_frames_and_not_the_process(
+    cli: Cli, state: Path, tmp_path: Path, clip: Path, room: int, served: bool
+) -> None:
+    """Batches of two don't fit; then batches of one do, or nothing does. Every frame is accounted for."""
+    backend = f"backend={{name: tests.faults.backend, fault: oom, room: {room}}}"
+    settings = ("--set", backend, "--set", "model.max_batch=4", "--set", "publish=null")
+    output = ("--jsonl", "out", "--set", "sinks.jsonl.kinds=[detections, status]")
+    process = cli("run", "--source", f"a={clip}", "--source", f"b={clip}", *settings, *output)
+    assert process.returncode == 0, process.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    last = {line["source"]: line for line in lines if line["kind"] == "status" and line["source"] != DAEMON}
+    assert set(last) == {"a", "b"}
+    for line in last.values():
+        assert line["captured"] == line["inferred"] + line["dropped"] == CLIP_FRAMES
+        assert (line["inferred"] > CLIP_FRAMES / 2) is served
+    assert sum(line["dropped_by_reason"].get("memory", 0) for line in last.values()) > 0
+    news = [line["reason"]["code"] for line in lines if line["kind"] == "status" and line["reason"]]
+    assert "out-of-memory" in news
+
+
+def test_a_killed_run_is_told_and_a_run_that_was_stopped_is_not(daemon_process: Start, state: Path, ipc: str) -> None:
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc)
+    assert not daemon_status(ipc, lambda message: message.inferred > 0).last_crash
+    process.kill()
+    process.communicate()
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc)
+    told = daemon_status(ipc, lambda message: message.inferred > 0).last_crash
+    assert told
+    assert told.code == "killed"
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert not list((state / "running").iterdir())
+
+
+def test_a_run_that_was_stopped_for_a_while_goes_on(daemon_process: Start, state: Path, ipc: str) -> None:
+    """Ctrl-Z and fg: the stages have been silent for longer than their deadline, and none is to blame."""
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, "--set", "watchdog.deadline_s=4")
+    before = daemon_status(ipc, lambda message: message.inferred > 0)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(6)
+    process.send_signal(signal.SIGCONT)
+    daemon_status(ipc, lambda message: message.inferred > before.inferred + 30)
+    process.terminate()
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "stood still" in stderr
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NotifySocket]:
+    with NotifySocket(tmp_path / "notify") as listening:
+        monkeypatch.setenv("NOTIFY_SOCKET", listening.address)
+        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+        yield listening
+
+
+def test_the_life_of_a_service(daemon_process: Start, state: Path, ipc: str, listener: NotifySocket) -> None:
+    """Loading, ready, alive, stopping, in this order; and a SIGTERM under load ends it at once, with its children."""
+    settings = ("--set", "backend={name: tests.faults.backend, start_s: 1.5}", "--set", "sources.d.realtime=false")
+    process = daemon_process("run", "--source", "d=demo:", "--bind", ipc, *settings)
+    ready = listener.wait_for(lambda fields: "READY" in fields, "READY=1")
+    assert ready["STATUS"].startswith("onnxruntime-cpu: ")
+    before = [fields for fields in listener.read() if "READY" not in fields]
+    assert any(fields.get("EXTEND_TIMEOUT_USEC") == "15000000" for fields in before)
+    assert any(fields.get("STATUS") == "loading the model" for fields in before)
+    beats = len([fields for fields in listener.read() if "WATCHDOG" in fields])
+    listener.wait_for(lambda _: len([f for f in listener.read() if "WATCHDOG" in f]) > beats + 4, "more heartbeats")
+    children = psutil.Process(process.pid).children(recursive=True)
+    started = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 5
+    assert not [child for child in children if child.is_running()]
+    assert [fields for fields in listener.read() if "STOPPING" in fields] == [{"STOPPING": "1"}]
+
+
+def test_no_heartbeat_leaves_while_a_stage_stands_still(
+    daemon_process: Start, state: Path, ipc: str, listener: NotifySocket
+) -> None:
+    settings = ("--set", "backend={name: tests.faults.backend, fault: submit}", *QUICK)
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, *settings)
+    process.communicate(timeout=60)
+    assert process.returncode == 70
+    listener.read()
+    beats = [at for at, fields in listener.received if "WATCHDOG" in fields]
+    assert len(beats) < 12, "it was petted while a stage stood still"
+    assert not any("STOPPING" in fields for fields in listener.read())
+
+
+def test_a_camera_that_is_down_withholds_neither_ready_nor_heartbeat(
+    daemon_process: Start, state: Path, ipc: str, listener: NotifySocket
+) -> None:
+    daemon_process("run", "--source", "demo:", "--camera", "63", "--bind", ipc)
+    listener.wait_for(lambda fields: "READY" in fields, "READY=1")
+    listener.wait_for(lambda fields: "1 failed, 1 running" in fields.get("STATUS", ""), "both sources' states")
+    beats = len([fields for fields in listener.read() if "WATCHDOG" in fields])
+    listener.wait_for(lambda _: len([f for f in listener.read() if "WATCHDOG" in f]) > beats + 4, "more heartbeats")
