@@ -22,7 +22,14 @@ verbose = click.option(
     help="Tracebacks and debug lines.",
     callback=lambda _ctx, _param, value: set_up_logging(value),
 )
+_SERVER_KEY = click.option("--server-key", metavar="FILE|KEY", help="The daemon's public key, where it wants keys.")
+_KEY = click.option("--key", metavar="FILE", help="Our own .key file (edgeinfer keys new).")
 json_output = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+
+def curve_options(function: F) -> F:
+    """`--server-key` and `--key`, for a daemon that lets in those it knows."""
+    return _SERVER_KEY(_KEY(function))
 
 
 def set_up_logging(debug: bool) -> None:

@@ -23,6 +23,6 @@ def command(config: Path) -> int:
     open_decoder(model, settings.model)
     for sink in settings.sinks.values():
         if isinstance(sink.options, zmq.Options):
-            zmq.check_endpoint(sink.options.bind, sink.options.insecure)
+            zmq.check(sink.options)
     click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0
