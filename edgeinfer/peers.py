@@ -70,7 +70,11 @@ class Peers:
         descriptor = _descriptor(frame)
         if descriptor is None or data[:1] not in (b"\0", b"\1"):
             return None
-        peer = self._peers.setdefault(descriptor, Peer())
+        if descriptor not in self._peers:
+            self.update()
+        peer = self._peers.get(descriptor)
+        if peer is None:  # it has gone, and this was still under way
+            return None
         if data[:1] == b"\0":
             peer.topics.discard(data[1:])
             return None

@@ -247,6 +247,11 @@ class Peer:
         self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32))
         ready = b"\5READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
         self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self.socket.settimeout(20)
+        answer = b""
+        while b"READY" not in answer:  # what comes before it would be taken for part of the handshake
+            answer += self.socket.recv(4096)
+        self.socket.settimeout(0.2)
 
     def subscribe(self, topics: Iterable[bytes]) -> None:
         """May end early, with an OSError, where the publisher cuts the connection or takes no more for now."""
