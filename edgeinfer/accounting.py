@@ -10,8 +10,9 @@ from typing import Literal
 
 from edgeinfer.messages import Reason, State
 
-DropReason = Literal["overload", "max_fps", "publish", "shutdown", "unreadable"]
-"""overload: a newer frame took its place. max_fps: left out on purpose. publish: the sinks could not keep up.
+DropReason = Literal["overload", "max_fps", "thermal", "publish", "shutdown", "unreadable"]
+"""overload: a newer frame took its place. max_fps: left out on purpose. thermal: left out
+while the machine is throttled. publish: the sinks could not keep up.
 shutdown: the run ended first. unreadable: the picture could not be decoded."""
 
 _FPS_WINDOW_NS = 3_000_000_000

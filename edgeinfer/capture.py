@@ -12,6 +12,7 @@ from edgeinfer.errors import ConfigError, EdgeinferError, InputError, StalledErr
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason
+from edgeinfer.telemetry.governor import Governor, Thinning
 from edgeinfer.types import Capture, Frame
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Job:
     mailbox: Mailbox
     max_fps: float | None = None
     limit: int | None = None
+    governor: Governor | None = None
 
 
 class CaptureThread(threading.Thread):
@@ -45,6 +47,7 @@ class CaptureThread(threading.Thread):
         self._job = job
         self._stopping = threading.Event()
         self._last_kept_ns: float | None = None
+        self._thinning = Thinning()
         self._unreadable = 0
         self._first_unreadable = ""
 
@@ -104,6 +107,8 @@ class CaptureThread(threading.Thread):
         frame = Frame(job.name, job.ledger.capture(), capture)
         if self._too_soon(capture):
             job.ledger.drop("max_fps")
+        elif self.live and job.governor is not None and not self._thinning.keep(job.governor.factor):
+            job.ledger.drop("thermal")
         elif self.live:
             if job.mailbox.put_latest(frame) is not None:
                 job.ledger.drop("shutdown" if self._stopping.is_set() else "overload")

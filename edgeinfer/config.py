@@ -64,6 +64,18 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     fallback: Struct | None = None
 
 
+class HttpConfig(Struct, frozen=True, kw_only=True):
+    """`/healthz`, `/readyz` and `/metrics` at `bind`, HOST:PORT; nothing is served where `http` is not there.
+
+    `ready_min_sources` must run for `/readyz` to say yes. `insecure: true` allows an address that other machines can
+    reach: anybody there can then read the numbers and the names of the sources.
+    """
+
+    bind: str = "127.0.0.1:9108"
+    ready_min_sources: Annotated[int, Meta(ge=0)] = 1
+    insecure: bool = False
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. `frames` ends each source after so many results."""
 
@@ -72,6 +84,7 @@ class Config(Struct, frozen=True, kw_only=True):
     sources: dict[str, SourceConfig]
     sinks: dict[str, PluginConfig]
     frames: int | None
+    http: HttpConfig | None = None
     path: str | None = None
 
 
@@ -90,6 +103,7 @@ class _File(Struct, frozen=True, kw_only=True):
     sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
     publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
+    http: HttpConfig | None = None
     frames: Annotated[int, Meta(ge=1)] | None = None
 
 
@@ -157,6 +171,7 @@ def _resolve(file: _File, path: str | None) -> Config:
         sources={name: _source(name, table) for name, table in file.sources.items()},
         sinks=_sinks(file),
         frames=file.frames,
+        http=file.http,
         path=path,
     )
 

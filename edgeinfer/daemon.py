@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from edgeinfer import plugins, strict
 from edgeinfer.accounting import Ledger, Snapshot
@@ -23,6 +24,7 @@ from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.publisher import Identity, Publisher, reason_of
 from edgeinfer.signals import Patience
 from edgeinfer.statistics import Statistics
+from edgeinfer.watch import Watch, thread_errors
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Daemon:
     nothing; `start` loads the model. Both raise EdgeinferError.
     """
 
-    def __init__(self, config: Config, extra_sinks: Mapping[str, Sink] | None = None) -> None:
+    def __init__(self, config: Config, extra_sinks: Mapping[str, Sink] | None = None, root: Path = Path("/")) -> None:
+        """`extra_sinks` are sinks beside the configured ones; `root` is where /sys and /proc are."""
         if not config.sources:
             raise ConfigError(
                 "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
@@ -74,10 +77,12 @@ class Daemon:
         self.endpoint: str | None = getattr(sinks.get("publish"), "endpoint", None)
         identity = Identity.new(model_info(self.model), list(config.sources))
         self.publisher = Publisher(identity, self.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
+        self.watch = self._watch(sinks, root)
 
     def start(self) -> None:
         """Publishes `info` and begins to load the model; `running` goes on from there."""
         self.publisher.start()
+        self.watch.start()
         self._loading = Background("model", lambda _: choose(self.model, self._config))
         self._loading.start()
 
@@ -92,6 +97,7 @@ class Daemon:
         The model that has been loaded is started, the engine that has been built takes over. Raises EdgeinferError
         where nothing can run, and FatalError where a stage has died.
         """
+        self.watch.turn()
         self._check_stages()
         if self._loading is not None and not self._loading.is_alive() and time.monotonic() - self._bound_s > JOIN_S:
             loaded, self._loading = self._loading, None
@@ -192,6 +198,7 @@ class Daemon:
         seconds = time.monotonic() - self._started_s
         self.publisher.close()
         patience.join(self.publisher)
+        self.watch.stop()
         return Summary(
             self.model.id,
             self.backend_name,
@@ -230,7 +237,31 @@ class Daemon:
 
     def _job(self, name: str, mailbox: Mailbox) -> Job:
         source = self._config.sources[name]
-        return Job(name, partial(open_source, source), self.ledgers[name], mailbox, source.max_fps, self._config.frames)
+        return Job(
+            name,
+            partial(open_source, source),
+            self.ledgers[name],
+            mailbox,
+            source.max_fps,
+            self._config.frames,
+            self.watch.governor,
+        )
+
+    def _watch(self, sinks: Mapping[str, Sink], root: Path) -> Watch:
+        """Binds the HTTP port; where that fails nothing stays open."""
+        try:
+            return Watch(
+                self.publisher,
+                self.stats,
+                lambda: self.ledgers,
+                lambda: thread_errors(inference=self._pipeline, publisher=self.publisher),
+                self._config.http,
+                root,
+            )
+        except EdgeinferError:
+            for sink in sinks.values():
+                sink.close()
+            raise
 
 
 def _is_reader_of_stdout(name: str, error: Exception) -> bool:

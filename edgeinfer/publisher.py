@@ -10,12 +10,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
@@ -31,6 +31,7 @@ from edgeinfer.messages import (
     State,
     StatusMessage,
     TimingMs,
+    Vitals,
 )
 from edgeinfer.outbox import Outbox
 from edgeinfer.statistics import Statistics
@@ -82,6 +83,8 @@ class Publisher(threading.Thread):
         self._info_due.set()
         self._backend: str | None = None
         self._news: Reason | None = None
+        self._heat: Reason | None = None
+        self.vitals: Callable[[], Vitals] | None = None
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
         self._next_status_s = 0.0
@@ -94,6 +97,26 @@ class Publisher(threading.Thread):
     def set_news(self, reason: Reason | None) -> None:
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
         self._news = reason
+
+    def set_heat(self, reason: Reason | None) -> None:
+        """What is done about heat; said where there is no other news. From any thread."""
+        self._heat = reason
+
+    @property
+    def backend(self) -> str | None:
+        """What runs the model, None until it is loaded."""
+        return self._backend
+
+    @property
+    def model_id(self) -> str:
+        """The model, as detections carry it."""
+        return self._identity.model.id
+
+    @property
+    def subscribers(self) -> int | UnsetType:
+        """Who is connected to the ZeroMQ socket and listens; UNSET where there is none."""
+        count: int | UnsetType = getattr(self._sinks.get("publish"), "subscribers", UNSET)
+        return count
 
     def put(self, result: Result) -> None:
         """Hands a result over. Only while it is not `full`."""
@@ -137,7 +160,7 @@ class Publisher(threading.Thread):
 
     def _publish(self, result: Result) -> None:
         message = detections_message(result, self._identity)
-        self._stats.add(result.timing, message.timing_ms.total)
+        self._stats.add(result.timing, message.timing_ms.total, result.frame.source)
         self._write(message, result)
 
     def _write(self, message: Message, result: Result | None) -> None:
@@ -177,9 +200,11 @@ class Publisher(threading.Thread):
             if due or self._last_state.get(name) != ledger.state:
                 self._last_state[name] = ledger.state
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
-        if due or self._last_state.get(DAEMON) != ("running", self._news):
-            self._last_state[DAEMON] = ("running", self._news)
-            self._write(status_message(DAEMON, self._total(self._news, final), self._identity.session), None)
+        news = self._news or self._heat
+        if due or self._last_state.get(DAEMON) != ("running", news):
+            self._last_state[DAEMON] = ("running", news)
+            vitals = UNSET if self.vitals is None else self.vitals()
+            self._write(status_message(DAEMON, self._total(news, final), self._identity.session, vitals), None)
 
     def _total(self, news: Reason | None, final: bool) -> Snapshot:
         books = [ledger.snapshot() for ledger in self._ledgers.values()]
@@ -246,8 +271,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
-    """A source's status, published now."""
+def status_message(source: str, books: Snapshot, session: str, vitals: Vitals | UnsetType = UNSET) -> StatusMessage:
+    """A source's status, or with `vitals` the daemon's, published now."""
     return StatusMessage(
         source=source,
         session=session,
@@ -261,6 +286,7 @@ def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
         dropped=sum(books.dropped.values()),
         dropped_by_reason=books.dropped,
         fps=round(books.fps, 2),
+        vitals=vitals,
     )
 
 

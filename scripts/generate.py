@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect as types
 
 from edgeinfer import plugins
-from edgeinfer.config import ModelConfig, SourceSettings
+from edgeinfer.config import HttpConfig, ModelConfig, SourceSettings
 from edgeinfer.messages import KINDS, json_schema
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -28,6 +28,7 @@ A YAML file has these keys. `--set key.path=value` overrides any of them on the 
 | `sources` | name → a URI, or `uri`, the general keys and those of the URI's source |
 | `publish` | the keys of the sink `zmq`; `null` publishes nothing |
 | `sinks` | a sink's name → its keys |
+| `http` | health and metrics over HTTP, see below; left out, none |
 | `frames` | integer ≥ 1: end each source after so many results |
 
 Source URIs: `0` or `v4l2:///dev/video0` is a camera, `demo:` the synthetic one; anything without a scheme is a video
@@ -51,6 +52,7 @@ def main() -> int:
 def configuration() -> str:
     """The page."""
     parts = [HEAD, section("## `model`", ModelConfig), section("## `sources`, general keys", SourceSettings)]
+    parts.append(section("## `http`", HttpConfig))
     kinds: tuple[plugins.Kind, ...] = ("sources", "backends", "sinks")
     for kind in kinds:
         for name in plugins.names(kind):

@@ -11,6 +11,7 @@ from edgeinfer.commands._options import verbose
 from edgeinfer.config import load_config
 from edgeinfer.daemon import open_decoder
 from edgeinfer.sinks import zmq
+from edgeinfer.web.server import parse_bind
 
 
 @click.command("check")
@@ -24,5 +25,7 @@ def command(config: Path) -> int:
     for sink in settings.sinks.values():
         if isinstance(sink.options, zmq.Options):
             zmq.check(sink.options)
+    if settings.http is not None:
+        parse_bind(settings.http.bind, settings.http.insecure)
     click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0
