@@ -28,13 +28,15 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`path` is a vendored model's name or an ONNX file; thresholds override the card's.
+    """`path` is a vendored model's name or an ONNX file; thresholds override the card's. `sha256`, where given, must be
+    that of the file: another file is not run.
 
     `precision` is that of the TensorRT engine, unless the backend says otherwise.
     """
 
     path: str = DEFAULT_MODEL
     card: str | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
     precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
     score: Share | None = None
     iou: Share | None = None

@@ -60,7 +60,7 @@ class Daemon:
                 "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
             )
         self._config = config
-        self.model = load_model(config.model.path, config.model.card)
+        self.model = load_model(config.model.path, config.model.card, config.model.sha256)
         self._decoder = open_decoder(self.model, config.model)
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in config.sources}
         self.stats = Statistics()

@@ -25,10 +25,10 @@ def writers(status: os.stat_result, trusted: Set[int] = frozenset()) -> str:
     return ""
 
 
-def folder_writers(path: Path) -> str:
+def folder_writers(path: Path, trusted: Set[int] = frozenset()) -> str:
     """Who else could replace what lies in a folder; empty where nobody. A sticky folder keeps everybody's own safe."""
     status = path.stat()
-    return "" if status.st_mode & stat.S_ISVTX else writers(status)
+    return "" if status.st_mode & stat.S_ISVTX else writers(status, trusted)
 
 
 def _is_private_group(status: os.stat_result) -> bool:

@@ -45,7 +45,7 @@ LAYERS = [
     {"strict", "yamlfile", "messages", "types"},
     {"files", "reach", "ownership"},
     {"errors"},
-    {"redact"},
+    {"redact", "limits"},
 ]
 """Top to bottom. A module may import from its own layer or a lower one; a plugin, not from its siblings."""
 

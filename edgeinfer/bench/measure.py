@@ -99,7 +99,7 @@ class Stopwatch:
 
 def raw_fps(config: Config, frames: int) -> float:
     """The runtime's own call and nothing else: one picture at a time, inputs ready before the clock starts."""
-    model = load_model(config.model.path, config.model.card)
+    model = load_model(config.model.path, config.model.card, config.model.sha256)
     infer = plugins.load("backends", config.backend.name).raw(model, config.backend.options)
     inputs = _inputs(model)
     for index in range(WARM_UP):

@@ -20,7 +20,7 @@ from edgeinfer.web.server import parse_bind
 def command(config: Path) -> int:
     """Validates CONFIG: every key, value, plugin option, and the model's card. Opens no camera and no socket."""
     settings = load_config(config)
-    model = load_model(settings.model.path, settings.model.card)
+    model = load_model(settings.model.path, settings.model.card, settings.model.sha256)
     open_decoder(model, settings.model)
     for sink in settings.sinks.values():
         if isinstance(sink.options, zmq.Options):
