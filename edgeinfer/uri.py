@@ -11,7 +11,7 @@ from edgeinfer import plugins, strict
 from edgeinfer.errors import ConfigError
 from edgeinfer.files import exists, is_dir
 from edgeinfer.messages import SOURCE_PATTERN
-from edgeinfer.redact import redact
+from edgeinfer.redact import redact, redact_value, remember
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -28,7 +28,7 @@ class SourceUri(Struct, frozen=True):
     text: str
 
     def __str__(self) -> str:
-        return redact(self.text)
+        return redact_value(self.text)
 
     def __repr__(self) -> str:
         return f"SourceUri({self})"
@@ -39,6 +39,7 @@ def parse_uri(text: str, path: str = "source") -> SourceUri:
 
     Raises ConfigError for a scheme that no plugin has.
     """
+    remember(text)
     if text.isdecimal() and len(text) > MAX_DIGITS:
         raise ConfigError(f"{path}: no camera has a number of {len(text)} digits")
     if text.isdecimal():
@@ -76,7 +77,9 @@ def _plugin_of(scheme: str, text: str, path: str) -> str:
         return scheme  # a module's name, in which upper and lower case differ
     if scheme.lower() in known:
         return scheme.lower()
-    raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", strict.nearest(scheme, known))
+    raise ConfigError(
+        f"{path}: {redact_value(text)!r}: no source of the kind {scheme!r}", strict.nearest(scheme, known)
+    )
 
 
 def _is_images(text: str) -> bool:

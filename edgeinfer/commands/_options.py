@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from edgeinfer.config import Config, load_config, parse_override, source_names
+from edgeinfer.redact import RedactingFormatter
 from edgeinfer.uri import MAX_DIGITS, default_name, parse_uri, split_name
+
+LINE = "edgeinfer: %(levelname)s: %(message)s"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,8 +41,9 @@ def set_up_logging(debug: bool) -> None:
         level=logging.DEBUG if debug else logging.INFO,
         stream=sys.stderr,
         force=True,
-        format="edgeinfer: %(levelname)s: %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(RedactingFormatter(LINE))
     # What TensorRT says during a build is kept with the engine, and what fails there is an error of ours.
     logging.getLogger("edgeinfer.engine.builder").setLevel(logging.DEBUG if debug else logging.CRITICAL)
     logging.addLevelName(logging.WARNING, "warning")
