@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -284,6 +285,36 @@ def test_a_peer_with_too_many_subscriptions_is_cut_and_others_are_not(caplog: py
         assert sink.subscribers == 1
     peer.socket.close()
     sink.close()
+
+
+@pytest.mark.parametrize("size", [5000, 1_000_000])
+def test_a_subscription_that_is_too_long_ends_the_connection(size: int) -> None:
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    peer = Peer(sink.endpoint)
+    with suppress(OSError):
+        peer.socket.sendall(b"\2" + size.to_bytes(8, "big") + b"\1" + b"x" * (size - 1))
+    serve_until(sink, lambda: peer.is_cut, "the end")
+    peer.socket.close()
+    sink.close()
+
+
+@pytest.mark.slow
+def test_a_frozen_subscriber_costs_nobody_anything(daemon_process: Start, ipc: str) -> None:
+    """A subscriber in SIGSTOP: the daemon's memory stays, and another one misses nothing."""
+    daemon = daemon_process("run", "--source", "cam=demo:", "--bind", ipc, "--set", "sources.cam.fps=100")
+    frozen = daemon_process("listen", ipc, "--jsonl")
+    assert frozen.stdout is not None
+    frozen.stdout.readline()
+    frozen.send_signal(signal.SIGSTOP)
+    with Subscriber(ipc, timeout_s=30) as subscriber:
+        for _ in range(20):
+            assert subscriber.receive(30) is not None
+        before = psutil.Process(daemon.pid).memory_info().rss
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            assert subscriber.receive(30) is not None
+        assert not subscriber.lost
+    assert psutil.Process(daemon.pid).memory_info().rss - before < 40e6
 
 
 def flood_with(peer: Peer, total: int = 10_000_000) -> None:
