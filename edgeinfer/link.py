@@ -14,6 +14,8 @@ from edgeinfer.errors import UsageError
 
 RETRY_S = 1.0
 """ZeroMQ itself gives up for ever on a daemon that refuses a key; the key may be allowed a moment later."""
+MAX_MESSAGE_BYTES = 64 << 20
+"""A message is some kilobytes; what is larger does not come from a daemon of ours."""
 SURE = 3
 """A handshake that breaks off so often in a row was no accident."""
 
@@ -121,6 +123,7 @@ def _pair(server_key: str | Path | None, key: str | Path | None) -> tuple[str, k
 
 def _configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
     socket.setsockopt(zmq.RCVHWM, high_water_mark)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
     socket.setsockopt(zmq.LINGER, 0)

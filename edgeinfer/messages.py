@@ -174,9 +174,13 @@ def encode(message: Message, encoding: Encoding = "json") -> bytes:
 def decode(payload: bytes) -> Message:
     """The typed message in a payload of either encoding; the first byte tells which.
 
-    Raises msgspec.MsgspecError where the payload is not a message of schema v1. Unknown fields are ignored.
+    Raises msgspec.MsgspecError, or UnicodeDecodeError, where the payload is not a message of schema v1. Unknown fields
+    are ignored.
     """
-    return _json_decoder.decode(payload) if payload[:1] == b"{" else _msgpack_decoder.decode(payload)
+    try:
+        return _json_decoder.decode(payload) if payload[:1] == b"{" else _msgpack_decoder.decode(payload)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deep") from None
 
 
 def json_schema(kind: str) -> bytes:

@@ -58,10 +58,16 @@ def _print_all(link: Link, jsonl: bool, count: int | None, signals: Signals) -> 
 
 
 def raw_line(payload: bytes) -> str:
-    """A payload as it came; MessagePack as the same in JSON. Fields that we don't know stay."""
-    if payload[:1] != b"{":
-        payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
-    return msgspec.json.format(payload, indent=-1).decode()
+    """A payload as it came; MessagePack as the same in JSON. Fields that we don't know stay.
+
+    Raises msgspec.MsgspecError, or UnicodeDecodeError, where it is neither, or holds what JSON can't.
+    """
+    try:
+        if payload[:1] != b"{":
+            payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
+        return msgspec.json.format(payload, indent=-1).decode()
+    except (TypeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def describe(message: Message) -> str:

@@ -49,11 +49,11 @@ EXAMPLES = int(os.environ.get("EDGEINFER_FUZZ_EXAMPLES", "0"))
 """Of each kind of input; 0 is the short form."""
 
 
-def fuzz(share: float = 1.0, short: int = 60) -> settings:
+def fuzz(share: float = 1.0, short: int = 60, seconds: int = 4) -> settings:
     """How many examples this test takes. `share`: of those asked for, where one costs more than most."""
     return settings(
         max_examples=max(1, round(EXAMPLES * share)) if EXAMPLES else short,
-        deadline=2000,  # ms for one input: what takes longer hangs
+        deadline=seconds * 1000,  # for one input: what takes longer hangs
         suppress_health_check=list(HealthCheck),
     )
 
@@ -180,7 +180,14 @@ def damaged_messages(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) + draw(st.binary(max_size=8))
 
 
-@given(st.binary(max_size=200) | damaged_messages())
+nested = st.builds(
+    lambda open_, depth: open_ * depth, st.sampled_from([b"[", b'{"a":', b"\x91", b"\x81\xa1a"]), st.integers(1, 20_000)
+)
+ODD = [b"\x81\x91\x01\x02", b"\x92\xd6\0\0\0\0\0\0", encode(example("status"))[:-1] + b',"x":' + b"[" * 9999]
+"""A list as a key; an extension type; a message with an unknown field that is nested too deep."""
+
+
+@given(st.binary(max_size=200) | damaged_messages() | nested | st.sampled_from(ODD))
 @fuzz()
 def test_messages_from_peers(payload: bytes) -> None:
     with suppress(msgspec.MsgspecError, UnicodeDecodeError):
@@ -334,7 +341,7 @@ def pictures(draw: st.DrawFn) -> bytes:
 
 
 @given(st.binary(max_size=100) | pictures())
-@fuzz(0.3)
+@fuzz(0.3, seconds=20)  # 67 million pixels are allowed, and take their time on a busy machine
 def test_image_headers(folder: Path, data: bytes) -> None:
     path = folder / "x.png"
     path.write_bytes(data)
