@@ -198,7 +198,7 @@ def test_messages_from_peers(payload: bytes) -> None:
 
 
 @given(st.lists(st.binary(max_size=60) | damaged_messages(), min_size=1, max_size=4))
-@fuzz(0.02, short=20)
+@fuzz(0.1, short=20)
 def test_messages_from_peers_over_a_socket(wire: tuple[Any, Subscriber], parts: list[bytes]) -> None:
     peer, subscriber = wire
     peer.send_multipart([b"edgeinfer/1/detections/x/", *parts[1:]])
@@ -238,7 +238,7 @@ frames = st.builds(
 
 
 @given(st.binary(max_size=400), st.lists(frames, max_size=5), st.booleans())
-@fuzz(0.02, short=25)
+@fuzz(0.1, short=25)
 def test_bytes_on_the_publishers_port(
     publisher: ZmqPublisher, start: bytes, rest: list[bytes], handshake: bool
 ) -> None:
@@ -272,7 +272,7 @@ lines = st.binary(max_size=80) | st.sampled_from([b"GET /healthz HTTP/1.0", b"Ho
 
 
 @given(st.lists(lines, max_size=6))
-@fuzz(0.02, short=25)
+@fuzz(0.1, short=25)
 def test_bytes_on_the_http_port(web: Server, parts: list[bytes]) -> None:
     with connect(web.port) as peer, suppress(OSError):
         peer.sendall(b"\r\n".join(parts) + b"\r\n\r\n")
