@@ -220,6 +220,7 @@ def test_a_client_with_keys_and_a_daemon_without(serving: Serving, tmp_path: Pat
         assert "uses no keys" in subscriber.refused
 
 
+@pytest.mark.slow
 def test_the_list_takes_effect_while_the_daemon_runs(serving: Serving) -> None:
     with serving.subscriber("stranger") as subscriber:
         wait_for(lambda: subscriber.receive(0.05) is None and bool(subscriber.refused), "the refusal")

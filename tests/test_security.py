@@ -161,6 +161,12 @@ def test_yaml_makes_no_objects(tag: str) -> None:
         parse_yaml(f"a: {tag}", "c.yaml")
 
 
+def test_yaml_with_half_a_character() -> None:
+    assert parse_yaml('a: "\\ud83d\\ude00"', "c.yaml") == {"a": "\U0001f600"}
+    with pytest.raises(ConfigError, match="half a character"):
+        parse_yaml('a: "\\ud83d"', "c.yaml")
+
+
 @pytest.mark.parametrize("kind", ["config", "card"])
 def test_texts_that_are_too_large(tmp_path: Path, kind: str) -> None:
     (tmp_path / "big.yaml").write_text("# " + "x" * (300 << 10))

@@ -49,7 +49,7 @@ EXAMPLES = int(os.environ.get("EDGEINFER_FUZZ_EXAMPLES", "0"))
 """Of each kind of input; 0 is the short form."""
 
 
-def fuzz(share: float = 1.0, short: int = 60, seconds: int = 4) -> settings:
+def fuzz(share: float = 1.0, short: int = 30, seconds: int = 4) -> settings:
     """How many examples this test takes. `share`: of those asked for, where one costs more than most."""
     return settings(
         max_examples=max(1, round(EXAMPLES * share)) if EXAMPLES else short,
