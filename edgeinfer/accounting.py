@@ -10,10 +10,11 @@ from typing import Literal
 
 from edgeinfer.messages import Reason, State
 
-DropReason = Literal["overload", "max_fps", "stale", "frozen", "publish", "shutdown", "unreadable", "memory"]
+DropReason = Literal["overload", "max_fps", "stale", "frozen", "thermal", "publish", "shutdown", "unreadable", "memory"]
 """overload: a newer frame took its place. max_fps: left out on purpose. stale: too old when its turn came. frozen: the
-same picture again. publish: the sinks could not keep up. shutdown: the run, or the source's part in it, ended first.
-unreadable: the picture could not be decoded. memory: the GPU had no room for it."""
+same picture again. thermal: left out while the machine is throttled. publish: the sinks could not keep up. shutdown:
+the run, or the source's part in it, ended first. unreadable: the picture could not be decoded. memory: the GPU had no
+room for it."""
 
 _FPS_WINDOW_NS = 3_000_000_000
 _COUNTS = ("captured", "inferred", "in_flight", "stalls", "reconnects")

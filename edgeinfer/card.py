@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,14 +11,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edgeinfer import strict
+from edgeinfer.engine import onnxfile
 from edgeinfer.errors import ConfigError, InputError
 from edgeinfer.files import is_dir, is_file
 from edgeinfer.yamlfile import load_yaml
 
 MODELS = Path(__file__).parent / "models"
 PLAN_SUFFIXES = (".engine", ".plan")
-MAX_MODEL_BYTES = 2 << 30
-"""protobuf's own limit; a larger ONNX file keeps its weights beside it."""
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Length = Annotated[int, Meta(ge=1, le=16384)]
@@ -103,10 +103,11 @@ def vendored() -> list[str]:
     return sorted(path.stem for path in MODELS.glob("*.yaml"))
 
 
-def load_model(name_or_path: str, card_path: str | None = None) -> Model:
+def load_model(name_or_path: str, card_path: str | None = None, sha256: str | None = None) -> Model:
     """A vendored model by name, or an ONNX file with its card (`FILE.yaml` beside it unless given).
 
-    Raises InputError where a file is missing or unreadable and ConfigError where the card is wrong.
+    `sha256`, where given, must be that of the file. What the network would read beside its file is checked too.
+    Raises InputError where a file is missing, unreadable or no network, ConfigError for a wrong card or digest.
     """
     card_file = _card_file(name_or_path, card_path)
     card = load_card(card_file)
@@ -121,6 +122,13 @@ def load_model(name_or_path: str, card_path: str | None = None) -> Model:
             f"{path}: its SHA-256 is {digest[:12]}…, and the card {card_file} says {card.sha256[:12]}…",
             "take the card's sha256 out, or the file that belongs to it",
         )
+    if sha256 is not None and sha256 != digest:
+        raise ConfigError(
+            f"model.sha256: {path} has the SHA-256 {digest}, and the configuration says {sha256[:12]}…",
+            "it is not the file that was meant; if it is, correct model.sha256",
+        )
+    if path.suffix not in PLAN_SUFFIXES:
+        onnxfile.check_external(path)
     return Model(card=card, path=path, sha256=digest)
 
 
@@ -135,10 +143,10 @@ def load_card(path: Path) -> ModelCard:
 def file_sha256(path: Path) -> str:
     """Hex digest of a file of at most 2 GiB. Raises InputError."""
     try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise InputError(f"{path}: larger than 2 GiB", "keep the weights in an external data file beside it")
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with onnxfile.open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > onnxfile.MAX_BYTES:
+                raise InputError(f"{path}: larger than 2 GiB", "keep the weights in an external data file beside it")
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:

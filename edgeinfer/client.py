@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import msgspec
-import zmq
 
+from edgeinfer.link import Link
 from edgeinfer.messages import DetectionsMessage, Message, decode, topic
 
 Kind = Literal["detections", "status", "info"]
@@ -28,7 +29,7 @@ class Subscriber:
     `latest=True` passed over for a newer one, `malformed` what was no message of schema v1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (keywords, each with a default)
         self,
         endpoint: str = "tcp://127.0.0.1:5555",
         *,
@@ -37,11 +38,16 @@ class Subscriber:
         latest: bool = False,
         timeout_s: float | None = None,
         high_water_mark: int = 1000,
+        server_key: str | Path | None = None,
+        key: str | Path | None = None,
     ) -> None:
         """Connects at once; the daemon need not be there yet.
 
         `sources` and `kinds` choose what is received (no sources: all). `latest` gives the newest message per topic and
         skips those it overtook. After `timeout_s` without a message the iteration ends; by default it waits for ever.
+
+        A daemon with CURVE wants `server_key`, its public key or .pub file, and `key`, a .key file of our own whose
+        public half is on the daemon's list. Raises EdgeinferError where an endpoint or a key can't be used.
         """
         self.lost: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -50,21 +56,13 @@ class Subscriber:
         self._timeout_s = timeout_s
         self._next_seq: dict[str, tuple[str, int]] = {}
         self._pending: dict[tuple[type[Message], str], Message] = {}
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, high_water_mark)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; the daemon gives waiting subscribers a moment, no more
-        for kind in kinds:
-            for source in sources or ("",):
-                self._socket.setsockopt(zmq.SUBSCRIBE, topic(kind, source))
-        try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError:
-            self.close()
-            raise
+        topics = [topic(kind, source) for kind in kinds for source in sources or ("",)]
+        self._link = Link(endpoint, topics, high_water_mark, server_key, key)
+
+    @property
+    def refused(self) -> str:
+        """Why the daemon turns us away, as far as ZeroMQ tells; empty while it doesn't. We go on trying."""
+        return self._link.refused
 
     def __iter__(self) -> Iterator[Message]:
         while (message := self.receive(self._timeout_s)) is not None:
@@ -85,8 +83,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnects."""
-        self._socket.close()
-        self._context.term()
+        self._link.close()
 
     def __enter__(self) -> Subscriber:
         return self
@@ -97,9 +94,9 @@ class Subscriber:
     def _read(self, deadline: float | None) -> Message | None:
         """One message, or None at the deadline or for what is no message."""
         wait_ms = None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-        if not self._socket.poll(wait_ms):
+        if not self._link.poll(wait_ms):
             return None
-        parts = self._socket.recv_multipart()
+        parts = self._link.socket.recv_multipart()
         try:
             message = decode(parts[1])
         except (IndexError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -110,7 +107,7 @@ class Subscriber:
 
     def _newest(self) -> Message:
         """Drains what has arrived; the message that has waited longest among the newest of each kind and source."""
-        while self._socket.poll(0):
+        while self._link.poll(0):
             message = self._read(time.monotonic())
             if message is not None:
                 self._keep(message)

@@ -29,13 +29,15 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`path` is a vendored model's name or an ONNX file; thresholds override the card's.
+    """`path` is a vendored model's name or an ONNX file; thresholds override the card's. `sha256`, where given, must be
+    that of the file: another file is not run.
 
     `precision` is that of the TensorRT engine, unless the backend says otherwise.
     """
 
     path: str = DEFAULT_MODEL
     card: str | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
     precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
     score: Share | None = None
     iou: Share | None = None
@@ -94,6 +96,18 @@ class WatchdogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deadline_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
 
 
+class HttpConfig(Struct, frozen=True, kw_only=True):
+    """`/healthz`, `/readyz` and `/metrics` at `bind`, HOST:PORT; nothing is served where `http` is not there.
+
+    `ready_min_sources` must run for `/readyz` to say yes. `insecure: true` allows an address that other machines can
+    reach: anybody there can then read the numbers and the names of the sources.
+    """
+
+    bind: str = "127.0.0.1:9108"
+    ready_min_sources: Annotated[int, Meta(ge=0)] = 1
+    insecure: bool = False
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. `frames` ends each source after so many results."""
 
@@ -104,6 +118,7 @@ class Config(Struct, frozen=True, kw_only=True):
     frames: int | None
     batching: BatchingConfig = BatchingConfig()
     watchdog: WatchdogConfig = WatchdogConfig()
+    http: HttpConfig | None = None
     path: str | None = None
 
 
@@ -130,6 +145,7 @@ class _File(Struct, frozen=True, kw_only=True):
     publish: dict[str, Any] | UnsetType | None = UNSET
     sinks: dict[str, dict[str, Any]] = {}
     batching: BatchingConfig | Literal["latency", "balanced", "throughput"] = "balanced"
+    http: HttpConfig | None = None
     frames: Annotated[int, Meta(ge=1)] | None = None
     watchdog: WatchdogConfig = WatchdogConfig()
 
@@ -205,6 +221,7 @@ def _resolve(file: _File, path: str | None) -> Config:
         frames=file.frames,
         batching=BatchingConfig(mode=file.batching) if isinstance(file.batching, str) else file.batching,
         watchdog=file.watchdog,
+        http=file.http,
         path=path,
     )
 

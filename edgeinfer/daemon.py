@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.assembly import model_info, open_decoder, open_sinks
@@ -23,6 +24,7 @@ from edgeinfer.signals import Patience
 from edgeinfer.sourceset import SourceSet
 from edgeinfer.statistics import Statistics
 from edgeinfer.systemd import notify
+from edgeinfer.watch import Watch, thread_errors
 
 JOIN_S = 0.4
 """Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
@@ -58,13 +60,15 @@ class Daemon:
         config: Config,
         extra_sinks: Mapping[str, Sink] | None = None,
         read: Callable[[], Config] | None = None,
+        root: Path = Path("/"),
     ) -> None:
+        """`extra_sinks` are sinks beside the configured ones; `root` is where /sys and /proc are."""
         if not config.sources:
             raise ConfigError(
                 "no sources", "--camera 0, --source URI, or sources in the config; --source demo: needs no camera"
             )
         self._config = config
-        self._first_model = load_model(config.model.path, config.model.card)
+        self._first_model = load_model(config.model.path, config.model.card, config.model.sha256)
         self._decoder = open_decoder(self._first_model, config.model)
         self.stats = Statistics()
         self.heart = Heart("main", patience=MAIN_PATIENCE)
@@ -77,11 +81,14 @@ class Daemon:
         identity = Identity.new(model_info(self._first_model), list(config.sources))
         self.publisher = Publisher(identity, self.sources.ledgers, {**sinks, **(extra_sinks or {})}, self.stats)
         self.serving = Serving(self.publisher, self._begin)
+        self.watch = self._watch(sinks, root)
+        self.sources.governor = self.watch.governor
         self.reloader = Reloader(config, read, self.serving, self.sources, self.publisher)
 
     def start(self) -> None:
         """Publishes `info` and begins to load the model; `running` goes on from there."""
         self.publisher.start()
+        self.watch.start()
         self.serving.load(self._first_model, self._decoder, self._config)
 
     @property
@@ -116,6 +123,7 @@ class Daemon:
         is applied. Raises EdgeinferError where nothing can run, and FatalError where a stage has died.
         """
         self.heart.beat()
+        self.watch.turn()
         self._check_stages()
         self.serving.poll(may_start=time.monotonic() - self._bound_s > JOIN_S)
         if self._pipeline is None:
@@ -161,6 +169,7 @@ class Daemon:
         seconds = time.monotonic() - self._started_s
         self.publisher.close()
         patience.join(self.publisher)
+        self.watch.stop()
         return Summary(
             self.model.id,
             self.backend_name,
@@ -232,6 +241,22 @@ class Daemon:
     def source_errors(self) -> dict[str, EdgeinferError]:
         """The sources that failed, so far."""
         return self.sources.errors()
+
+    def _watch(self, sinks: Mapping[str, Sink], root: Path) -> Watch:
+        """Binds the HTTP port; where that fails nothing stays open."""
+        try:
+            return Watch(
+                self.publisher,
+                self.stats,
+                lambda: self.sources.books,
+                lambda: thread_errors(inference=self._pipeline, publisher=self.publisher),
+                self._config.http,
+                root,
+            )
+        except EdgeinferError:
+            for sink in sinks.values():
+                sink.close()
+            raise
 
 
 def _is_reader_of_stdout(name: str, error: Exception) -> bool:

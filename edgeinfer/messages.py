@@ -102,6 +102,34 @@ class LastCrash(Struct, frozen=True, kw_only=True):
     t_ns: int
 
 
+class Machine(Struct, frozen=True, kw_only=True):
+    """What the machine's sensors say. A field is left out where the machine has no such sensor.
+
+    `throttled` names what slows the machine down at this moment, for heat or current.
+    """
+
+    throttled: list[str] = []
+    temperatures_c: dict[str, float] | UnsetType = UNSET
+    gpu_load: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+    gpu_hz: Count | UnsetType = UNSET
+    power_mode: str | UnsetType = UNSET
+    memory_total_bytes: Count | UnsetType = UNSET
+    memory_available_bytes: Count | UnsetType = UNSET
+
+
+class Vitals(Struct, frozen=True, kw_only=True):
+    """What only the status of the daemon as a whole says.
+
+    `latency_ms` is stage → p50, p95, p99 of the last thousand frames, `subscribers` how many are connected and listen,
+    `rate` the share of live sources' frames that is used: below 1 while the machine is throttled.
+    """
+
+    latency_ms: dict[str, dict[str, float]] = {}
+    rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    subscribers: Count | UnsetType = UNSET
+    machine: Machine | UnsetType = UNSET
+
+
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
@@ -127,6 +155,7 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     reload: Annotated[
         ReloadReport | UnsetType, Meta(description="of the daemon, once it has been asked to reload its configuration")
     ] = UNSET
+    vitals: Vitals | UnsetType = UNSET
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
@@ -180,9 +209,13 @@ def encode(message: Message, encoding: Encoding = "json") -> bytes:
 def decode(payload: bytes) -> Message:
     """The typed message in a payload of either encoding; the first byte tells which.
 
-    Raises msgspec.MsgspecError where the payload is not a message of schema v1. Unknown fields are ignored.
+    Raises msgspec.MsgspecError, or UnicodeDecodeError, where the payload is not a message of schema v1. Unknown fields
+    are ignored.
     """
-    return _json_decoder.decode(payload) if payload[:1] == b"{" else _msgpack_decoder.decode(payload)
+    try:
+        return _json_decoder.decode(payload) if payload[:1] == b"{" else _msgpack_decoder.decode(payload)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deep") from None
 
 
 def json_schema(kind: str) -> bytes:

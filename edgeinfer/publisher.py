@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
@@ -27,13 +27,13 @@ from edgeinfer.messages import (
     Detection,
     DetectionsMessage,
     InfoMessage,
-    LastCrash,
     Message,
     ModelInfo,
     Reason,
     State,
     StatusMessage,
     TimingMs,
+    Vitals,
 )
 from edgeinfer.outbox import Outbox
 from edgeinfer.statistics import Statistics
@@ -95,6 +95,8 @@ class Publisher(threading.Thread):
         self._backend: str | None = None
         self._news: Reason | None = None
         self._fatal: Reason | None = None
+        self._heat: Reason | None = None
+        self.vitals: Callable[[], Vitals] | None = None
         self._flashes: queue.SimpleQueue[Reason] = queue.SimpleQueue()
         self.versions: dict[str, str] = {"edgeinfer": __version__}
         self._last_state: dict[str, tuple[State, Reason | None]] = {}
@@ -127,6 +129,26 @@ class Publisher(threading.Thread):
     def set_news(self, reason: Reason | None) -> None:
         """What there is to say of the daemon as a whole, in its own `status`. From any thread."""
         self._news = reason
+
+    def set_heat(self, reason: Reason | None) -> None:
+        """What is done about heat; said where there is no other news. From any thread."""
+        self._heat = reason
+
+    @property
+    def backend(self) -> str | None:
+        """What runs the model, None until it is loaded."""
+        return self._backend
+
+    @property
+    def model_id(self) -> str:
+        """The model, as detections carry it."""
+        return self._identity.model.id
+
+    @property
+    def subscribers(self) -> int | UnsetType:
+        """Who is connected to the ZeroMQ socket and listens; UNSET where there is none."""
+        count: int | UnsetType = getattr(self._sinks.get("publish"), "subscribers", UNSET)
+        return count
 
     def flash(self, reason: Reason) -> None:
         """News that is told in one `status` and not kept. From any thread."""
@@ -233,7 +255,7 @@ class Publisher(threading.Thread):
 
     def _publish(self, result: Result) -> None:
         message = detections_message(result, self._identity)
-        self._stats.add(result.timing, message.timing_ms.total)
+        self._stats.add(result.timing, message.timing_ms.total, result.frame.source)
         self._write(message, result)
 
     def _write(self, message: Message, result: Result | None) -> None:
@@ -276,14 +298,15 @@ class Publisher(threading.Thread):
                 self._write(status_message(name, ledger.snapshot(), self._identity.session), None)
         while not self._flashes.empty():
             self._write_daemon_status(self._flashes.get(), final)
-        news, facts = self._fatal or self._news, self._facts
+        news, facts = self._fatal or self._news or self._heat, self._facts
         if due or self._last_daemon != (news, facts):
             self._last_daemon = (news, facts)
             self._write_daemon_status(news, final)
 
     def _write_daemon_status(self, news: Reason | None, final: bool) -> None:
         whole = status_message(DAEMON, self._total(news, final), self._identity.session)
-        self._write(structs.replace(whole, **self._facts), None)
+        vitals = {} if self.vitals is None else {"vitals": self.vitals()}
+        self._write(structs.replace(whole, **self._facts, **vitals), None)
 
     def _look_at_the_clock(self) -> None:
         step_ns = self._wall.look()
@@ -358,8 +381,8 @@ def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
     ]
 
 
-def status_message(source: str, books: Snapshot, session: str, last_crash: LastCrash | None = None) -> StatusMessage:
-    """A source's status, published now; `last_crash` is for the daemon's own."""
+def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
+    """A source's status, published now."""
     return StatusMessage(
         source=source,
         session=session,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from urllib.parse import unquote
 
 GONE = "***"
+MIN_LENGTH = 4
+"""A shorter secret is not looked for as such: it would tear up every text."""
+MAX_KNOWN = 256
+"""The newest are kept."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s'\"<>]*@")
-"""Up to the last @ of a URL: a password may hold / and @ itself."""
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")
+"""Up to the last @ of a URL: a password may hold /, @, quotes and brackets itself."""
+_IN_VALUE = re.compile(r"(?<=://).*@", re.DOTALL)
+"""The same where the whole text is a URL: then a space belongs to it too."""
 _QUERY_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|key|secret|auth)[^=&\s]*=)[^&\s'\"]*")
 
 _PROPERTY_SECRET = re.compile(
@@ -15,8 +23,37 @@ _PROPERTY_SECRET = re.compile(
 )
 """In the text of a GStreamer pipeline."""
 
+_known: tuple[str, ...] = ()
+
+
+def remember(url: str) -> None:
+    """Credentials of this URL are taken out from now on wherever they appear, also where a library quotes a part."""
+    global _known  # noqa: PLW0603 (what is secret is so for the whole process)
+    found = re.search(r"://(.*)@", url, re.DOTALL)
+    if not found:
+        return
+    user, _, password = found[1].partition(":")
+    new = {secret for part in (user, password) for secret in (part, unquote(part)) if len(secret) >= MIN_LENGTH}
+    _known = (*new, *(secret for secret in _known if secret not in new))[:MAX_KNOWN]
+
 
 def redact(text: str) -> str:
-    """`text` with the credentials of every URL in it replaced by `***`."""
-    without_accounts = _CREDENTIALS.sub(f"{GONE}@", text)
-    return _PROPERTY_SECRET.sub(rf"\1{GONE}", _QUERY_SECRET.sub(rf"\1{GONE}", without_accounts))
+    """`text` with the credentials of every URL in it, and of those remembered, replaced by `***`."""
+    text = _QUERY_SECRET.sub(rf"\1{GONE}", _CREDENTIALS.sub(f"{GONE}@", text))
+    text = _PROPERTY_SECRET.sub(rf"\1{GONE}", text)
+    for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
+        text = text.replace(secret, GONE)
+    return text
+
+
+def redact_value(text: str) -> str:
+    """Like `redact`, for a text that is one value of a configuration: whatever stands before its last @ goes."""
+    return redact(_IN_VALUE.sub(f"{GONE}@", text))
+
+
+class RedactingFormatter(logging.Formatter):
+    """For log lines: what a library or a plugin says, and its traceback, may quote a URL."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the lines of a traceback, without credentials."""
+        return redact(super().format(record))

@@ -250,7 +250,7 @@ def prepare(read: Callable[[], Config] | None, config: Config, now: Served, fail
     if read is None:
         raise ConfigError("there is no file to reload", "start the daemon with --config FILE")
     wanted = read()
-    model = load_model(wanted.model.path, wanted.model.card)
+    model = load_model(wanted.model.path, wanted.model.card, wanted.model.sha256)
     plan = make_plan(config, wanted, model == now.model, failed)
     decoder = open_decoder(model, wanted.model)
     if not plan.build:

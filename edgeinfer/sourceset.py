@@ -18,6 +18,7 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason
 from edgeinfer.publisher import Publisher
+from edgeinfer.telemetry.governor import Governor
 
 LEAVE_S = 5.0
 """A removed source whose driver holds its thread for longer counts as gone; its device stays taken."""
@@ -28,7 +29,7 @@ STUCK = Reason("stuck", "its driver does not let go of it, so it can't be opened
 class SourceSet:
     """`ledgers` has the books of every source that there ever was, `captures` the threads; the pipeline reads both.
 
-    `hung` has the threads that a driver never gave back.
+    `hung` has the threads that a driver never gave back; `governor` thins live sources out while the machine is hot.
 
     A source that comes back under its old name goes on in its old books: `seq` and `frame_id` have no gap.
     """
@@ -38,6 +39,7 @@ class SourceSet:
         self.captures: dict[str, CaptureThread] = {}
         self._wanted = dict(configs)
         self.hung = Hung()
+        self.governor: Governor | None = None
         self._limit = limit
         self._leaving: dict[str, float] = {}
         self._listed = list(configs)
@@ -103,7 +105,9 @@ class SourceSet:
     def _start(self, name: str) -> None:
         assert self._mailbox is not None  # noqa: S101 (`start` comes first)
         config, ledger = self._wanted[name], self.ledgers[name]
-        job = replace(capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung)
+        job = replace(
+            capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung, governor=self.governor
+        )
         self.captures[name] = CaptureThread(job)
         self.captures[name].start()
 

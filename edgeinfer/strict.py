@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.redact import redact
+from edgeinfer.redact import redact_value
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = 60
 
     def repr_str(self, x: str, level: int) -> str:
-        return super().repr_str(redact(x), level)
+        return super().repr_str(redact_value(x), level)
 
 
 _short = _Short()

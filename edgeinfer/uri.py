@@ -11,7 +11,7 @@ from edgeinfer import plugins, strict
 from edgeinfer.errors import ConfigError
 from edgeinfer.files import exists, is_dir
 from edgeinfer.messages import SOURCE_PATTERN
-from edgeinfer.redact import redact
+from edgeinfer.redact import redact, redact_value, remember
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -31,7 +31,7 @@ class SourceUri(Struct, frozen=True):
     text: str
 
     def __str__(self) -> str:
-        return redact(self.text)
+        return redact_value(self.text)
 
     def __repr__(self) -> str:
         return f"SourceUri({self})"
@@ -42,6 +42,7 @@ def parse_uri(text: str, path: str = "source") -> SourceUri:
 
     Raises ConfigError for a scheme that no plugin has.
     """
+    remember(text)
     if text.isdecimal() and len(text) > MAX_DIGITS:
         raise ConfigError(f"{path}: no camera has a number of {len(text)} digits")
     if text.isdecimal():
@@ -92,7 +93,7 @@ def _plugin_of(scheme: str, text: str, path: str) -> str:
     if name in known:
         return name
     hint = strict.nearest(scheme, [*known, *SCHEMES])
-    raise ConfigError(f"{path}: {redact(text)!r}: no source of the kind {scheme!r}", hint)
+    raise ConfigError(f"{path}: {redact_value(text)!r}: no source of the kind {scheme!r}", hint)
 
 
 def _is_images(text: str) -> bool:

@@ -14,7 +14,18 @@ MAX_BYTES = 256 << 10
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where the plain one would forget the first."""
+    """SafeLoader that refuses a key given twice, where the plain one would forget the first, and half characters."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        try:
+            if isinstance(value, str) and not value.isascii():
+                value = value.encode("utf-16", "surrogatepass").decode(
+                    "utf-16"
+                )  # two escapes of JSON may be one character
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(None, None, "half a character", node.start_mark) from None
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import inspect as types
 
 from edgeinfer import plugins
-from edgeinfer.config import ModelConfig, SourceSettings, WatchdogConfig
+from edgeinfer.config import HttpConfig, ModelConfig, SourceSettings, WatchdogConfig
 from edgeinfer.messages import KINDS, json_schema
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -29,6 +29,7 @@ A YAML file has these keys. `--set key.path=value` overrides any of them on the 
 | `publish` | the keys of the sink `zmq`; `null` publishes nothing |
 | `sinks` | a sink's name → its keys |
 | `watchdog` | the keys below |
+| `http` | health and metrics over HTTP, see below; left out, none |
 | `frames` | integer ≥ 1: end each source after so many results |
 
 Source URIs: `0` or `v4l2:///dev/video0` is a camera, `rtsp://…` and `rtsps://…` a network camera (`http://…` too, where
@@ -75,6 +76,7 @@ def configuration() -> str:
         section("## `model`", ModelConfig),
         section("## `sources`, general keys", SourceSettings),
         section("## `watchdog`", WatchdogConfig),
+        section("## `http`", HttpConfig),
     ]
     kinds: tuple[plugins.Kind, ...] = ("sources", "backends", "sinks")
     for kind in kinds:

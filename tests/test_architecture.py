@@ -20,21 +20,23 @@ LAYERS = [
     {"daemon"},
     {"reloader"},
     {"serving", "sourceset", "reload"},
-    {"engines", "assembly"},
+    {"engines", "assembly", "watch"},
     {"pipeline", "config"},
     {"publisher", "capture"},
     {"outbox", "herald", "lastwords", "shedding"},
     {"sources", "backends", "decoders", "sinks"},
     {"preprocess"},
     {"checkset"},
-    {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "supervisor", "client"},
+    {"plugins", "uri", "card", "interfaces", "mailbox", "accounting", "statistics", "signals", "supervisor", "client"}
+    | {"overview", "readiness", "web", "telemetry", "peers", "link"},
+    {"keys"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "frames", "types"},
     {"health", "crash", "wallclock", "cudastatus"},
-    {"files"},
+    {"files", "reach", "ownership"},
     {"systemd"},
     {"errors"},
-    {"redact"},
+    {"redact", "limits"},
 ]
 """Top to bottom. A module may import from its own layer or a lower one; a plugin, not from its siblings."""
 

@@ -15,8 +15,10 @@ import pytest
 from edgeinfer.cli import _command_names
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
+from edgeinfer.keys import allow, generate, read_public, write_pair
 from tests.conftest import Cli
 from tests.test_run import write_constant_network
+from tests.test_zmq import wait_for
 
 Start = Callable[..., "subprocess.Popen[str]"]
 ROOT = Path(__file__).parent.parent
@@ -37,6 +39,9 @@ def folder(tmp_path: Path, clip: Path, photos: Path) -> Path:
     shutil.copy(clip, tmp_path / "clip.mp4")
     shutil.copytree(photos, tmp_path / "photos")
     write_constant_network(tmp_path / "my.onnx", batch=1)
+    for name in ("server", "laptop"):
+        write_pair(generate(), tmp_path / name)
+    allow(tmp_path / "clients", read_public(str(tmp_path / "laptop.pub")))
     (tmp_path / "mycameras").mkdir()
     (tmp_path / "mycameras" / "noise.py").write_text(python_blocks(ROOT / "docs" / "extending.md")[0])
     return tmp_path
@@ -49,6 +54,7 @@ def python_blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("edgeinfer") and c not in HARDWARE])
 def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_process: Start, ipc: str) -> None:
     args = shlex.split(command)[1:]
+    args = ["http.bind=127.0.0.1:0" if arg.startswith("http.bind") else arg for arg in args]  # any free port
     if args[0] == "run":
         args += ["--frames", "3"]
         args += [] if "--bind" in args else ["--bind", ipc]
@@ -62,6 +68,15 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
         with Subscriber(ipc) as subscriber:
             assert subscriber.receive(60)
         args += [ipc]
+    if args[:2] == ["keys", "new"]:
+        args[2] += "-of-mine"  # the other commands need those that are there
+    if args[0] in ("listen", "status", "top"):
+        secured = "--server-key" in args
+        curve = ["--set", "publish.curve={secret_key: server.key, allow: clients}"] if secured else []
+        daemon_process("run", "--source", "demo:", "--bind", ipc, *curve)
+        args = [args[0], ipc, *(arg for arg in args[1:] if not arg.startswith("tcp://"))]
+        args += ["--count", "2"] if args[0] == "listen" else []
+        wait_for(lambda: cli("status", ipc, *args[2:6] if secured else ()).returncode == 0, "the daemon")
     if "my.onnx" in args and args[0] == "run":
         draft = cli("models", "inspect", "my.onnx", "--card")
         (folder / "my.yaml").write_text(draft.stdout)

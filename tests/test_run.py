@@ -51,7 +51,7 @@ def one_error_line(process: subprocess.CompletedProcess[str]) -> str:
         (["--source", "demo:", "--model", "yolo"], 78, "no model called 'yolo'"),
         (["--source", "demo:", "--model", "none.onnx"], 66, "none.onnx: no such file"),
         (["--source", "demo:", "--model", "text.onnx"], 66, "write one: edgeinfer models inspect text.onnx"),
-        (["--source", "demo:", "--model", "carded.onnx"], 66, "not a model that ONNX Runtime can load"),
+        (["--source", "demo:", "--model", "carded.onnx"], 66, "no ONNX model"),
         (["--source", "demo:", "--backend", "tpu"], 78, "no backend called 'tpu'"),
         (["--source", "demo:", "--set", "backend.providers=[cuda]"], 69, "no execution provider 'cuda'"),
         (["--source", "demo:", "--config", "none.yaml"], 66, "none.yaml"),

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 
+from edgeinfer import peers
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, topic
-from edgeinfer.sinks.zmq import Options, ZmqPublisher
+from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
 from edgeinfer.sinks.zmq import open as open_publisher
 from tests.test_messages import example
 
@@ -172,6 +177,214 @@ def test_garbage_on_the_port_and_a_flood_of_subscriptions() -> None:
         with Subscriber(sink.endpoint, kinds=("info",)) as subscriber:
             sink.write(example("info"), None)
             serve_until(sink, lambda: subscriber.receive(0) is not None, "info beside the flood")
+    sink.close()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_mode_of_an_ipc_socket_does_not_depend_on_the_umask(ipc: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        sink = open_publisher(Options(bind=ipc))
+    finally:
+        assert os.umask(before) == umask, "the process keeps its umask"
+    assert stat.S_IMODE(Path(ipc.removeprefix("ipc://")).stat().st_mode) == 0o660
+    sink.close()
+
+
+def test_a_socket_file_that_a_dead_daemon_left_is_no_obstacle(ipc: str) -> None:
+    path = Path(ipc.removeprefix("ipc://"))
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    path.with_name("s.lock").write_text("1")
+    sink = open_publisher(Options(bind=ipc))
+    with Subscriber(ipc, kinds=("info",)) as subscriber:
+        sink.write(example("info"), None)
+        serve_until(sink, lambda: subscriber.receive(0) is not None, "a message")
+    sink.close()
+
+
+def test_a_folder_in_which_others_could_replace_the_socket(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match="no safe place for a socket"):
+        open_publisher(Options(bind=f"ipc://{folder}/s"))
+    folder.chmod(0o1777)  # sticky, as /tmp is: nobody can remove what is ours
+    open_publisher(Options(bind=f"ipc://{folder}/s")).close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
+def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
+    lock = tmp_path / "s.lock"
+    lock.touch()
+    os.chown(lock, 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to user 12345"):
+        open_publisher(Options(bind=f"ipc://{tmp_path}/s"))
+
+
+def test_localhost_counts_where_it_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_endpoint("tcp://localhost:5555", secured=False)
+    elsewhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: elsewhere)
+    with pytest.raises(ConfigError, match="other machines"):
+        check_endpoint("tcp://localhost:5555", secured=False)
+
+
+def test_an_insecure_bind_is_warned_of_at_every_start(caplog: pytest.LogCaptureFixture) -> None:
+    open_publisher(Options(bind="tcp://0.0.0.0:*", insecure=True)).close()
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "whoever can reach it reads the detections" in record.message
+    caplog.clear()
+    open_publisher(Options(bind="tcp://127.0.0.1:*", insecure=True)).close()
+    assert not caplog.records
+
+
+class Peer:
+    """A raw ZMTP 3 subscriber, for what a ZeroMQ library would not send."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+        self.socket.settimeout(0.2)
+        self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32))
+        ready = b"\5READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
+        self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self.socket.settimeout(20)
+        answer = b""
+        while b"READY" not in answer:  # what comes before it would be taken for part of the handshake
+            answer += self.socket.recv(4096)
+        self.socket.settimeout(0.2)
+
+    def subscribe(self, topics: Iterable[bytes]) -> None:
+        """May end early, with an OSError, where the publisher cuts the connection or takes no more for now."""
+        for name in topics:
+            self.socket.sendall(bytes([0, len(name) + 1]) + b"\1" + name)
+
+    @property
+    def is_cut(self) -> bool:
+        try:
+            while self.socket.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def test_a_peer_with_too_many_subscriptions_is_cut_and_others_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    with Subscriber(sink.endpoint, kinds=("status",)) as other:
+        peer = Peer(sink.endpoint)
+        flood = threading.Thread(target=flood_with, args=(peer,))
+        flood.start()
+        serve_until(sink, lambda: not flood.is_alive(), "the flood to be cut")
+        assert peer.is_cut
+        assert "more than 1000 subscriptions" in caplog.text
+        sink.write(example("status"), None)
+        serve_until(sink, lambda: other.receive(0) is not None, "a message for the other")
+        assert sink.subscribers == 1
+    peer.socket.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("size", [5000, 1_000_000])
+def test_a_subscription_that_is_too_long_ends_the_connection(size: int) -> None:
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    peer = Peer(sink.endpoint)
+    with suppress(OSError):
+        peer.socket.sendall(b"\2" + size.to_bytes(8, "big") + b"\1" + b"x" * (size - 1))
+    serve_until(sink, lambda: peer.is_cut, "the end")
+    peer.socket.close()
+    sink.close()
+
+
+@pytest.mark.slow
+def test_a_frozen_subscriber_costs_nobody_anything(daemon_process: Start, ipc: str) -> None:
+    """A subscriber in SIGSTOP: the daemon's memory stays, and another one misses nothing."""
+    daemon = daemon_process("run", "--source", "cam=demo:", "--bind", ipc, "--set", "sources.cam.fps=100")
+    frozen = daemon_process("listen", ipc, "--jsonl")
+    assert frozen.stdout is not None
+    frozen.stdout.readline()
+    frozen.send_signal(signal.SIGSTOP)
+    with Subscriber(ipc, timeout_s=30) as subscriber:
+        for _ in range(20):
+            assert subscriber.receive(30) is not None
+        before = psutil.Process(daemon.pid).memory_info().rss
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            assert subscriber.receive(30) is not None
+        assert not subscriber.lost
+    assert psutil.Process(daemon.pid).memory_info().rss - before < 40e6
+
+
+def flood_with(peer: Peer, total: int = 10_000_000) -> None:
+    for number in range(total):
+        try:
+            peer.subscribe([b"%d" % number])
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+
+
+@pytest.mark.slow
+def test_a_flood_of_subscriptions_does_not_grow_memory() -> None:
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    us, stop = psutil.Process(), threading.Event()
+    sink.service()
+    before = us.memory_info().rss
+    code = f"import sys; sys.path.insert(0, '.'); from tests.test_zmq import endless; endless({sink.endpoint!r})"
+    flood = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
+    end = time.monotonic() + 5
+    while time.monotonic() < end and not stop.is_set():
+        sink.write(example("status"), None)
+        sink.service()
+        time.sleep(0.02)
+    flood.kill()
+    flood.wait()
+    grown = us.memory_info().rss - before
+    sink.close()
+    assert grown < 50e6, f"{grown / 1e6:.0f} MB"
+
+
+def endless(endpoint: str) -> None:
+    """Floods a publisher with subscriptions, from a fresh connection whenever it is cut. Never returns."""
+    block = b"".join(bytes([0, 9]) + b"\1" + number.to_bytes(8, "big") for number in range(20_000))
+    while True:
+        peer = Peer(endpoint)
+        peer.socket.settimeout(None)
+        with suppress(OSError):
+            while True:
+                peer.socket.sendall(block)
+
+
+def test_too_many_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MAX_PEERS", 3)
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    crowd = [Peer(sink.endpoint) for _ in range(4)]
+
+    def last_is_cut() -> bool:
+        return sum(peer.is_cut for peer in crowd) == 1
+
+    serve_until(sink, last_is_cut, "one to be cut")
+    for peer in crowd:
+        peer.socket.close()
+    sink.close()
+
+
+def test_what_is_latched_is_not_replayed_more_often_than_twenty_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    sink.write(example("status"), None)
+    sent: list[list[bytes]] = []
+    monkeypatch.setattr(sink, "_send", sent.append)
+    peer = Peer(sink.endpoint)
+    started = time.monotonic()
+    while time.monotonic() - started < 1:
+        peer.subscribe([b"e"])
+        sink.service()
+    seconds = time.monotonic() - started
+    assert 1 <= len(sent) <= seconds * 20 + 1
+    peer.socket.close()
     sink.close()
 
 

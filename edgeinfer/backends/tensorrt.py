@@ -17,13 +17,13 @@ from edgeinfer.backends._inference import Settings, TensorRt
 from edgeinfer.card import Model, ModelCard
 from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
 from edgeinfer.engine import foreign, machine, toolkit
-from edgeinfer.engine.cache import Cache, CachedEngine, default_root
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.cache import CachedEngine, default_root
 from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
 from edgeinfer.engine.probation import Probation
 from edgeinfer.engine.progress import OnProgress
+from edgeinfer.engine.scratch import ensure_somewhere, open_cache
 from edgeinfer.engine.task import Extras, Task, make_task
 from edgeinfer.errors import UnavailableError
 from edgeinfer.types import Image
@@ -73,7 +73,7 @@ class Prepared:
         if here.gpu is None:
             raise UnavailableError("TensorRT is here, but no GPU that it can use", "see edgeinfer doctor")
         self._max_batch = max_batch or model.card.max_batch
-        self._cache = Cache(Path(options.cache) if options.cache else default_root(os.environ))
+        self._cache = open_cache(Path(options.cache) if options.cache else default_root(os.environ))
         self._plan: bytes | None = None
         self._task: Task | None = None
         if model.is_plan:
@@ -92,13 +92,14 @@ class Prepared:
         """Builds the engine where the cache has none, loads it and runs it once. Raises EdgeinferError."""
         if self._task is None:
             return self._start(self._plan or b"", None)
-        engine = ensure_task(self._task, self._cache, on_progress, cancel)
+        engine, self._cache = ensure_somewhere(self._task, self._cache, on_progress, cancel)
         try:
             return self._load(engine)
         except PlanError as error:  # sound by its checksum, and still not for this TensorRT: a new one may be
             log.warning("%s; building the engine again", error.message)
             self._cache.quarantine(engine.key)
-            return self._load(ensure_task(self._task, self._cache, on_progress, cancel))
+            engine, self._cache = ensure_somewhere(self._task, self._cache, on_progress, cancel)
+            return self._load(engine)
 
     def _load(self, engine: CachedEngine) -> TensorRt:
         return self._start(engine.read(), Probation(self._cache, engine))

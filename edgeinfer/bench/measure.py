@@ -122,7 +122,7 @@ def raw_run(config: Config, frames: int) -> RawRun:
     A backend with `raw_sweep` shows what several streams and batches do, inputs and outputs staying on the device;
     another runs one picture at a time.
     """
-    model = load_model(config.model.path, config.model.card)
+    model = load_model(config.model.path, config.model.card, config.model.sha256)
     module = plugins.load("backends", config.backend.name)
     if hasattr(module, "raw_sweep"):
         return RawRun(module.raw_sweep(model, config.backend.options, images(), SWEEP_S))

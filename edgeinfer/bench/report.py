@@ -97,7 +97,7 @@ def concrete_backend(overrides: Overrides) -> str:
     config = load_config(None, overrides)
     if config.backend.name != AUTO:
         return config.backend.name
-    choice = choose(load_model(config.model.path, config.model.card), config, None)
+    choice = choose(load_model(config.model.path, config.model.card, config.model.sha256), config, None)
     if choice.now is not None:
         choice.now.close()
     return FALLBACK if choice.later is None else TENSORRT

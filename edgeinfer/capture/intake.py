@@ -9,6 +9,7 @@ from functools import partial
 from edgeinfer.capture.frozen import FrozenDetector
 from edgeinfer.capture.job import Job
 from edgeinfer.errors import EdgeinferError, InputError
+from edgeinfer.telemetry.governor import Thinning
 from edgeinfer.types import Capture, Frame
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Intake:
         self._stopping = stopping
         self._last_kept_ns: float | None = None
         self._frozen = None if job.frozen_s is None else FrozenDetector()
+        self._thinning = Thinning()
         self._unreadable = 0
         self._first_unreadable = ""
 
@@ -46,6 +48,8 @@ class Intake:
         job = self._job
         if self._too_soon(frame.capture, live):
             job.ledger.drop("max_fps")
+        elif live and job.governor is not None and not self._thinning.keep(job.governor.factor):
+            job.ledger.drop("thermal")
         elif live:
             stale = partial(job.ledger.drop, "stale")
             if job.mailbox.put_latest(frame, job.max_age_ns, stale) is not None:

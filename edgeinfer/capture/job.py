@@ -12,6 +12,7 @@ from edgeinfer.accounting import Ledger
 from edgeinfer.errors import FatalError
 from edgeinfer.interfaces import Source
 from edgeinfer.mailbox import Mailbox
+from edgeinfer.telemetry.governor import Governor
 
 MAX_AGE_NS = 500_000_000
 MAX_HUNG = 3
@@ -72,6 +73,7 @@ class Job:
     wait: whether it is waited for where it has never given a frame.
     max_age_ns: a live frame older than that when its turn comes is dropped.
     frozen_s: the same picture for so long is no picture; None accepts it.
+    governor: says which share of a live source's frames is used.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Job:
     max_age_ns: int | None = MAX_AGE_NS
     frozen_s: float | None = None
     limits: Limits = Limits()
+    governor: Governor | None = None
     hung: Hung = field(default_factory=Hung)
     random: Random = field(default_factory=Random)
     clock: Callable[[], int] = time.monotonic_ns

@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 import click
 
 from edgeinfer.config import Config, load_config, parse_override, source_names
+from edgeinfer.redact import RedactingFormatter
 from edgeinfer.systemd import journal
 from edgeinfer.uri import MAX_DIGITS, default_name, parse_uri, split_name
+
+LINE = "edgeinfer: %(levelname)s: %(message)s"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +29,14 @@ verbose = click.option(
     help="Tracebacks and debug lines.",
     callback=lambda _ctx, _param, value: set_up_logging(value),
 )
+_SERVER_KEY = click.option("--server-key", metavar="FILE|KEY", help="The daemon's public key, where it wants keys.")
+_KEY = click.option("--key", metavar="FILE", help="Our own .key file (edgeinfer keys new).")
 json_output = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+
+def curve_options(function: F) -> F:
+    """`--server-key` and `--key`, for a daemon that lets in those it knows."""
+    return _SERVER_KEY(_KEY(function))
 
 
 def set_up_logging(debug: bool) -> None:
@@ -40,8 +50,9 @@ def set_up_logging(debug: bool) -> None:
         level=logging.DEBUG if debug else logging.INFO,
         stream=sys.stderr,
         force=True,
-        format="edgeinfer: %(levelname)s: %(message)s",
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(RedactingFormatter(LINE))
     in_journal = journal.handler()
     if in_journal is not None:
         logging.getLogger().handlers[:] = [in_journal]

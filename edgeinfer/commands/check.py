@@ -11,6 +11,7 @@ from edgeinfer.card import load_model
 from edgeinfer.commands._options import verbose
 from edgeinfer.config import load_config
 from edgeinfer.sinks import zmq
+from edgeinfer.web.server import parse_bind
 
 
 @click.command("check")
@@ -19,10 +20,12 @@ from edgeinfer.sinks import zmq
 def command(config: Path) -> int:
     """Validates CONFIG: every key, value, plugin option, and the model's card. Opens no camera and no socket."""
     settings = load_config(config)
-    model = load_model(settings.model.path, settings.model.card)
+    model = load_model(settings.model.path, settings.model.card, settings.model.sha256)
     open_decoder(model, settings.model)
     for sink in settings.sinks.values():
         if isinstance(sink.options, zmq.Options):
-            zmq.check_endpoint(sink.options.bind, sink.options.insecure)
+            zmq.check(sink.options)
+    if settings.http is not None:
+        parse_bind(settings.http.bind, settings.http.insecure)
     click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0

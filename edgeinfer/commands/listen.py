@@ -6,12 +6,12 @@ import sys
 
 import click
 import msgspec
-import zmq
 
-from edgeinfer.commands._options import verbose
+from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
 from edgeinfer.config import DEFAULT_BIND
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UnavailableError
+from edgeinfer.link import Link
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
 from edgeinfer.signals import Signals
 
@@ -25,32 +25,26 @@ POLL_MS = 100
 )
 @click.option("--jsonl", is_flag=True, help="The payloads as they are, one JSON object a line.")
 @click.option("--count", type=click.IntRange(min=1), help="End after so many messages.")
+@curve_options
 @verbose
-def command(endpoint: str, topic: str, jsonl: bool, count: int | None) -> int:
+def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_key: str | None, key: str | None) -> int:
     """Prints every message from ENDPOINT, a line each, until a signal comes."""
-    context = zmq.Context()
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt_string(zmq.SUBSCRIBE, topic)
-    try:
-        socket.connect(endpoint)
-    except zmq.ZMQError as error:
-        raise UsageError(f"{endpoint!r}: {error.strerror}", f"an endpoint looks like {DEFAULT_BIND}") from None
+    link = Link(endpoint, [topic.encode()], server_key=server_key, key=key)
     try:
         with Signals() as signals:
-            return _print_all(socket, jsonl, count, signals)
+            return _print_all(link, jsonl, count, signals)
     except BrokenPipeError:
         sys.stdout = None  # whoever read us has gone; the interpreter must not try to flush to it
         return 0
     finally:
-        socket.close(linger=0)
-        context.term()
+        link.close()
 
 
-def _print_all(socket: zmq.Socket[bytes], jsonl: bool, count: int | None, signals: Signals) -> int:
+def _print_all(link: Link, jsonl: bool, count: int | None, signals: Signals) -> int:
     printed = 0
     while not signals.received and printed != count:
-        if socket.poll(POLL_MS):
-            payload = socket.recv_multipart()[-1]
+        if link.poll(POLL_MS):
+            payload = link.socket.recv_multipart()[-1]
             try:
                 line = raw_line(payload) if jsonl else describe(decode(payload))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -58,14 +52,22 @@ def _print_all(socket: zmq.Socket[bytes], jsonl: bool, count: int | None, signal
                 continue
             click.echo(line)
             printed += 1
+        elif link.refused:
+            raise UnavailableError(link.refused)
     return 0
 
 
 def raw_line(payload: bytes) -> str:
-    """A payload as it came; MessagePack as the same in JSON. Fields that we don't know stay."""
-    if payload[:1] != b"{":
-        payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
-    return msgspec.json.format(payload, indent=-1).decode()
+    """A payload as it came; MessagePack as the same in JSON. Fields that we don't know stay.
+
+    Raises msgspec.MsgspecError, or UnicodeDecodeError, where it is neither, or holds what JSON can't.
+    """
+    try:
+        if payload[:1] != b"{":
+            payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
+        return msgspec.json.format(payload, indent=-1).decode()
+    except (TypeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def describe(message: Message) -> str:

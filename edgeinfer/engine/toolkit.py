@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgeinfer.engine import trust
 from edgeinfer.engine.plan import Version
 from edgeinfer.errors import UnavailableError
 
@@ -97,9 +98,13 @@ def member(enum: Any, name: str) -> Any | None:
 
 
 def load_plugins(toolkit: Toolkit, logger: Any, libraries: tuple[str, ...]) -> None:
-    """Loads TensorRT's own plugins and the given libraries. Raises UnavailableError where one can't be loaded."""
+    """Loads TensorRT's own plugins and the given libraries.
+
+    Raises UnsafeError where somebody else may write one, and UnavailableError where one can't be loaded.
+    """
     toolkit.trt.init_libnvinfer_plugins(logger, "")
     for library in libraries:
+        trust.check_file(Path(library))
         try:
             _load_plugin(toolkit.trt, library)
         except (OSError, RuntimeError) as error:

@@ -17,6 +17,16 @@ def check_folder(path: Path) -> None:
     _check_owner(path, status)
 
 
+def check_file(path: Path) -> None:
+    """Raises UnsafeError where somebody else owns a library or its folder, or may write either."""
+    try:
+        real = path.resolve(strict=True)
+        for place in (real, real.parent):
+            _check_owner(place, place.stat())
+    except OSError as error:
+        raise UnsafeError(f"{path}: can't be read ({error.strerror})", "check the path") from error
+
+
 def read_private(path: Path) -> bytes:
     """The bytes of a regular file that only we (or root) may write. Raises UnsafeError, or PlanError if unreadable."""
     try:

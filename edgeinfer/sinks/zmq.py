@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import stat
-from ipaddress import ip_address
+import time
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import zmq
 from msgspec import Meta, Struct
+from zmq.auth.thread import ThreadAuthenticator
 
+from edgeinfer import keys
 from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
+from edgeinfer.ownership import folder_writers, writers
+from edgeinfer.peers import Peers
+from edgeinfer.reach import is_loopback
 from edgeinfer.types import Result
+
+log = logging.getLogger(__name__)
 
 LATCHED = ("info", "status")
 _LAST, _MORE = (
     int(zmq.NOBLOCK),
     int(zmq.NOBLOCK) | int(zmq.SNDMORE),
 )  # as plain numbers: an enum's `|` costs microseconds
+REPLAY_S = 0.05
+"""Latched messages are sent again at most so often: they go to everybody, and asking for them costs nothing."""
+REFRESH_S = 0.5
+INBOUND = 4
+"""Subscriptions that one peer may have under way. What is more waits in the kernel, at the peer's expense; without
+that bound a peer makes libzmq grow by 300 MB a second and holds up every send (measured)."""
+DOMAIN = "edgeinfer"
+"""Without a ZAP domain libzmq lets in any client that knows the server's public key (zmq_setsockopt(3))."""
 MAX_IPC_PATH = 107
 """sun_path of a Unix socket holds 108 bytes with the final zero (unix(7))."""
 
 
+class Curve(Struct, frozen=True, kw_only=True):
+    """`secret_key` is the daemon's .key file, `allow` the list of the clients' public keys, which may change."""
+
+    secret_key: Annotated[str, Meta(min_length=1)]
+    allow: Annotated[str, Meta(min_length=1)]
+
+
 class Options(Struct, frozen=True, kw_only=True):
-    """`high_water_mark` bounds the messages kept for one slow subscriber. `insecure: true` allows a bind that other
-    machines can reach: anybody there can then read the detections."""
+    """`high_water_mark` bounds the messages kept for one slow subscriber. `curve` has `secret_key`, the daemon's .key
+    file, and `allow`, the list of the clients that are let in; it is read again when it changes. `insecure: true`
+    allows a bind that other machines can reach without keys: anybody there can then read the detections."""
 
     bind: str = "tcp://127.0.0.1:5555"
     format: Encoding = "json"
     high_water_mark: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    curve: Curve | None = None
     insecure: bool = False
 
 
@@ -51,12 +76,18 @@ class ZmqPublisher:
     blocks = False
 
     def __init__(self, options: Options) -> None:
-        check_endpoint(options.bind, options.insecure)
+        check(options)
+        if reaches_out(options.bind) and options.curve is None:
+            log.warning("publish: %s: whoever can reach it reads the detections (insecure: true)", options.bind)
         self._encoding: Encoding = options.format
         self._latched: dict[bytes, bytes] = {}
+        self._wanted: set[bytes] = set()
+        self._next_replay_s = self._next_refresh_s = 0.0
         self._lock = _lock_ipc(options.bind)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
+        self._peers = Peers(self._socket)
+        self._guard = None if options.curve is None else Guard(self._context, self._socket, options.curve)
         _configure(self._socket, options)
         try:
             _bind(self._socket, options.bind)
@@ -64,6 +95,12 @@ class ZmqPublisher:
             self.close()
             raise
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._peers.bound(self.endpoint)
+
+    @property
+    def subscribers(self) -> int:
+        """Who is connected and has subscribed to something. From any thread."""
+        return self._peers.subscribers
 
     def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`."""
@@ -74,17 +111,25 @@ class ZmqPublisher:
         self._send(frames)
 
     def service(self) -> None:
-        """Sends latched messages to whoever has just subscribed to them."""
-        wanted: list[bytes] = []
+        """Sends latched messages to whoever has just subscribed to them, and lets go of who must not stay."""
+        self._peers.update()
         for _ in range(1000):  # a flood of subscriptions must not hold the publisher up
             try:
-                event = self._socket.recv(zmq.NOBLOCK)
+                prefix = self._peers.event(self._socket.recv(zmq.NOBLOCK, copy=False))
             except zmq.Again:
                 break
-            if event[:1] == b"\x01":
-                wanted.append(event[1:])
+            if prefix is not None:
+                self._wanted.add(prefix)
+        self._replay()
+        self._refresh()
+
+    def _replay(self) -> None:
+        if not self._wanted or time.monotonic() < self._next_replay_s:
+            return
+        self._next_replay_s = time.monotonic() + REPLAY_S
+        wanted, self._wanted = tuple(self._wanted), set()
         for name, payload in self._latched.items():
-            if any(name.startswith(prefix) for prefix in wanted):
+            if name.startswith(wanted):
                 self._send([name, payload])
 
     def forget(self, source: str) -> None:
@@ -92,9 +137,17 @@ class ZmqPublisher:
         for kind in LATCHED:
             self._latched.pop(topic(kind, source), None)
 
+    def _refresh(self) -> None:
+        if self._guard is not None and time.monotonic() >= self._next_refresh_s:
+            self._next_refresh_s = time.monotonic() + REFRESH_S
+            self._guard.refresh(self._peers)
+
     def close(self) -> None:
         """See `Sink.close`. What is queued gets 200 ms to leave."""
+        self._peers.close()
         self._socket.close(linger=200)
+        if self._guard is not None:
+            self._guard.close()
         self._context.term()
         if self._lock:
             self._lock.close()
@@ -107,7 +160,60 @@ class ZmqPublisher:
             return
 
 
-def check_endpoint(endpoint: str, insecure: bool) -> None:
+class Guard:
+    """Lets in the clients whose key is on the list. Made before the socket is bound.
+
+    A thread of pyzmq's answers libzmq's questions (ZAP, ZeroMQ RFC 27); were it to end, nobody would be let in.
+    """
+
+    MAX_TOLD = 20
+    """So many unknown keys are named one by one."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], owner: zmq.Socket[bytes], options: Curve) -> None:
+        """Raises what `keys.read_pair` and `keys.read_list` raise."""
+        pair = keys.read_pair(Path(options.secret_key))
+        self._allowed = keys.AllowList(Path(options.allow))
+        self._told: set[str] = set()
+        quiet = logging.getLogger(f"{__name__}.zap")
+        quiet.setLevel(logging.CRITICAL)  # it would write a line per client; ours say more
+        self._authenticator = ThreadAuthenticator(context, log=quiet)
+        self._authenticator.configure_curve_callback(DOMAIN, self)
+        self._authenticator.start()
+        owner.setsockopt(zmq.CURVE_SERVER, 1)
+        owner.setsockopt(zmq.CURVE_SECRETKEY, pair.secret.encode())
+        owner.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """pyzmq's question, from its thread: may the holder of this public key (Z85) come in?"""
+        self._allowed.refresh()
+        public = key.decode()
+        if public in self._allowed:
+            return True
+        if public not in self._told and len(self._told) < self.MAX_TOLD:
+            self._told.add(public)
+            log.warning("publish: a client was refused, its key %s is not on the list", public)
+        return False
+
+    def refresh(self, peers: Peers) -> None:
+        """Reads the list again where it has changed, and cuts those who are not on it any more."""
+        if self._allowed.refresh() and self._allowed.error:
+            log.warning("publish.curve.allow: %s; nobody is let in", self._allowed.error)
+        peers.keep(self._allowed)
+
+    def close(self) -> None:
+        """Ends the thread. Call once the socket is closed."""
+        self._authenticator.stop()
+
+
+def check(options: Options) -> None:
+    """Everything that can be checked without opening a socket. Raises ConfigError, InputError."""
+    check_endpoint(options.bind, options.insecure or options.curve is not None)
+    if options.curve is not None:
+        keys.read_pair(Path(options.curve.secret_key))
+        keys.read_list(Path(options.curve.allow))
+
+
+def check_endpoint(endpoint: str, secured: bool) -> None:
     """Refuses what can't work or would be heard beyond this machine. Raises ConfigError."""
     if endpoint.startswith("ipc://"):
         if endpoint == "ipc://" or "\0" in endpoint:
@@ -121,28 +227,31 @@ def check_endpoint(endpoint: str, insecure: bool) -> None:
             f"publish.bind: {endpoint!r} is not an endpoint",
             "for instance tcp://127.0.0.1:5555 or ipc:///run/edgeinfer.sock",
         )
-    if not insecure and not is_loopback(match[1].strip("[]")):
+    if not secured and reaches_out(endpoint):
         raise ConfigError(
             f"publish.bind: {endpoint} can be reached from other machines, and nothing protects it there",
-            "bind to 127.0.0.1, or write insecure: true under publish",
+            "bind to 127.0.0.1, set up publish.curve (edgeinfer keys), or write insecure: true under publish",
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def reaches_out(endpoint: str) -> bool:
+    """Whether other machines can reach the endpoint."""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    return endpoint.startswith("tcp://") and not is_loopback(host)
 
 
 def _configure(socket: zmq.Socket[bytes], options: Options) -> None:
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of every subscription, or a second subscriber would get no status
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
+    socket.setsockopt(zmq.RCVHWM, INBOUND)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, 4096)  # inbound: subscriptions are all that we expect
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+    for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 30), (zmq.TCP_KEEPALIVE_INTVL, 10)):
+        socket.setsockopt(option, value)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
     socket.setsockopt(zmq.IPV6, "[" in options.bind)
 
 
@@ -176,6 +285,7 @@ def _lock_ipc(endpoint: str) -> TextIO | None:
         pass
     except OSError as error:
         raise _refused(endpoint, error) from None
+    _check_folder(path.parent, endpoint)
     lock = _open_lock(Path(f"{path}.lock"), endpoint)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,11 +301,28 @@ def _lock_ipc(endpoint: str) -> TextIO | None:
     return lock
 
 
-def _open_lock(path: Path, endpoint: str) -> TextIO:
+def _check_folder(folder: Path, endpoint: str) -> None:
+    """Whoever may write into the folder could put a socket of his own in the place of ours."""
     try:
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o660), "r+")
+        who = folder_writers(folder)
     except OSError as error:
         raise _refused(endpoint, error) from None
+    if who:
+        raise ConfigError(
+            f"publish.bind: {endpoint}: {folder} is no safe place for a socket: {who}",
+            "choose a folder of your own, or chmod go-w it",
+        )
+
+
+def _open_lock(path: Path, endpoint: str) -> TextIO:
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640), "r+")
+    except OSError as error:
+        raise _refused(endpoint, error) from None
+    if who := writers(os.fstat(file.fileno())):
+        file.close()
+        raise ConfigError(f"publish.bind: {endpoint}: {path}: {who}", "remove it, or choose another path")
+    return file
 
 
 def _refused(endpoint: str, error: OSError) -> ConfigError:

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from edgeinfer.errors import InputError
 from edgeinfer.files import exists, is_dir
 from edgeinfer.interfaces import UnreadableItem
+from edgeinfer.limits import MAX_PIXELS
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
 from edgeinfer.uri import IMAGE_SUFFIXES
@@ -99,17 +100,19 @@ def _decode(path: Path, max_bytes: int) -> np.ndarray[tuple[int, ...], np.dtype[
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise UnreadableItem(f"{path}: {error.strerror or error}") from None
-    image = _imdecode(data) if data.size else None
+    image = _imdecode(data, path) if data.size else None
     if image is None:
         raise UnreadableItem(f"{path}: not an image that OpenCV can read" if data.size else f"{path}: empty file")
     return image
 
 
 def _imdecode(
-    data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:  # a header that promises more pixels than OpenCV allows
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):  # looked up in the header, before memory is taken
+            raise UnreadableItem(f"{path}: larger than {MAX_PIXELS / 1e6:.0f} million pixels") from None
         return None
     return None if image is None else np.ascontiguousarray(image, np.uint8)

@@ -77,7 +77,7 @@ class PriorityFormatter(logging.Formatter):
 
 def text_of(record: logging.LogRecord) -> str:
     """The message, and the traceback where there is one; without credentials."""
-    text = printable(record.getMessage())
+    text = redact(printable(record.getMessage()))
     if record.exc_info and record.exc_info[1] is not None:
         text += "\n" + redact("".join(traceback.format_exception(record.exc_info[1])).rstrip())
     return text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.engine.onnxfile import Tensor, read_model
+from edgeinfer.engine.onnxfile import Tensor, check_external, read_model
 from edgeinfer.errors import InputError
 from tests.engine.samples import NANODET
 
@@ -88,13 +90,76 @@ def test_external_data_is_part_of_the_model(tmp_path: Path) -> None:
         read_model(tmp_path / "m.onnx")
 
 
-def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
+def write_external(path: Path, *locations: str, location_flag: bool = True) -> None:
+    """A network whose weight lies elsewhere."""
     onnx = pytest.importorskip("onnx")
     network = _network(onnx)
     tensor = network.graph.initializer[0]
     tensor.ClearField("int32_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../secret")
-    (tmp_path / "m.onnx").write_bytes(network.SerializeToString())
+    if location_flag:
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    for location in locations:
+        tensor.external_data.add(key="location", value=location)
+    path.write_bytes(network.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("../secret", "outside the model's folder"),
+        ("below/../../secret", "outside the model's folder"),
+        ("below/../w.bin", "outside the model's folder"),
+        ("/etc/passwd", "outside the model's folder"),
+        ("link", "symbolic link"),
+        ("linked/w.bin", "symbolic link"),
+        ("below", "no regular file"),
+        ("pipe", "no regular file"),
+        ("none", "can't be read"),
+        ("*/_ORT_MEM_ADDR_/*", "can't be read"),
+    ],
+)
+@pytest.mark.parametrize("look", [read_model, check_external])
+def test_external_data_outside_the_folder_is_refused(
+    tmp_path: Path, location: str, says: str, look: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "models"
+    (folder / "below").mkdir(parents=True)
+    (tmp_path / "secret").write_text("x")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "linked").symlink_to(folder / "below")
+    (folder / "below" / "w.bin").write_bytes(b"1234")
+    os.mkfifo(folder / "pipe")
+    write_external(folder / "m.onnx", location)
+    with pytest.raises(InputError, match=says):
+        look(folder / "m.onnx")
+
+
+def test_external_data_below_the_folder_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "w.bin").write_bytes(b"1234")
+    write_external(tmp_path / "m.onnx", "below/w.bin")
+    check_external(tmp_path / "m.onnx")
+
+
+def test_a_location_counts_however_it_is_marked(tmp_path: Path) -> None:
+    write_external(tmp_path / "m.onnx", "../secret", location_flag=False)
     with pytest.raises(InputError, match="outside the model's folder"):
-        read_model(tmp_path / "m.onnx")
+        check_external(tmp_path / "m.onnx")
+
+
+def test_two_locations_of_one_tensor(tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(b"1234")
+    write_external(tmp_path / "m.onnx", "w.bin", "../secret")
+    with pytest.raises(InputError, match="two external files"):
+        check_external(tmp_path / "m.onnx")
+
+
+def test_a_model_that_is_too_large_or_no_file(tmp_path: Path) -> None:
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(3 << 30)  # takes no room on the disk
+    os.mkfifo(tmp_path / "pipe.onnx")
+    for look in (read_model, check_external):
+        with pytest.raises(InputError, match="larger than 2 GiB"):
+            look(tmp_path / "m.onnx")
+        with pytest.raises(InputError, match="not a regular file"):
+            look(tmp_path / "pipe.onnx")

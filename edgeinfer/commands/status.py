@@ -1,0 +1,54 @@
+"""`edgeinfer status`: what a running daemon does, and whether all is well."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+from msgspec import UNSET
+
+from edgeinfer.client import Subscriber
+from edgeinfer.commands import _overview
+from edgeinfer.commands._options import curve_options, json_output, verbose
+from edgeinfer.config import DEFAULT_BIND
+from edgeinfer.overview import Overview, ask
+
+PATIENCE_S = 3.0
+NOT_ALL_RUN = 75
+
+
+@click.command("status")
+@click.argument("endpoint", default=DEFAULT_BIND)
+@curve_options
+@json_output
+@verbose
+def command(endpoint: str, server_key: str | None, key: str | None, as_json: bool) -> int:
+    """Prints the daemon at ENDPOINT: its model, versions and sources.
+
+    Exit code 0: the model is loaded and every source runs. 75: something does not, or not yet. 69: no daemon answers,
+    or it does not let us in.
+    """
+    with Subscriber(endpoint, kinds=("info", "status"), server_key=server_key, key=key) as subscriber:
+        overview = ask(subscriber, PATIENCE_S)
+        if overview.info is None:
+            raise _overview.no_daemon(endpoint, subscriber.refused)
+    if as_json:
+        click.echo(json.dumps(as_data(overview)))
+    else:
+        console = _overview.console()
+        console.print(_overview.header(overview))
+        console.print(_overview.sources(overview.sources))
+        vitals = overview.daemon.vitals if overview.daemon is not None else UNSET
+        if vitals is not UNSET and vitals.machine is not UNSET:
+            console.print(_overview.machine(vitals.machine))
+    return 0 if overview.good else NOT_ALL_RUN
+
+
+def as_data(overview: Overview) -> dict[str, Any]:
+    """The messages as they came, put together."""
+    data: dict[str, Any] = msgspec.to_builtins(
+        {"ok": overview.good, "info": overview.info, "daemon": overview.daemon, "sources": overview.sources}
+    )
+    return data

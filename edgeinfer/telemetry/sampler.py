@@ -1,0 +1,72 @@
+"""A thread that reads the sensors: a driver that is slow to answer then holds up nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import UNSET, structs
+
+from edgeinfer.environment.tree import Tree
+from edgeinfer.messages import Machine, Reason
+from edgeinfer.telemetry import sysfs
+from edgeinfer.telemetry.governor import Governor
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 2.0
+OVER_CURRENT = "over-current"
+
+
+class Sampler(threading.Thread):
+    """Keeps `machine` current and the governor informed. `tell` hears of every change of its mind, from this thread."""
+
+    def __init__(self, root: Path, governor: Governor, tell: Callable[[Reason | None], None]) -> None:
+        super().__init__(name="telemetry", daemon=True)
+        self.machine: Machine | None = None
+        self._tree = Tree(root)
+        self._governor = governor
+        self._tell = tell
+        self._over_current: int | None = None
+        self._closing = threading.Event()
+
+    def run(self) -> None:
+        """The thread's life."""
+        while not self._closing.is_set():
+            try:
+                self.sample(time.monotonic())
+            except Exception:  # numbers for people must not end what they are about
+                log.exception("telemetry: unexpected error; no more is read")
+                return
+            self._closing.wait(PERIOD_S)
+
+    def sample(self, now_s: float) -> None:
+        """Reads everything once."""
+        machine = sysfs.read(self._tree)
+        if self._drew_too_much():
+            machine = structs.replace(machine, throttled=[*machine.throttled, OVER_CURRENT])
+        self.machine = machine
+        if self._governor.update(machine.throttled, hottest(machine), now_s):
+            reason = self._governor.reason
+            log.warning("%s", reason.text if reason else "the machine is not throttled any more: all frames are used")
+            self._tell(reason)
+
+    def close(self) -> None:
+        """Asks the thread to end; it does so after the reading that it is in."""
+        self._closing.set()
+
+    def _drew_too_much(self) -> bool:
+        events, before = sysfs.over_current_events(self._tree), self._over_current
+        self._over_current = events
+        return before is not None and events > before
+
+
+def hottest(machine: Machine) -> str:
+    """The warmest zone in words; empty where there is none."""
+    if machine.temperatures_c is UNSET or not machine.temperatures_c:
+        return ""
+    zone, celsius = max(machine.temperatures_c.items(), key=lambda item: item[1])
+    return f"{zone} {celsius:.0f} °C"

@@ -1,0 +1,213 @@
+"""Sensors read from trees like those of real machines, and what is done about heat."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from edgeinfer.accounting import Ledger
+from edgeinfer.capture import CaptureThread, Job
+from edgeinfer.client import Subscriber
+from edgeinfer.config import load_config
+from edgeinfer.daemon import Daemon
+from edgeinfer.environment.tree import Tree
+from edgeinfer.mailbox import Mailbox
+from edgeinfer.messages import DAEMON, Machine, Reason, StatusMessage
+from edgeinfer.signals import Patience, Signals
+from edgeinfer.sources.demo import Demo, Options
+from edgeinfer.telemetry import sysfs
+from edgeinfer.telemetry.governor import CALM_S, STEPS, WORSE_S, Governor, Thinning
+from edgeinfer.telemetry.sampler import Sampler, hottest
+
+HOT = ["cpu-throttle-alert"]
+
+
+def tree(root: Path, **files: str) -> Tree:
+    """A folder with these files; `__` in a name is a slash, `_at_` an @."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_at_", "@")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Tree(root)
+
+
+def orin(root: Path, throttled: int = 0, celsius: float = 61.5) -> Tree:
+    """What an Orin with JetPack 6 shows, by the Jetson Linux Developer Guide."""
+    thermal = "sys__class__thermal__"
+    return tree(
+        root,
+        **{
+            f"{thermal}thermal_zone0__type": "cpu-thermal\n",
+            f"{thermal}thermal_zone0__temp": f"{celsius * 1000:.0f}\n",
+            f"{thermal}thermal_zone1__type": "gpu-thermal\n",
+            f"{thermal}thermal_zone1__temp": "58031\n",
+            f"{thermal}thermal_zone2__type": "cv0-thermal\n",
+            f"{thermal}thermal_zone2__temp": "-256000\n",  # powered off
+            f"{thermal}cooling_device0__type": "pwm-fan\n",
+            f"{thermal}cooling_device0__cur_state": "3\n",
+            f"{thermal}cooling_device1__type": "cpu-throttle-alert\n",
+            f"{thermal}cooling_device1__cur_state": f"{throttled}\n",
+            "sys__devices__platform__bus_at_0__17000000.gpu__load": "437\n",
+            "sys__class__devfreq__17000000.gpu__cur_freq": "918000000\n",
+            "sys__class__hwmon__hwmon3__oc1_event_cnt": "0\n",
+            "proc__meminfo": "MemTotal:        7802340 kB\nMemFree: 1 kB\nMemAvailable:    5123456 kB\n",
+            "var__lib__nvpmodel__status": "pmode:0002",
+            "etc__nvpmodel.conf": "< POWER_MODEL ID=2 NAME=15W >\n",
+        },
+    )
+
+
+def test_an_orin(tmp_path: Path) -> None:
+    assert sysfs.read(orin(tmp_path)) == Machine(
+        throttled=[],
+        temperatures_c={"cpu-thermal": 61.5, "gpu-thermal": 58.0},
+        gpu_load=0.437,
+        gpu_hz=918_000_000,
+        power_mode="15W",
+        memory_total_bytes=7802340 * 1024,
+        memory_available_bytes=5123456 * 1024,
+    )
+    assert hottest(sysfs.read(orin(tmp_path))) == "cpu-thermal 62 °C"
+
+
+def test_a_fan_is_no_brake_and_a_throttle_is(tmp_path: Path) -> None:
+    assert sysfs.read(orin(tmp_path, throttled=1)).throttled == ["cpu-throttle-alert"]
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    assert sysfs.read(Tree(tmp_path)) == Machine()
+    assert hottest(Machine()) == ""
+
+
+def test_zones_of_one_name(tmp_path: Path) -> None:
+    files = {f"sys__class__thermal__thermal_zone{n}__type": "acpitz" for n in (0, 3)}
+    temperatures = {f"sys__class__thermal__thermal_zone{n}__temp": f"{n + 40}000" for n in (0, 3)}
+    machine = sysfs.read(tree(tmp_path, **files, **temperatures))
+    assert machine.temperatures_c == {"acpitz": 40.0, "acpitz-3": 43.0}
+
+
+@given(name=st.binary(max_size=80), value=st.binary(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rubbish_in_a_sensor(tmp_path: Path, name: bytes, value: bytes) -> None:
+    folder = tmp_path / "sys/class/thermal/thermal_zone0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "type").write_bytes(name)
+    (folder / "temp").write_bytes(value)
+    machine = sysfs.read(Tree(tmp_path))
+    if machine.temperatures_c is not UNSET:
+        for zone, celsius in machine.temperatures_c.items():
+            assert zone.isprintable()
+            assert zone.isascii()
+            assert -60 <= celsius <= 200
+
+
+def test_over_current_counts_as_throttling_while_it_grows(tmp_path: Path) -> None:
+    orin(tmp_path)
+    governor = Governor()
+    sampler = Sampler(tmp_path, governor, lambda reason: None)
+    sampler.sample(0.0)
+    assert sampler.machine is not None
+    assert sampler.machine.throttled == []
+    (tmp_path / "sys/class/hwmon/hwmon3/oc1_event_cnt").write_text("2\n")
+    sampler.sample(2.0)
+    assert sampler.machine.throttled == ["over-current"]
+    assert governor.factor < 1
+    sampler.sample(4.0)
+    assert sampler.machine.throttled == []
+
+
+# --- the answer ---
+
+
+def test_heat_lowers_the_rate_step_by_step_and_calm_restores_it() -> None:
+    governor, seen = Governor(), []
+    for second in range(0, 60, 2):
+        governor.update(HOT, "soc 99 °C", float(second))
+        seen.append(governor.factor)
+    assert sorted(set(seen), reverse=True) == list(STEPS[1:])
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == STEPS[1]
+    assert governor.reason == Reason(
+        "throttled", "the machine is throttled (cpu-throttle-alert), soc 99 °C: live sources at 25% of their frames"
+    )
+    calm = []
+    for second in range(60, 60 + round(CALM_S) * 5):
+        governor.update([], "", float(second))
+        calm.append(governor.factor)
+    assert calm == sorted(calm)
+    assert governor.factor == 1
+    assert governor.reason is None
+
+
+def test_it_does_not_swing() -> None:
+    """Throttling that comes and goes every few seconds keeps the rate down instead of moving it up and down."""
+    governor = Governor()
+    times = (float(second) for second in range(600))
+    changes = [governor.factor for now in times if governor.update(HOT if now % 20 < 4 else [], "", now)]
+    assert changes == sorted(changes, reverse=True), "it never goes up while it still throttles"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.1, 30)), max_size=200))
+def test_the_share_is_always_one_of_the_steps(history: list[tuple[bool, float]]) -> None:
+    governor, now, last = Governor(), 0.0, -WORSE_S
+    for hot, wait in history:
+        now += wait
+        if governor.update(HOT if hot else [], "", now):
+            assert now - last >= WORSE_S or governor.factor == STEPS[1]
+            last = now
+        assert governor.factor in STEPS
+        assert (governor.reason is None) == (governor.factor == 1)
+
+
+@pytest.mark.parametrize("factor", STEPS)
+def test_frames_are_left_out_evenly(factor: float) -> None:
+    thinning = Thinning()
+    kept = [thinning.keep(factor) for _ in range(1000)]
+    assert abs(sum(kept) - factor * 1000) <= 1
+    gaps = [i for i, keep in enumerate(kept) if keep]
+    assert {b - a for a, b in itertools.pairwise(gaps)} <= {int(1 / factor), int(1 / factor) + 1}
+
+
+@pytest.mark.parametrize(("realtime", "expected"), [(True, 50), (False, 100)])
+def test_live_sources_are_thinned_out_and_files_are_not(realtime: bool, expected: int) -> None:
+    governor = Governor()
+    governor.factor = 0.5
+    ledger, mailbox = Ledger(time.monotonic_ns), Mailbox(200)
+    camera = Demo(Options(frames=100, fps=1000, realtime=realtime, width=64, height=64))
+    camera.live = realtime
+    capture = CaptureThread(Job("a", lambda: camera, ledger, mailbox, governor=governor))
+    capture.run()
+    books = ledger.snapshot()
+    assert books.captured == 100
+    assert books.captured - books.dropped.get("thermal", 0) == expected
+
+
+def test_a_throttled_machine_says_so_lowers_the_rate_and_recovers(tmp_path: Path, ipc: str) -> None:
+    orin(tmp_path, throttled=1)
+    config = load_config(None, [("sources.cam", "demo:"), ("publish.bind", ipc), ("sources.cam.fps", 200)])
+    daemon = Daemon(config, root=tmp_path)
+    with Signals() as signals, Subscriber(ipc, kinds=("status",)) as subscriber:
+        daemon.start()
+        told: StatusMessage | None = None
+        dropped, end = 0, time.monotonic() + 60
+        while (told is None or not dropped) and time.monotonic() < end and daemon.running():
+            message = subscriber.receive(0.05)
+            if isinstance(message, StatusMessage) and message.source == DAEMON and message.reason is not None:
+                told = message
+            if isinstance(message, StatusMessage):
+                dropped = max(dropped, message.dropped_by_reason.get("thermal", 0))
+        daemon.stop(Patience(signals, hurry=True))
+    assert told is not None
+    assert told.reason is not None
+    assert told.reason.code == "throttled"
+    assert told.vitals is not UNSET
+    assert told.vitals.rate < 1
+    assert told.vitals.machine is not UNSET
+    assert told.vitals.machine.throttled == ["cpu-throttle-alert"]
+    assert dropped > 0

@@ -1,0 +1,375 @@
+"""Health and metrics over real HTTP, also for peers that do not behave."""
+
+from __future__ import annotations
+
+import builtins
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgeinfer import readiness
+from edgeinfer.accounting import Snapshot
+from edgeinfer.errors import ConfigError, TemporaryError
+from edgeinfer.messages import Machine, Reason, State
+from edgeinfer.readiness import Observation
+from edgeinfer.statistics import BUCKETS_MS, Statistics
+from edgeinfer.types import Timing
+from edgeinfer.web import pages, server
+from edgeinfer.web.numbers import Numbers
+from edgeinfer.web.server import MAX_CONNECTIONS, Answer, Server, parse_bind
+from tests.conftest import Cli
+from tests.test_run import one_error_line
+from tests.test_zmq import Start, wait_for
+
+
+def books(state: State = "running", **dropped: int) -> Snapshot:
+    return Snapshot(state, None, 10 + sum(dropped.values()), 10, 0, dropped, 12.5)
+
+
+def seen(**changes: Any) -> Observation:
+    fields = {"sources": {"a": books()}, "backend": "onnxruntime-cpu", "bound": True, "tick_age_s": 0.1}
+    return Observation(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("observation", "alive", "ready", "code"),
+    [
+        (seen(), True, True, ""),
+        (seen(backend=""), True, False, "model"),
+        (seen(bound=False), True, False, "socket"),
+        (seen(sources={"a": books("stalled"), "b": books("reconnecting")}), True, False, "sources"),
+        (seen(sources={"a": books("failed"), "b": books()}), True, True, ""),
+        (seen(sources={"a": books("ended")}), True, True, ""),
+        (seen(sources={}), True, True, ""),
+        (seen(tick_age_s=11.0), False, False, "supervisor"),
+        (seen(faults=[Reason("inference", "FatalError: CUDA error 700")]), False, False, "inference"),
+    ],
+)
+def test_alive_and_ready(observation: Observation, alive: bool, ready: bool, code: str) -> None:
+    assert readiness.alive(observation).ok == alive
+    verdict = readiness.ready(observation, 1)
+    assert verdict.ok == ready
+    assert [reason.code for reason in verdict.reasons] == ([code] if code else [])
+
+
+def test_as_many_sources_as_are_asked_for_must_run() -> None:
+    two = seen(sources={"a": books(), "b": books("stalled")})
+    assert readiness.ready(two, 1).ok
+    assert not readiness.ready(two, 2).ok
+    assert not readiness.ready(two, 99).ok, "all of them, where there are fewer"
+
+
+def numbers() -> Numbers:
+    stats = Statistics()
+    for index in range(2500):
+        stats.add(Timing(0.1, 0.4, 5.0, 0.2), 1.0 if index % 2 else 40.0, "a" if index % 5 else "b")
+    return Numbers(
+        sources={"a": books(overload=3), "b": books("stalled")},
+        stages=stats.stages(),
+        latency=stats.sources(),
+        model="net@12345678",
+        versions={"edgeinfer": "0.1.0", "onnxruntime": "1.0"},
+        rate=0.5,
+        subscribers=2,
+        machine=Machine(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
+    )
+
+
+@pytest.fixture
+def running() -> Iterator[Server]:
+    made = Server("127.0.0.1", 0, pages.routes(seen, numbers, 1))
+    made.start()
+    yield made
+    made.stop()
+
+
+def request(running: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def test_health_and_readiness(running: Server) -> None:
+    for path in ("/healthz", "/readyz", "/readyz?verbose"):
+        status, headers, body = request(running, path)
+        assert (status, json.loads(body)) == (200, {"ok": True, "reasons": []})
+        assert headers["Content-Type"] == "application/json"
+        assert headers["Cache-Control"] == "no-store"
+        assert "Python" not in headers["Server"]
+
+
+def test_what_is_wrong_is_a_503_with_the_reason() -> None:
+    made = Server("127.0.0.1", 0, pages.routes(lambda: seen(backend=""), numbers, 1))
+    made.start()
+    status, _, body = request(made, "/readyz")
+    assert status == 503
+    assert json.loads(body)["reasons"] == [{"code": "model", "text": "the model is not loaded yet"}]
+    made.stop()
+
+
+def test_the_metrics_are_those_of_the_books(running: Server) -> None:
+    status, _, body = request(running, "/metrics")
+    assert status == 200
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    values = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families.values()
+        for sample in family.samples
+    }
+    assert values["edgeinfer_frames_captured_total", ("source", "a")] == 13
+    assert values["edgeinfer_frames_inferred_total", ("model", "net@12345678"), ("source", "a")] == 10
+    assert values["edgeinfer_frames_dropped_total", ("reason", "overload"), ("source", "a")] == 3
+    assert values["edgeinfer_messages_published_total", ("source", "b")] == 500
+    assert (values["edgeinfer_source_up", ("source", "a")], values["edgeinfer_source_up", ("source", "b")]) == (1, 0)
+    assert values["edgeinfer_temperature_celsius", ("zone", 'zo"ne\n')] == 51
+    assert values["edgeinfer_throttled", ("kind", "cpu")] == 1
+    assert values["edgeinfer_gpu_utilization_ratio",] == 0.25
+    assert values["edgeinfer_zmq_subscribers",] == 2
+    assert values["edgeinfer_build_info", ("onnxruntime", "1.0"), ("version", "0.1.0")] == 1
+    assert values["edgeinfer_pipeline_latency_seconds_count", ("source", "a")] == 2000
+    assert values["edgeinfer_pipeline_latency_seconds_bucket", ("le", "0.001"), ("source", "a")] == 1000
+    assert values["edgeinfer_pipeline_latency_seconds_bucket", ("le", "0.05"), ("source", "a")] == 2000
+    assert values["edgeinfer_pipeline_latency_seconds_sum", ("source", "a")] == pytest.approx(41.0)
+    assert values["edgeinfer_stage_duration_seconds_sum", ("stage", "infer")] == pytest.approx(12.5)
+    assert "edgeinfer_gpu_clock_hertz" not in families, "what is not measured is not there"
+    assert values["process_resident_memory_bytes",] > 1e6
+
+
+def test_histograms_count_every_frame_once() -> None:
+    stats = Statistics()
+    for index in range(25_000):
+        stats.add(Timing(0, 0, float(index % 100), 0), 6000.0, "x")
+        if index % 7_000 == 0:
+            stats.stages()
+    infer, total = stats.stages()["infer"], stats.sources()["x"]
+    assert infer.counts[-1] == total.counts[-1] == 25_000
+    assert infer.counts[BUCKETS_MS.index(50.0)] == 250 * 51
+    assert total.counts[-2] == 0
+    assert total.sum_ms == pytest.approx(25_000 * 6000.0)
+
+
+def test_openmetrics_for_those_who_ask(running: Server) -> None:
+    _, headers, body = request(running, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_without_the_library_health_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("prometheus_client"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "edgeinfer.web.metrics", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    made = pages.routes(seen, numbers, 1)
+    assert made["/healthz"]("").status == 200
+    answer = made["/metrics"]("")
+    assert answer.status == 501
+    assert b"pip install 'edgeinfer[metrics]'" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/metrics/../etc/passwd", 404),
+        ("POST", "/healthz", 405),
+        ("DELETE", "/metrics", 405),
+        ("OPTIONS", "*", 405),
+        ("BREW", "/healthz", 405),
+    ],
+)
+def test_nothing_else_is_served(running: Server, method: str, path: str, status: int) -> None:
+    assert request(running, path, method)[0] == status
+
+
+def test_head_has_no_body(running: Server) -> None:
+    status, headers, body = request(running, "/healthz", "HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["Content-Length"]) > 0
+
+
+def test_a_web_page_under_its_own_name_gets_nothing(running: Server) -> None:
+    assert request(running, "/metrics", Host="attacker.example")[0] == 421
+    for host in ("localhost:9108", "127.0.0.1", "[::1]:9108"):
+        assert request(running, "/healthz", Host=host)[0] == 200
+
+
+def raw(running: Server, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as peer:
+        try:
+            peer.sendall(data)
+            answer = b""
+            while block := peer.recv(4096):
+                answer += block
+        except OSError:  # it was cut, which is an answer too
+            return b""
+        return answer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(500)) + b"\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"\0" * 3000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"GET\r\n\r\n",
+    ],
+)
+def test_requests_that_are_too_much_or_none(running: Server, data: bytes) -> None:
+    answer = raw(running, data)
+    assert not answer or answer.startswith((b"HTTP/1.0 4", b"HTTP/1.0 505"))
+    assert b"aaaa" not in answer
+    assert request(running, "/healthz")[0] == 200
+
+
+def test_slow_peers_are_cut_and_hold_up_nobody(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "DEADLINE_S", 0.5)
+    with ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            for _ in range(MAX_CONNECTIONS)
+        ]
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.05):
+                for peer in slow:
+                    try:
+                        peer.send(b"x")
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            wait_for(lambda: _answers(running), "an answer once the slow ones have been cut")
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _is_turned_away(running: Server) -> bool:
+    return raw(running, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 503")
+
+
+def _answers(running: Server) -> bool:
+    return raw(running, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
+
+
+def test_connections_beyond_the_limit_are_turned_away(running: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+        wait_for(lambda: _is_turned_away(running), "the refusal")
+
+
+def test_a_page_that_fails_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: str) -> Answer:
+        raise RuntimeError("secret")
+
+    made = Server("127.0.0.1", 0, {"/x": broken})
+    made.start()
+    status, _, body = request(made, "/x")
+    assert (status, body) == (500, b"Internal Server Error\n")
+    made.stop()
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0:9108", "[::]:9108", "192.0.2.1:80", "example.org:80", "*:80"])
+def test_an_address_that_others_can_reach_is_refused(bind: str) -> None:
+    with pytest.raises(ConfigError, match="other machines"):
+        parse_bind(bind, insecure=False)
+    parse_bind(bind, insecure=True)
+
+
+@pytest.mark.parametrize("bind", ["", "9108", "127.0.0.1", "127.0.0.1:99999", "::1:80", "http://127.0.0.1:80"])
+def test_what_is_no_address(bind: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address"):
+        parse_bind(bind, insecure=False)
+
+
+def test_ipv6(running: Server) -> None:
+    try:
+        made = Server("::1", 0, running.routes)
+    except ConfigError:
+        pytest.skip("no IPv6 here")
+    made.start()
+    connection = http.client.HTTPConnection("::1", made.port, timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    made.stop()
+
+
+def test_a_port_that_is_taken(running: Server) -> None:
+    with pytest.raises(TemporaryError, match="in use by another program"):
+        Server("127.0.0.1", running.port, {})
+
+
+def test_the_daemon_end_to_end(daemon_process: Start, cli: Cli, tmp_path: Path, ipc: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    daemon = daemon_process(
+        "run",
+        *("--source", "cam=demo:", "--source", "gone=none.mp4"),
+        *("--bind", ipc, "--set", f"http.bind=127.0.0.1:{port}"),
+    )
+
+    def get(path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except OSError:
+            return 0, b""
+        finally:
+            connection.close()
+
+    wait_for(lambda: get("/readyz")[0] == 200, "readiness")
+    assert get("/healthz")[0] == 200
+    assert b'edgeinfer_source_up{source="gone"} 0.0' in get("/metrics")[1]
+    status = cli("status", ipc)
+    assert status.returncode == 75, "a source has failed"
+    assert "gone    failed" in status.stdout
+    assert "no such file" in status.stdout
+    whole = json.loads(cli("status", ipc, "--json").stdout)
+    assert (whole["ok"], whole["sources"]["cam"]["state"]) == (False, "running")
+    top = cli("top", ipc)
+    assert top.returncode == 0
+    assert "capture → publish" in top.stdout
+    second = cli("run", "--source", "demo:", "--set", "publish=null", "--set", f"http.bind=127.0.0.1:{port}")
+    assert second.returncode == 75
+    assert "in use by another program" in one_error_line(second)
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+    gone = cli("status", ipc)
+    assert gone.returncode == 69
+    assert "no daemon answers" in one_error_line(gone)
+
+
+def test_status_is_zero_where_all_is_well(daemon_process: Start, cli: Cli, ipc: str) -> None:
+    daemon_process("run", "--source", "cam=demo:", "--bind", ipc)
+    deadline = time.monotonic() + 30
+    while (process := cli("status", ipc)).returncode != 0:
+        assert time.monotonic() < deadline, process.stdout + process.stderr
+    assert "cam     running" in process.stdout
