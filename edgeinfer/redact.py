@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 GONE = "***"
@@ -27,13 +28,16 @@ _known: tuple[str, ...] = ()
 
 
 def remember(url: str) -> None:
-    """Credentials of this URL are taken out from now on wherever they appear, also where a library quotes a part."""
+    """Credentials of this URL are taken out from now on wherever they appear, also where a library quotes a part.
+
+    A user's name alone is no secret: "user" and "admin" would be gone from every sentence.
+    """
     global _known  # noqa: PLW0603 (what is secret is so for the whole process)
     found = re.search(r"://(.*)@", url, re.DOTALL)
     if not found:
         return
-    user, _, password = found[1].partition(":")
-    new = {secret for part in (user, password) for secret in (part, unquote(part)) if len(secret) >= MIN_LENGTH}
+    account, password = found[1], found[1].partition(":")[2]
+    new = {part for whole in (account, password) for part in (whole, unquote(whole)) if len(password) >= MIN_LENGTH}
     _known = (*new, *(secret for secret in _known if secret not in new))[:MAX_KNOWN]
 
 
@@ -42,8 +46,16 @@ def redact(text: str) -> str:
     text = _QUERY_SECRET.sub(rf"\1{GONE}", _CREDENTIALS.sub(f"{GONE}@", text))
     text = _PROPERTY_SECRET.sub(rf"\1{GONE}", text)
     for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
-        text = text.replace(secret, GONE)
+        text = _whole(secret).sub(GONE, text)
     return text
+
+
+@lru_cache(maxsize=MAX_KNOWN)
+def _whole(secret: str) -> re.Pattern[str]:
+    """Where it stands for itself: not within another word."""
+    before = r"(?<!\w)" if re.match(r"\w", secret) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", secret) else ""
+    return re.compile(before + re.escape(secret) + after)
 
 
 def redact_value(text: str) -> str:

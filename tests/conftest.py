@@ -13,6 +13,7 @@ import av
 import cv2
 import pytest
 
+from edgeinfer import redact
 from edgeinfer.errors import UnavailableError
 from edgeinfer.sources._gst_process import find_python
 from edgeinfer.sources.demo import Demo, Options
@@ -45,6 +46,11 @@ def need_gst(*elements: str) -> str:
     if probe.stdout.strip() != "[]":
         pytest.skip(f"GStreamer is not complete here: {probe.stdout.strip() or probe.stderr.strip()[-200:]}")
     return python
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "_known", ())
 
 
 @pytest.fixture(scope="session", autouse=True)

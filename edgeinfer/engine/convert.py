@@ -6,6 +6,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,31 @@ def to_qdq(source: Path, target: Path, samples: Iterable[Sample], calibrator: st
     """Writes `source` with symmetric INT8 Q/DQ nodes whose scales come from `samples`."""
     quantization, _ = _library("onnxruntime.quantization"), _library("onnx")
     method = {"entropy": "Entropy", "minmax": "MinMax"}[calibrator]
-    logging.getLogger().setLevel(logging.ERROR)  # the quantizer recommends its own preprocessing at every call
-    quantization.quantize_static(
-        source,
-        target,
-        _reader(quantization, iter(samples)),
-        op_types_to_quantize=list(QUANTIZED),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-        calibrate_method=getattr(quantization.CalibrationMethod, method),
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-    )
+    with _quiet():
+        quantization.quantize_static(
+            source,
+            target,
+            _reader(quantization, iter(samples)),
+            op_types_to_quantize=list(QUANTIZED),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=getattr(quantization.CalibrationMethod, method),
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizer recommends its own preprocessing at every call, through the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _reader(quantization: Any, samples: Iterator[Sample]) -> Any:
