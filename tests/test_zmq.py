@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -232,7 +233,7 @@ def test_localhost_counts_where_it_is_loopback(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_insecure_bind_is_warned_of_at_every_start(caplog: pytest.LogCaptureFixture) -> None:
     open_publisher(Options(bind="tcp://0.0.0.0:*", insecure=True)).close()
-    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "whoever can reach it reads the detections" in record.message
     caplog.clear()
     open_publisher(Options(bind="tcp://127.0.0.1:*", insecure=True)).close()
