@@ -37,7 +37,7 @@ class Node:
     def get(self, prop: int) -> float:
         return 0.0 if prop == cv2.CAP_PROP_POS_MSEC else 1 / PERIOD_S
 
-    def read(self) -> tuple[bool, Any]:
+    def read(self, image: Any = None) -> tuple[bool, Any]:
         time.sleep(PERIOD_S)
         return (True, np.full((90, 160, 3), 128, np.uint8)) if self._node.exists() else (False, None)
 

@@ -164,7 +164,7 @@ def test_names_that_no_file_can_have(uri: str) -> None:
 
 
 def test_what_the_command_line_names_replaces_what_the_file_says(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("sources: {demo: {uri: '0', fourcc: MJPG}}\npublish: null\n")
+    (tmp_path / "c.yaml").write_text("sources: {demo: {uri: '0', fourcc: MJPG, wait: false}}\npublish: null\n")
     named = cli("run", "--config", "c.yaml", "--source", "demo=demo:", "--frames", "2", "--jsonl", "-")
     assert named.returncode == 0, named.stderr
     added = cli("run", "--config", "c.yaml", "--source", "demo:", "--frames", "2", "--bind", "tcp://127.0.0.1:*")

@@ -60,9 +60,6 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
         args += [] if "--bind" in args else ["--bind", ipc]
     if args[0] == "bench":
         args += ["--rounds", "1", "--frames", "20"]
-    if args[0] == "listen":
-        daemon_process("run", "--source", "demo:", "--bind", ipc)
-        args += [ipc, "--count", "2"]
     if args[0] == "reload":
         daemon_process("run", "--config", "configs/demo.yaml", "--bind", ipc)
         with Subscriber(ipc) as subscriber:

@@ -46,7 +46,7 @@ class FakeCapture:
     def get(self, prop: int) -> float:
         return self.stamp_ms if prop == cv2.CAP_PROP_POS_MSEC else 30.0
 
-    def read(self) -> tuple[bool, Any]:
+    def read(self, image: Any = None) -> tuple[bool, Any]:
         return (True, self.frames.pop(0)) if self.frames else (False, None)
 
     def release(self) -> None:
@@ -258,7 +258,7 @@ def test_a_camera_that_is_plugged_in_elsewhere_goes_on_under_its_name(tmp_path: 
             opened_nodes.append(Path(device).name)
             self.frames = []
 
-        def read(self) -> tuple[bool, Any]:
+        def read(self, image: Any = None) -> tuple[bool, Any]:
             if opened_nodes[-1] in gone:
                 return False, None
             time.sleep(0.005)

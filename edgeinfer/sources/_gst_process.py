@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.frames import pool
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image
 
@@ -207,9 +208,10 @@ class GstSource:
         rows = np.frombuffer(self._memory, np.uint8, height * stride).reshape(height, stride)
         pixels = rows[:, : width * channels].reshape(height, width, channels)
         if channels == 4:
-            return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR), np.uint8)
-        image: Image = pixels.copy()
-        return image
+            image = pool.empty(height, width)
+            cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR, dst=image)
+            return image
+        return pool.copy(pixels)
 
 
 @functools.lru_cache(maxsize=1)

@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.files import exists
 from edgeinfer.sources._clock import stamped
-from edgeinfer.types import Capture
+from edgeinfer.sources._opencv import Frames
+from edgeinfer.types import Capture, Image
 
 RECONNECT = True
 READ_DEADLINE_S = 2
@@ -61,12 +62,13 @@ class Camera:
         for prop, value in _properties(options):
             self._reader.set(prop, value)
         self.fps = max(0.0, self._reader.get(cv2.CAP_PROP_FPS))
+        self._pictures = Frames(self._reader)
 
     def read(self) -> Capture:
         """See `Source.read`. The read deadline is two seconds."""
         started = time.monotonic()
-        ok, image = self._reader.read()
-        if ok:
+        image = self._pictures.read()
+        if image is not None:
             return self._stamp(image)
         if not exists(self._device) or os.path.realpath(self._device) != self._node:
             raise CameraError("gone", f"{self._device}: the camera is gone", "was it unplugged?")
@@ -79,12 +81,12 @@ class Camera:
         """See `Source.close`."""
         self._reader.release()
 
-    def _stamp(self, image: cv2.typing.MatLike) -> Capture:
+    def _stamp(self, image: Image) -> Capture:
         driver_ns = int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         age_ns = time.monotonic_ns() - driver_ns
         if 0 <= age_ns < 1_000_000_000:
-            return stamped(image, "driver", age_ns=age_ns)  # type: ignore[arg-type]
-        return stamped(image, "arrival")  # type: ignore[arg-type]
+            return stamped(image, "driver", age_ns=age_ns)
+        return stamped(image, "arrival")
 
 
 def _check(device: Path) -> None:

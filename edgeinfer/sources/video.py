@@ -11,6 +11,7 @@ from msgspec import Struct
 from edgeinfer.errors import InputError
 from edgeinfer.files import check_readable
 from edgeinfer.sources._clock import Pacer, stamped
+from edgeinfer.sources._opencv import Frames
 from edgeinfer.types import Capture
 
 # FFmpeg writes its own lines to stderr; what matters of them is in our errors.
@@ -43,6 +44,7 @@ class VideoFile:
         self._path = path
         self._loop = options.loop
         self._reader = _open(path)
+        self._pictures = Frames(self._reader)
         self.live = options.realtime
         self.fps = self._reader.get(cv2.CAP_PROP_FPS) or 0.0
         self._pacer = Pacer(self.fps or 25.0) if options.realtime else None
@@ -53,18 +55,18 @@ class VideoFile:
 
     def read(self) -> Capture | None:
         """See `Source.read`. A file that ends well before the length in its header raises InputError."""
-        ok, image = self._reader.read()
-        if not ok and self._loop and self._frames:
+        image = self._pictures.read()
+        if image is None and self._loop and self._frames:
             self._reopen()
-            ok, image = self._reader.read()
-        if not ok:
+            image = self._pictures.read()
+        if image is None:
             self._check_end()
             return None
         self._frames += 1
         if self._pacer:
             self._pacer.wait()
         self._place_ns = self._played_ns + int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        return stamped(image, "file", self._place_ns)  # type: ignore[arg-type]
+        return stamped(image, "file", self._place_ns)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -73,6 +75,7 @@ class VideoFile:
     def _reopen(self) -> None:
         self._reader.release()
         self._reader = _open(self._path)
+        self._pictures = Frames(self._reader)
         self._frames = 0
         self._played_ns = self._place_ns + round(1e9 / (self.fps or 25.0))  # time goes on from one round to the next
 
