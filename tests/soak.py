@@ -44,7 +44,8 @@ from edgeinfer.cli import main
 sys.argv[0] = "edgeinfer"
 sys.exit(main(sys.argv[1:]))
 """
-RECOVERY_S = 60.0
+RECOVERY_S = 150.0
+"""A camera that has refused us several times is not asked again sooner."""
 WARM_UP_S = 15.0
 
 

@@ -32,7 +32,7 @@ LAYERS = [
     {"keys"},
     {"engine", "environment"},
     {"strict", "yamlfile", "messages", "frames", "types"},
-    {"health", "crash", "wallclock", "cudastatus"},
+    {"health", "crash", "wallclock", "cudastatus", "heap"},
     {"files", "reach", "ownership"},
     {"systemd"},
     {"errors"},

@@ -16,6 +16,7 @@ from edgeinfer.commands._report import Progress, SceneLines, print_summary
 from edgeinfer.config import Config, writes_to_stdout
 from edgeinfer.daemon import Daemon
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.heap import bound_arenas
 from edgeinfer.interfaces import Sink
 from edgeinfer.signals import Patience, Signals
 from edgeinfer.supervisor import Supervisor, die_with_supervisor
@@ -34,6 +35,7 @@ def command(supervise: bool, **options: Any) -> int:
     if supervise and not notify.enabled():
         return supervised()
     die_with_supervisor()
+    bound_arenas()
     read = config_reader(**options)
     with Signals(reloads=True) as signals:
         config = read()
