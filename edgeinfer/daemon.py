@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeinfer.accounting import Ledger, Snapshot
 from edgeinfer.assembly import model_info, open_decoder, open_sinks
 from edgeinfer.card import Model, load_model
+from edgeinfer.compose import Identity
 from edgeinfer.config import Config
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
 from edgeinfer.health import Heart
@@ -17,7 +18,7 @@ from edgeinfer.interfaces import Backend, Sink
 from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason
 from edgeinfer.pipeline import Network, Parts, Pipeline
-from edgeinfer.publisher import Identity, Publisher, reason_of
+from edgeinfer.publisher import Publisher, reason_of
 from edgeinfer.reloader import Reloader
 from edgeinfer.serving import Serving
 from edgeinfer.signals import Patience

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from msgspec import UNSET, UnsetType, structs
 
 from edgeinfer import __version__
 from edgeinfer.accounting import Ledger, Snapshot, total
-from edgeinfer.crash import boot_id
+from edgeinfer.compose import Identity, detections_message, info_message, status_message
 from edgeinfer.health import Heart
 from edgeinfer.interfaces import Forgetful, Sink
 from edgeinfer.messages import (
     DAEMON,
-    Detection,
-    DetectionsMessage,
     InfoMessage,
     Message,
     ModelInfo,
     Reason,
     State,
-    StatusMessage,
-    TimingMs,
     Vitals,
 )
 from edgeinfer.outbox import Outbox
@@ -45,21 +37,6 @@ log = logging.getLogger(__name__)
 QUEUE_DEPTH = 64
 STATUS_PERIOD_S = 1.0
 _TICK_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What the messages of a run say of it. `session` stays the same from its start to its end."""
-
-    session: str
-    model: ModelInfo
-    sources: tuple[str, ...]
-    t_start_ns: int
-
-    @staticmethod
-    def new(model: ModelInfo, sources: Sequence[str]) -> Identity:
-        """A fresh session, starting now."""
-        return Identity(uuid.uuid4().hex, model, tuple(sources), time.time_ns())
 
 
 class Publisher(threading.Thread):
@@ -320,85 +297,7 @@ class Publisher(threading.Thread):
         return total("failed" if self._fatal else state, news, books)
 
     def _info(self) -> InfoMessage:
-        return InfoMessage(
-            source=DAEMON,
-            session=self._identity.session,
-            t_publish_ns=time.time_ns(),
-            t_publish_mono_ns=time.monotonic_ns(),
-            version=__version__,
-            host=socket.gethostname(),
-            boot_id=boot_id(),
-            pid=os.getpid(),
-            t_start_ns=self._identity.t_start_ns,
-            model=self._identity.model,
-            backend=self._backend,
-            versions=self.versions,
-            sources=list(self._identity.sources),
-        )
-
-
-def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
-    """The message for a result, published now."""
-    capture, now_mono = result.frame.capture, time.monotonic_ns()
-    timing = result.timing
-    return DetectionsMessage(
-        source=result.frame.source,
-        session=identity.session,
-        t_publish_ns=time.time_ns(),
-        t_publish_mono_ns=now_mono,
-        seq=result.seq,
-        frame_id=result.frame.frame_id,
-        t_capture_ns=capture.t_ns,
-        t_capture_mono_ns=capture.t_mono_ns,
-        capture_clock=capture.clock,
-        t_media_ns=UNSET if capture.t_media_ns is None else capture.t_media_ns,
-        width=capture.image.shape[1],
-        height=capture.image.shape[0],
-        model=result.model.id,
-        backend=result.backend,
-        timing_ms=TimingMs(
-            queue=round(timing.queue, 3),
-            preprocess=round(timing.preprocess, 3),
-            infer=round(timing.infer, 3),
-            decode=round(timing.decode, 3),
-            total=round((now_mono - capture.t_mono_ns) / 1e6, 3),
-        ),
-        dropped=result.dropped,
-        detections=detection_list(result, result.model.labels),
-    )
-
-
-def detection_list(result: Result, labels: Sequence[str]) -> list[Detection]:
-    """Rounded to what a pixel and a score are worth: 0.001 px, 0.00001."""
-    found = result.detections
-    if not len(found):
-        return []
-    boxes = found.boxes.astype(np.float64).round(3).tolist()
-    scores = found.scores.astype(np.float64).round(5).clip(0, 1).tolist()
-    return [
-        Detection(class_id, labels[class_id], score, tuple(box))
-        for class_id, score, box in zip(found.class_ids.tolist(), scores, boxes, strict=True)
-    ]
-
-
-def status_message(source: str, books: Snapshot, session: str) -> StatusMessage:
-    """A source's status, published now."""
-    return StatusMessage(
-        source=source,
-        session=session,
-        t_publish_ns=time.time_ns(),
-        t_publish_mono_ns=time.monotonic_ns(),
-        state=books.state,
-        reason=books.reason,
-        captured=books.captured,
-        inferred=books.inferred,
-        in_flight=books.in_flight,
-        dropped=sum(books.dropped.values()),
-        dropped_by_reason=books.dropped,
-        fps=round(books.fps, 2),
-        stalls=books.stalls,
-        reconnects=books.reconnects,
-    )
+        return info_message(self._identity, self._backend, self.versions)
 
 
 def reason_of(error: Exception) -> str:

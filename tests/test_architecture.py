@@ -23,7 +23,7 @@ LAYERS = [
     {"engines", "assembly", "watch"},
     {"pipeline", "config"},
     {"publisher", "capture"},
-    {"outbox", "herald", "lastwords", "shedding"},
+    {"outbox", "herald", "lastwords", "shedding", "compose"},
     {"sources", "backends", "decoders", "sinks"},
     {"preprocess"},
     {"checkset"},

@@ -168,3 +168,15 @@ def test_the_journal_gets_changes_and_nothing_twice(caplog: pytest.LogCaptureFix
     assert caplog.records[1].levelno == logging.WARNING
     assert {r.__dict__["EDGEINFER_SOURCE"] for r in caplog.records} == {"front"}
     assert journal.fields("a") == {"EDGEINFER_SOURCE": "a"}
+
+
+def test_systemd_hears_when_a_reload_begins_and_ends(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NotifySocket(tmp_path / "notify") as listener:
+        monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
+        scene.until(lambda: bool(scene.recorder.detections()), "no detections")
+        scene.daemon.reload(1)
+        scene.until(lambda: any("READY" in fields for fields in listener.read()), "the end was not told")
+        told = [next(iter(fields)) for fields in listener.read() if "RELOADING" in fields or "READY" in fields]
+        assert told == ["RELOADING", "READY"]

@@ -22,6 +22,7 @@ from edgeinfer import daemon, pipeline, reloader, sourceset
 from edgeinfer.accounting import Ledger
 from edgeinfer.backends import onnxruntime, tensorrt
 from edgeinfer.card import Model
+from edgeinfer.compose import Identity
 from edgeinfer.config import Config, load_config
 from edgeinfer.daemon import Daemon, Summary
 from edgeinfer.decoders import boxes_scores
@@ -39,7 +40,7 @@ from edgeinfer.messages import (
     StatusMessage,
 )
 from edgeinfer.outbox import DEPTH, Outbox
-from edgeinfer.publisher import Identity, Publisher
+from edgeinfer.publisher import Publisher
 from edgeinfer.reload import Plan, make_plan
 from edgeinfer.signals import Patience, Signals
 from edgeinfer.sources._clock import stamped
