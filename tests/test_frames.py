@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeinfer.backends._pins import Pins
 from edgeinfer.frames import Block, FramePool, block_of
 from edgeinfer.types import Image
 
@@ -73,3 +75,37 @@ def test_no_two_living_images_share_memory(steps: list[tuple[int, int]]) -> None
         image[:] = value
         living[place] = image, value
         assert all((kept == wanted).all() for kept, wanted in living.values())
+
+
+class FakeCuda:
+    """What pinning asks of CUDA; refuses to pin twice, as CUDA does (712)."""
+
+    class api:  # noqa: N801 (the attribute's name)
+        cudaHostRegisterMapped = 2  # noqa: N815 (CUDA's name)
+
+    def __init__(self) -> None:
+        self.registered: set[int] = set()
+
+    def attempt(self, name: str, address: int, *_: int) -> bool:
+        if name == "cudaHostUnregister":
+            self.registered.remove(address)
+        elif address in self.registered:
+            return False
+        self.registered.add(address) if name == "cudaHostRegister" else None
+        return True
+
+
+def test_memory_is_pinned_once_for_all_backends_and_let_go_before_it_is_freed() -> None:
+    cuda: Any = FakeCuda()
+    pool = FramePool(limit=SIZE)
+    image = pool.empty(4, 5)
+    first, second = Pins(cuda, mapped=False), Pins(cuda, mapped=False)
+    assert first.address(image) == second.address(image) == image.ctypes.data
+    assert first.address(image[1:]) == 0, "a part of a frame is copied"
+    assert first.address(np.zeros((4, 5, 3), np.uint8)) == 0
+    assert len(cuda.registered) == 1
+    del image
+    gc.collect()
+    other = pool.empty(2, 5)
+    assert not cuda.registered
+    assert first.address(other) == other.ctypes.data

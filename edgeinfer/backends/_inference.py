@@ -178,7 +178,6 @@ class TensorRt:
             lane.close()
         self._lanes.clear()
         self._free.clear()
-        self._pins.close()
         if self._kernels is not None:
             self._kernels.close()
         self._engine = None

@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 from edgeinfer.backends._cuda import Cuda
 from edgeinfer.frames import Block, block_of
 from edgeinfer.types import Image
 
+_pinned: dict[int, tuple[Block, int]] = {}
+"""The pool's blocks that have been tried, by identity, with their addresses; 0 where CUDA refused.
+
+Of the process: memory can be pinned once, and a backend that takes over from another finds it so."""
+_lock = threading.Lock()
+
 
 class Pins:
-    """Pins the frame pool's blocks as they turn up, each once. One thread uses it; any may discard a block."""
+    """Pins the frame pool's blocks as they turn up, each once, until the pool gives them back to the system."""
 
     def __init__(self, cuda: Cuda, mapped: bool) -> None:
         self._cuda = cuda
         self._mapped = mapped
-        self._addresses: dict[int, int] = {}
-        self._blocks: dict[int, Block] = {}
 
     def address(self, image: Image) -> int:
         """Where the device reads the image, for a copy or (`mapped`) from a kernel; 0 where it can't."""
         block = block_of(image)
         if block is None:
             return 0
-        if id(block) not in self._addresses:
-            self._pin(block)
+        _, address = _pinned.get(id(block)) or self._pin(block)
         whole = image.flags.c_contiguous and image.ctypes.data == block.address
-        return self._addresses[id(block)] if whole else 0
+        return address if whole else 0
 
-    def close(self) -> None:
-        """Lets all blocks go. Nothing of them may be in use by the device."""
-        for block in list(self._blocks.values()):
-            self._unpin(block)
+    def _pin(self, block: Block) -> tuple[Block, int]:
+        with _lock:
+            if id(block) not in _pinned:
+                _pinned[id(block)] = block, self._registered(block)
+                block.on_discard.append(partial(self._unpin, block))
+            return _pinned[id(block)]
 
-    def _pin(self, block: Block) -> None:
-        address = block.address
-        if not self._cuda.attempt("cudaHostRegister", address, len(block), self._cuda.api.cudaHostRegisterMapped):
-            self._addresses[id(block)] = 0
-            return
-        self._blocks[id(block)] = block
-        self._addresses[id(block)] = (
-            int(self._cuda("cudaHostGetDevicePointer", address, 0)) if self._mapped else address
-        )
-        block.on_discard.append(partial(self._unpin, block))
+    def _registered(self, block: Block) -> int:
+        flags = self._cuda.api.cudaHostRegisterMapped
+        if not self._cuda.attempt("cudaHostRegister", block.address, len(block), flags):
+            return 0
+        return int(self._cuda("cudaHostGetDevicePointer", block.address, 0)) if self._mapped else block.address
 
     def _unpin(self, block: Block) -> None:
-        if self._blocks.pop(id(block), None) is not None:
-            self._addresses.pop(id(block), None)
-            block.on_discard.clear()
+        """From the pool, of a block that nobody uses."""
+        _, address = _pinned.pop(id(block))
+        if address:
             self._cuda.attempt("cudaHostUnregister", block.address)
