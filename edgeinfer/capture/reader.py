@@ -66,7 +66,7 @@ class Reader(threading.Thread):
         try:
             self._read_source()
         except EdgeinferError as error:
-            self.error = error
+            self.error = _bare(error)
         except Exception as error:  # a plugin's bug must not pass for a camera that went quiet
             self.error = EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}")
             log.debug("%s", redact(traceback.format_exc()))
@@ -140,3 +140,9 @@ class Reader(threading.Thread):
             yield
         finally:
             self._call_until_ns = math.inf
+
+
+def _bare(error: EdgeinferError) -> EdgeinferError:
+    """The error without its traceback, which would keep the thread's last picture alive, and itself, in a cycle."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
