@@ -244,6 +244,7 @@ def test_what_a_stuck_sink_loses_is_counted() -> None:
     assert outbox.waiting == 0
 
 
+@pytest.mark.slow
 def test_closed_standard_streams(tmp_path: Path, clip: Path) -> None:
     command = f"{sys.executable} -m edgeinfer run --source {clip} --jsonl out.jsonl --set publish=null <&- >&- 2>&-"
     assert subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=False).returncode == 0

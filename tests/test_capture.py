@@ -50,6 +50,7 @@ def quiet(seconds: float) -> Any:
     return step
 
 
+@pytest.mark.slow
 def test_a_quiet_source_stalls_and_goes_on(desk: Desk) -> None:
     source = Script(1, 2, *[quiet(0.1)] * 8)
     with capturing(desk, lambda: source, Limits(stall=0.3, timeout=30)) as thread:
@@ -278,6 +279,7 @@ def test_stopping_and_starting_at_any_time(desk: Desk) -> None:
     assert ids == sorted(set(ids))
 
 
+@pytest.mark.slow
 def test_a_failure_that_repeats_is_told_of_once(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     openings = Openings(*[InputError("cam0: no such camera")] * 5, Script())
     with caplog.at_level(logging.INFO), capturing(desk, openings, reconnect=True):

@@ -118,6 +118,7 @@ def run(backend: str, during: Callable[[Recorder], None] = lambda _: None) -> tu
         return recorder, daemon, daemon.stop(Patience(signals))
 
 
+@pytest.mark.slow
 def test_the_engine_takes_over_between_two_frames(script: Script) -> None:
     def release_after_ten(recorder: Recorder) -> None:
         if len(recorder.detections()) >= 10:
@@ -135,6 +136,7 @@ def test_the_engine_takes_over_between_two_frames(script: Script) -> None:
     assert summary.backend == "tensorrt-fp16"
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_leaves_the_fallback_serving(script: Script) -> None:
     script.go.set()
     script.failure = BuildError("node 3 'x' (NonMaxSuppression): not supported", "export it with another opset")
@@ -147,6 +149,7 @@ def test_a_build_that_fails_leaves_the_fallback_serving(script: Script) -> None:
     assert "staying on onnxruntime-cpu" in daemon.news.text
 
 
+@pytest.mark.slow
 def test_a_cached_engine_is_used_from_the_first_frame(script: Script) -> None:
     script.cached = True
     script.go.set()
@@ -154,6 +157,7 @@ def test_a_cached_engine_is_used_from_the_first_frame(script: Script) -> None:
     assert {message.backend for message in recorder.detections()} == {"tensorrt-fp16"}
 
 
+@pytest.mark.slow
 def test_a_cached_engine_that_can_not_be_loaded_leaves_onnx_runtime(script: Script) -> None:
     script.cached = True
     script.go.set()
@@ -165,6 +169,7 @@ def test_a_cached_engine_that_can_not_be_loaded_leaves_onnx_runtime(script: Scri
     assert summary.backend == "onnxruntime-cpu"
 
 
+@pytest.mark.slow
 def test_without_tensorrt_auto_is_onnx_runtime(script: Script) -> None:
     script.impossible = UnavailableError("the Python module tensorrt is not installed")
     recorder, _, _ = run("auto")
@@ -172,6 +177,7 @@ def test_without_tensorrt_auto_is_onnx_runtime(script: Script) -> None:
     assert recorder.news() == []
 
 
+@pytest.mark.slow
 def test_tensorrt_by_name_waits_for_its_engine(script: Script) -> None:
     def release_when_told(recorder: Recorder) -> None:
         if recorder.news():
@@ -191,6 +197,7 @@ def test_tensorrt_by_name_does_not_fall_back(script: Script, where: str) -> None
         run("tensorrt")
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_gives_up_the_build(script: Script) -> None:
     run("auto")
     deadline = time.monotonic() + 10
@@ -199,6 +206,7 @@ def test_the_end_of_a_run_gives_up_the_build(script: Script) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script: Script) -> None:
     script.impossible = CrashLoopError("engine abc has ended its process 3 times, was built again, and did so again")
     recorder, daemon, _ = run("auto")

@@ -103,6 +103,7 @@ RATES = st.lists(st.floats(5, 120), min_size=1, max_size=8)
 @given(RATES, st.integers(1, 8), st.floats(1, 150), st.integers(100, 1000), st.integers(0, 300))
 @example([30.0] * 8, 1, 40.0, 500, 0)
 @settings(max_examples=40, deadline=None)
+@pytest.mark.slow
 def test_books_balance_and_age_is_bounded(
     rates: list[float], batch: int, exec_ms: float, max_age_ms: int, delay_ms: int
 ) -> None:
@@ -114,6 +115,7 @@ def test_books_balance_and_age_is_bounded(
 @given(RATES, st.integers(1, 8), st.floats(5, 150))
 @example([5.0, 120.0, 120.0], 1, 50.0)
 @settings(max_examples=60, deadline=None, phases=NO_SHRINKING)
+@pytest.mark.slow
 def test_shares_are_fair(rates: list[float], batch: int, exec_ms: float) -> None:
     """Cameras that clearly want more than their share get the same, however much more; nobody else gets more."""
     world = World(rates, batch, exec_ms, 500)

@@ -82,6 +82,7 @@ def config_of(file: dict[str, Any]) -> Config:
 
 @given(FILES)
 @settings(deadline=None)
+@pytest.mark.slow
 def test_nothing_is_done_where_nothing_has_changed(file: dict[str, Any]) -> None:
     plan = make_plan(config_of(file), config_of(file))
     assert plan == Plan(False, False, frozenset(), (), (), ())
@@ -89,6 +90,7 @@ def test_nothing_is_done_where_nothing_has_changed(file: dict[str, Any]) -> None
 
 @given(FILES, FILES)
 @settings(deadline=None)
+@pytest.mark.slow
 def test_the_plan_leads_from_one_configuration_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
     before, after = config_of(old), config_of(new)
     plan = make_plan(before, after)

@@ -80,6 +80,7 @@ def failure(uri: str, options: rtsp.Options = QUICK) -> CameraError:
     return caught.value
 
 
+@pytest.mark.slow
 def test_the_pictures_are_those_that_were_sent(server: RtspServer) -> None:
     camera = rtsp.open(server.url(), QUICK)
     try:

@@ -88,6 +88,7 @@ def card_with(folder: Path, **changes: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_without_the_runtime_it_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['onnxruntime'] = None\n"

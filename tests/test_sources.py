@@ -232,6 +232,7 @@ def test_the_drivers_stamp_is_used_where_it_can_be_true(device: Path, age_ms: fl
         assert capture.t_mono_ns == pytest.approx(now - age_ms * 1e6, abs=1e6)
 
 
+@pytest.mark.slow
 def test_a_camera_that_gives_nothing_stalls_and_one_that_is_gone_fails(device: Path) -> None:
     fake = FakeCapture("", cv2.CAP_V4L2)
     fake.frames = []

@@ -97,6 +97,7 @@ def test_latest_skips_to_the_newest(publisher: ZmqPublisher) -> None:
         assert not subscriber.lost
 
 
+@pytest.mark.slow
 def test_what_is_no_message_is_counted_and_passed_over(ipc: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PUB) as peer, Subscriber(ipc) as subscriber:
         peer.bind(ipc)
@@ -115,6 +116,7 @@ def publisher_ready(publisher: ZmqPublisher, subscriber: Subscriber) -> None:
     time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_stopped_subscriber_costs_a_bounded_number_of_messages(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint, high_water_mark=5) as lazy, Subscriber(publisher.endpoint) as eager:
         publisher_ready(publisher, lazy)
@@ -373,6 +375,7 @@ def test_too_many_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     sink.close()
 
 
+@pytest.mark.slow
 def test_what_is_latched_is_not_replayed_more_often_than_twenty_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
     sink.write(example("status"), None)

@@ -120,6 +120,7 @@ def test_a_build_that_takes_too_long_is_stopped(cache: Cache) -> None:
     assert_clean(cache)
 
 
+@pytest.mark.slow
 def test_a_build_that_eats_too_much_is_stopped(cache: Cache) -> None:
     with pytest.raises(BuildKilledError, match=r"MiB of memory, and 128 MiB are allowed; raise --memory"):
         build(cache, "eat", task(limits=Limits(memory_bytes=128 << 20)))
@@ -190,6 +191,7 @@ def start(cache: Cache, mode: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
+@pytest.mark.slow
 def test_two_processes_build_once(cache: Cache) -> None:
     both = [start(cache, "slow") for _ in range(2)]
     digests = {process.communicate()[0] for process in both}

@@ -41,6 +41,7 @@ def escaped(secret: str) -> str:
 
 
 @given(secrets, words, words, st.sampled_from(["rtsp", "https", "http", "tcp", "postgres+ssl"]))
+@pytest.mark.slow
 def test_credentials_in_urls(secret: str, user: str, host: str, scheme: str) -> None:
     for url in (
         f"{scheme}://{user}:{secret}@{host}.lan:80/x",
@@ -55,6 +56,7 @@ def test_credentials_in_urls(secret: str, user: str, host: str, scheme: str) -> 
     secrets,
     st.sampled_from(["GITHUB_TOKEN", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "NGC_API_KEY"]),
 )
+@pytest.mark.slow
 def test_values_of_secret_variables_wherever_they_appear(secret: str, name: str) -> None:
     environment = {name: secret, "LD_LIBRARY_PATH": f"/opt/{secret}/lib"}
     text = bundle_text(f"OSError: no such folder: /opt/{secret}/lib", environment)
@@ -66,11 +68,13 @@ def test_values_of_secret_variables_wherever_they_appear(secret: str, name: str)
     secrets,
     st.sampled_from(["password=", "token: ", "Authorization: Bearer ", "api_key = ", "--secret ", "X-Api-Key:"]),
 )
+@pytest.mark.slow
 def test_secrets_that_are_named_in_messages(secret: str, name: str) -> None:
     assert MARK not in bundle_text(f"ImportError: refused, {name}{secret}", {})
 
 
 @given(words.map(lambda name: f"zq{name}zq"))
+@pytest.mark.slow
 def test_names_of_users_and_hosts(name: str) -> None:
     environment = {
         "USER": name,
@@ -90,6 +94,7 @@ def test_the_name_of_this_machine() -> None:
 @given(
     st.recursive(st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(words, inner))
 )
+@pytest.mark.slow
 def test_redaction_keeps_the_shape_and_is_stable(value: Any) -> None:
     redactor = Redactor(["hunter2-secret"], ["somebody"])
     once = redactor.data(value)

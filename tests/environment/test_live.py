@@ -224,6 +224,7 @@ def test_a_crash_ends_only_the_child(tmp_path: Path) -> None:
     assert ask("tensorrt", package(tmp_path, "tensorrt", code)).code == -11
 
 
+@pytest.mark.slow
 def test_a_hanging_import_is_killed_with_its_children(tmp_path: Path) -> None:
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)"
     assert ask("tensorrt", package(tmp_path, "tensorrt", code), timeout=1).code is None
