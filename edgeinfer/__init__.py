@@ -2,7 +2,7 @@
 
 import os
 
-from edgeinfer.limits import MAX_PIXELS
+from edgeinfer.guard.limits import MAX_PIXELS
 
 __version__ = "0.1.0"
 

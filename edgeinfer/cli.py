@@ -15,7 +15,7 @@ import click
 
 from edgeinfer import __version__, commands
 from edgeinfer.errors import EdgeinferError, UsageError
-from edgeinfer.redact import redact
+from edgeinfer.guard.redaction import redact
 
 
 def _command_names() -> list[str]:

@@ -16,8 +16,8 @@ from typing import Literal
 
 import msgspec
 
-from edgeinfer.link import Link
 from edgeinfer.messages import DetectionsMessage, Message, decode, topic
+from edgeinfer.transport.connection import Connection
 
 Kind = Literal["detections", "status", "info"]
 
@@ -57,7 +57,7 @@ class Subscriber:
         self._next_seq: dict[str, tuple[str, int]] = {}
         self._pending: dict[tuple[type[Message], str], Message] = {}
         topics = [topic(kind, source) for kind in kinds for source in sources or ("",)]
-        self._link = Link(endpoint, topics, high_water_mark, server_key, key)
+        self._link = Connection(endpoint, topics, high_water_mark, server_key, key)
 
     @property
     def refused(self) -> str:

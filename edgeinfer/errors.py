@@ -5,7 +5,7 @@ Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix th
 
 from __future__ import annotations
 
-from edgeinfer.redact import redact
+from edgeinfer.guard.redaction import redact
 
 MAX_LENGTH = 2000
 """Of a message, in characters: a line that nobody can read helps nobody."""

@@ -102,7 +102,7 @@ class LastCrash(Struct, frozen=True, kw_only=True):
     t_ns: int
 
 
-class Machine(Struct, frozen=True, kw_only=True):
+class MachineVitals(Struct, frozen=True, kw_only=True):
     """What the machine's sensors say. A field is left out where the machine has no such sensor.
 
     `throttled` names what slows the machine down at this moment, for heat or current.
@@ -127,7 +127,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     latency_ms: dict[str, dict[str, float]] = {}
     rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
     subscribers: Count | UnsetType = UNSET
-    machine: Machine | UnsetType = UNSET
+    machine: MachineVitals | UnsetType = UNSET
 
 
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 from msgspec import inspect as types
 
-from edgeinfer import plugins
-from edgeinfer.config import HttpConfig, ModelConfig, SourceSettings, WatchdogConfig
+from edgeinfer.config import plugins
+from edgeinfer.config.settings import HttpConfig, ModelConfig, SourceSettings, WatchdogConfig
 from edgeinfer.messages import KINDS, json_schema
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -1,4 +1,4 @@
-"""Compiles edgeinfer/preprocess/kernels/frames.cu with NVRTC, a file per architecture: no device needs a compiler.
+"""Compiles edgeinfer/gpu/kernels/frames.cu with NVRTC, a file per architecture: no device needs a compiler.
 
 Two NVRTCs are used: CUDA 12's knows the older architectures, and what it makes loads on every driver from CUDA 12 on.
 """
@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "edgeinfer" / "preprocess" / "kernels"
+FOLDER = Path(__file__).parent.parent / "edgeinfer" / "gpu" / "kernels"
 SOURCE = FOLDER / "frames.cu"
 # Code for X.y runs on every X.z with z >= y.
 ARCHITECTURES = {

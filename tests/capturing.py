@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.accounting import Ledger, Snapshot
-from edgeinfer.capture import CaptureThread, Job, Limits
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import CaptureThread, Deadlines, Job
+from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.interfaces import Source
-from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import Reason, State
+from edgeinfer.telemetry.snapshot import SourceSnapshot
 from edgeinfer.types import Capture, Frame
 
-FAST = Limits(stall=0.2, timeout=0.5, first=0.8, grace=0.2)
+FAST = Deadlines(stall=0.2, timeout=0.5, first=0.8, grace=0.2)
 """The usual patience, ten times shorter."""
 
 
@@ -95,7 +96,7 @@ class Desk:
         return lambda: len(self.frames) >= wanted
 
     @property
-    def books(self) -> Snapshot:
+    def books(self) -> SourceSnapshot:
         return self.ledger.snapshot()
 
     def check_books(self) -> None:
@@ -105,7 +106,7 @@ class Desk:
 
 @contextmanager
 def capturing(
-    desk: Desk, open_source: Callable[[], Source], limits: Limits = FAST, **settings: Any
+    desk: Desk, open_source: Callable[[], Source], limits: Deadlines = FAST, **settings: Any
 ) -> Iterator[CaptureThread]:
     """A running capture thread; stopped at the end, and its books checked."""
     job = Job("cam", open_source, desk.ledger, desk.mailbox, limits=limits, random=NoJitter(0), **settings)

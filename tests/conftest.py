@@ -13,8 +13,8 @@ import av
 import cv2
 import pytest
 
-from edgeinfer import redact
 from edgeinfer.errors import UnavailableError
+from edgeinfer.guard import redaction as redact
 from edgeinfer.sources._gst_process import find_python
 from edgeinfer.sources.demo import Demo, Options
 from tests.rtsp_server import RtspServer

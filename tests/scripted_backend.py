@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from edgeinfer.backends import onnxruntime
-from edgeinfer.card import Model
+from edgeinfer.config.card import Model
 from edgeinfer.errors import FatalError, StickyError
 from edgeinfer.interfaces import Slot
 

@@ -16,18 +16,18 @@ import av
 import numpy as np
 import pytest
 
-from edgeinfer.accounting import Ledger
-from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.client import Subscriber
 from edgeinfer.commands.listen import raw_line
-from edgeinfer.config import load_config
+from edgeinfer.config.settings import load_config
 from edgeinfer.decoders import boxes_scores
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import CaptureThread, Job
+from edgeinfer.flow.mailbox import Mailbox
+from edgeinfer.flow.outbox import DEPTH, Outbox
+from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import UnreadableItem
-from edgeinfer.mailbox import Mailbox
 from edgeinfer.messages import DetectionsMessage
-from edgeinfer.outbox import DEPTH, Outbox
-from edgeinfer.redact import redact
 from edgeinfer.sinks import zmq
 from edgeinfer.sources import images, video
 from edgeinfer.types import Letterbox

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.capture import Hung, Limits
-from edgeinfer.capture.backoff import CAP_S, LASTING_BASE_S, LASTING_CAP_S, SILENT_CAP_S, STEADY_S, Backoff
-from edgeinfer.capture.job import MAX_HUNG
 from edgeinfer.errors import CameraError, ConfigError, FatalError, InputError, StalledError, UnavailableError
+from edgeinfer.flow.capture import Deadlines, Hung
+from edgeinfer.flow.capture.backoff import CAP_S, LASTING_BASE_S, LASTING_CAP_S, SILENT_CAP_S, STEADY_S, Backoff
+from edgeinfer.flow.capture.job import MAX_HUNG
 from tests.capturing import Desk, Openings, Script, capturing
 
-PATIENT = Limits(stall=10, timeout=30)
+PATIENT = Deadlines(stall=10, timeout=30)
 """For sources that must not stall, on a machine that is busy."""
 
 
@@ -53,7 +53,7 @@ def quiet(seconds: float) -> Any:
 @pytest.mark.slow
 def test_a_quiet_source_stalls_and_goes_on(desk: Desk) -> None:
     source = Script(1, 2, *[quiet(0.1)] * 8)
-    with capturing(desk, lambda: source, Limits(stall=0.3, timeout=30)) as thread:
+    with capturing(desk, lambda: source, Deadlines(stall=0.3, timeout=30)) as thread:
         desk.until(desk.state_is("stalled"), "stalled")
         desk.until(desk.state_is("running"), "running again")
         assert desk.books.stalls >= 1
@@ -106,7 +106,7 @@ def test_what_lasts_is_a_failure_with_its_code_and_is_tried_again_rarely(
 
 
 def test_what_lasts_is_tried_again_in_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeinfer.capture.backoff.LASTING_BASE_S", 0.2)
+    monkeypatch.setattr("edgeinfer.flow.capture.backoff.LASTING_BASE_S", 0.2)
     openings = Openings(CameraError("unauthorized", "401", lasting=True), Script())
     with capturing(desk, openings, reconnect=True):
         desk.until(desk.got(2), "frames after the password was put right")
@@ -232,14 +232,14 @@ def test_a_still_scene_is_allowed_to_be_one(desk: Desk) -> None:
 
 @pytest.mark.slow
 def test_a_picture_that_moves_again_ends_the_stall(desk: Desk) -> None:
-    with capturing(desk, lambda: Script(*[7] * 150), Limits(stall=0.3, timeout=30), frozen_s=0.3):
+    with capturing(desk, lambda: Script(*[7] * 150), Deadlines(stall=0.3, timeout=30), frozen_s=0.3):
         desk.until(desk.state_is("stalled"), "stalled")
         desk.until(desk.state_is("running"), "running again")
     assert desk.books.reconnects == 0
 
 
 def test_of_a_slow_camera_less_is_expected() -> None:
-    usual = Limits()
+    usual = Deadlines()
     assert usual.at_rate(30) == usual.at_rate(0) == usual
     slow = usual.at_rate(0.5)
     assert slow.stall == 6

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.config import load_config, parse_override
+from edgeinfer.config.settings import load_config, parse_override
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

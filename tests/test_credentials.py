@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.client import Subscriber
-from edgeinfer.config import load_config
+from edgeinfer.config.settings import load_config
 from edgeinfer.errors import EdgeinferError
-from edgeinfer.redact import redact, remember
+from edgeinfer.guard.redaction import redact, remember
 from tests.conftest import Cli
 from tests.test_zmq import Start
 

@@ -15,7 +15,7 @@ import pytest
 from edgeinfer.cli import _command_names
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
-from edgeinfer.keys import allow, generate, read_public, write_pair
+from edgeinfer.transport.keys import allow, generate, read_public, write_pair
 from tests.conftest import Cli
 from tests.test_run import write_constant_network
 from tests.test_zmq import wait_for

@@ -11,20 +11,20 @@ import msgspec
 import pytest
 
 from edgeinfer.backends import onnxruntime, tensorrt
-from edgeinfer.card import Model, ToleranceCard, load_model
 from edgeinfer.commands import build
 from edgeinfer.commands._engine_options import task_of
-from edgeinfer.config import Config, load_config
-from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.config.card import Model, ToleranceCard, load_model
+from edgeinfer.config.settings import Config, load_config
+from edgeinfer.daemon.daemon import Daemon, Summary
+from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.engine import machine, toolkit
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.errors import BuildError, CrashLoopError
-from edgeinfer.engine.key import Machine
-from edgeinfer.engine.manifest import Tolerance
-from edgeinfer.engine.progress import OnProgress, Progress
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.interfaces import Backend
 from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, StatusMessage
-from edgeinfer.signals import Patience, Signals
 from edgeinfer.types import Result
 
 
@@ -76,7 +76,7 @@ class Script:
             def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
                 started = time.monotonic()
                 while not script.go.wait(0.02):
-                    on_progress(Progress("Building", 0.5, time.monotonic() - started))
+                    on_progress(BuildProgress("Building", 0.5, time.monotonic() - started))
                     if cancel.is_set():
                         script.cancelled = True
                         raise BuildError("cancelled")
@@ -92,7 +92,7 @@ class Script:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
-    monkeypatch.setattr(tensorrt, "Prepared", script.prepared)
+    monkeypatch.setattr(tensorrt, "Preparation", script.prepared)
     return script
 
 
@@ -220,14 +220,14 @@ def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script:
 
 def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same settings on both sides name the same engine, tolerance and calibration included."""
-    here = Machine(flavour="tensorrt", tensorrt=(10, 3, 0, 30), gpu="Orin", compute_capability="8.7")
+    here = Target(flavour="tensorrt", tensorrt=(10, 3, 0, 30), gpu="Orin", compute_capability="8.7")
     kit: Any = object()
     monkeypatch.setattr(toolkit, "load", lambda *_: kit)
     monkeypatch.setattr(machine, "detect", lambda *_: here)
     context = build.command.make_context("build", ["nanodet-g", "--opt-level", "2", "--workspace", "1G"])
     ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
     task = task_of({key: value for key, value in context.params.items() if key not in ignored}, with_extras=True)
-    prepared = tensorrt.Prepared(load_model("nanodet-g"), None, tensorrt.Options(opt_level=2, workspace="1G"))
+    prepared = tensorrt.Preparation(load_model("nanodet-g"), None, tensorrt.Options(opt_level=2, workspace="1G"))
     assert prepared._task is not None
     assert prepared._task.key == task.key
     assert prepared._task.extras == task.extras

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.backends._pins import Pins
 from edgeinfer.frames import Block, FramePool, block_of
+from edgeinfer.gpu.pins import Pins
 from edgeinfer.types import Image
 
 SIZE = 4 * 5 * 3

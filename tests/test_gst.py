@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.capture import Limits
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.flow.capture import Deadlines
+from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
-from edgeinfer.redact import redact
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
 from edgeinfer.sources._gst_child import Memory
@@ -31,7 +31,7 @@ from tests.rtsp_server import RtspServer
 
 LIVE = "gst:videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=30/1"
 PASSWORD = "p@ss:/w?rd 1"  # noqa: S105 (made up)
-LIMITS = Limits(stall=0.7, timeout=2, first=10, grace=4)
+LIMITS = Deadlines(stall=0.7, timeout=2, first=10, grace=4)
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.card import load_model
-from edgeinfer.preprocess import cuda
+from edgeinfer.config.card import load_model
+from edgeinfer.gpu import kernel_code as cuda
 from edgeinfer.preprocess.letterbox import Fitting, Preprocessor
 
 ROOT = Path(__file__).parent.parent

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer import keys
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UsageError
 from edgeinfer.messages import StatusMessage
 from edgeinfer.sinks.zmq import Curve, Options
 from edgeinfer.sinks.zmq import open as open_publisher
+from edgeinfer.transport import keys
 from tests.conftest import Cli
 from tests.test_messages import example
 from tests.test_run import one_error_line

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.card import InputCard, load_model
+from edgeinfer.config.card import InputCard, load_model
 from edgeinfer.preprocess.letterbox import Preprocessor, geometry
 from tests.reference import letterbox
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.mailbox import Mailbox
+from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.types import Capture, Frame
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)

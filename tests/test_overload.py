@@ -12,10 +12,10 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.accounting import Ledger
-from edgeinfer.capture import Job
-from edgeinfer.capture.intake import Intake
-from edgeinfer.mailbox import Mailbox
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import Job
+from edgeinfer.flow.capture.intake import Intake
+from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.types import Capture, Frame
 from tests.capturing import Desk, Script, capturing
 

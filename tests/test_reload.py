@@ -18,17 +18,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edgeinfer import daemon, pipeline, reloader, sourceset
-from edgeinfer.accounting import Ledger
 from edgeinfer.backends import onnxruntime, tensorrt
-from edgeinfer.card import Model
-from edgeinfer.compose import Identity
-from edgeinfer.config import Config, load_config
-from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.config.card import Model
+from edgeinfer.config.settings import Config, load_config
+from edgeinfer.daemon import daemon, sourceset
+from edgeinfer.daemon import reloading as reloader
+from edgeinfer.daemon.changes import ReloadPlan, plan_reload
+from edgeinfer.daemon.daemon import Daemon, Summary
+from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.decoders import boxes_scores
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.errors import BuildError
-from edgeinfer.engine.progress import OnProgress, Progress
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError, UnavailableError
+from edgeinfer.flow import inference as pipeline
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.compose import Identity
+from edgeinfer.flow.outbox import DEPTH, Outbox
+from edgeinfer.flow.publisher import Publisher
+from edgeinfer.flow.statistics import Statistics
 from edgeinfer.interfaces import Backend
 from edgeinfer.messages import (
     DAEMON,
@@ -39,12 +46,7 @@ from edgeinfer.messages import (
     ReloadReport,
     StatusMessage,
 )
-from edgeinfer.outbox import DEPTH, Outbox
-from edgeinfer.publisher import Publisher
-from edgeinfer.reload import Plan, make_plan
-from edgeinfer.signals import Patience, Signals
 from edgeinfer.sources._clock import stamped
-from edgeinfer.statistics import Statistics
 from edgeinfer.types import Detections, Frame, Result, Timing
 from tests import scripted_backend
 from tests.scripted_backend import Scripted
@@ -84,8 +86,8 @@ def config_of(file: dict[str, Any]) -> Config:
 @settings(deadline=None)
 @pytest.mark.slow
 def test_nothing_is_done_where_nothing_has_changed(file: dict[str, Any]) -> None:
-    plan = make_plan(config_of(file), config_of(file))
-    assert plan == Plan(False, False, frozenset(), (), (), ())
+    plan = plan_reload(config_of(file), config_of(file))
+    assert plan == ReloadPlan(False, False, frozenset(), (), (), ())
 
 
 @given(FILES, FILES)
@@ -93,7 +95,7 @@ def test_nothing_is_done_where_nothing_has_changed(file: dict[str, Any]) -> None
 @pytest.mark.slow
 def test_the_plan_leads_from_one_configuration_to_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
     before, after = config_of(old), config_of(new)
-    plan = make_plan(before, after)
+    plan = plan_reload(before, after)
     both = before.sources.keys() & after.sources.keys()
     without_pace = {name: {**source, "max_fps": None} for name, source in old["sources"].items()}
     without_pace_after = {name: {**source, "max_fps": None} for name, source in new["sources"].items()}
@@ -120,13 +122,13 @@ def test_what_can_not_be_changed_is_refused(key: str, value: Any, says: str) -> 
     old = config_of({"sources": {"a": "demo:"}})
     new = load_config(None, [("sources", {"a": "demo:"}), (key, value)])
     with pytest.raises(ConfigError, match=says):
-        make_plan(old, new)
+        plan_reload(old, new)
 
 
 def test_what_changed_is_told_without_values() -> None:
     old = config_of({"sources": {"a": {"uri": "demo:", "fps": 5}, "b": "demo:"}, "model": {"score": 0.5}})
     new = config_of({"sources": {"a": {"uri": "demo:", "fps": 6, "max_fps": 2}, "c": "demo:"}, "model": {"iou": 0.5}})
-    assert make_plan(old, new).changes == (
+    assert plan_reload(old, new).changes == (
         "model: score, iou changed",
         "sources.a: max_fps, fps changed; opened again",
         "sources.c: added",
@@ -598,7 +600,7 @@ def test_an_engine_that_fails_in_its_first_frames_leaves_the_fallback_serving(
         def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
             return scripted_backend.open(self._model, None, scripted_backend.Options(fail_at=4))
 
-    monkeypatch.setattr(tensorrt, "Prepared", Prepared)
+    monkeypatch.setattr(tensorrt, "Preparation", Prepared)
     run = Run({"model": {"path": model}, "sources": {"a": SMALL}})
     run.until(lambda: "engine-failed" in run.recorder.codes(), "the failure")
     run.until_results("a", 30)
@@ -628,7 +630,7 @@ class Builds:
             def open(self, on_progress: OnProgress, cancel: threading.Event) -> Backend:
                 builds.begun.append(model.card.name)
                 while not builds.go.wait(0.01):
-                    on_progress(Progress("Building", 0.5, 1.0))
+                    on_progress(BuildProgress("Building", 0.5, 1.0))
                     if cancel.is_set():
                         builds.cancelled.append(model.card.name)
                         raise BuildError("cancelled")
@@ -642,7 +644,7 @@ class Builds:
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> Builds:
     builds = Builds()
-    monkeypatch.setattr(tensorrt, "Prepared", builds.prepared)
+    monkeypatch.setattr(tensorrt, "Preparation", builds.prepared)
     return builds
 
 
@@ -724,7 +726,7 @@ def test_a_build_that_fails_keeps_the_old_configuration(run: Run, two: str, monk
     def impossible(*_: Any) -> Any:
         raise UnavailableError("no GPU")
 
-    monkeypatch.setattr(tensorrt, "Prepared", impossible)
+    monkeypatch.setattr(tensorrt, "Preparation", impossible)
     report = run.reload(backend="tensorrt", model={"path": two}, sources={"b": SMALL})
     assert (report.ok, report.text) == (False, "no GPU")
     run.until_results("a")

@@ -22,9 +22,9 @@ import yaml
 from msgspec import UNSET
 
 from edgeinfer.client import Subscriber
-from edgeinfer.crash import boot_id
 from edgeinfer.messages import DAEMON, InfoMessage, Message, StatusMessage
 from edgeinfer.sinks.zmq import Options, ZmqPublisher
+from edgeinfer.watchdog.crash import boot_id
 from tests.conftest import Cli
 from tests.test_messages import example
 from tests.test_reload import SMALL, network

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.capture import CaptureThread, Limits
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError
+from edgeinfer.flow.capture import CaptureThread, Deadlines
 from edgeinfer.interfaces import Source
 from edgeinfer.sources import rtsp
 from edgeinfer.sources._credentials import account, expand
@@ -39,7 +39,7 @@ from tests.rtsp_server import RtspServer
 
 Start = Callable[..., "subprocess.Popen[str]"]
 QUICK = rtsp.Options(connect_s=2, silence_s=1.5, decoder="av")
-LIMITS = Limits(stall=0.7, timeout=2, first=8, grace=4)
+LIMITS = Deadlines(stall=0.7, timeout=2, first=8, grace=4)
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ def test_a_password_that_is_put_right_in_its_file_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: RtspServer
 ) -> None:
     """The server here has no accounts: the refusal is the file's own."""
-    monkeypatch.setattr("edgeinfer.capture.backoff.LASTING_BASE_S", 0.3)
+    monkeypatch.setattr("edgeinfer.flow.capture.backoff.LASTING_BASE_S", 0.3)
     secret = tmp_path / "password"
     options = rtsp.Options(user="admin", password_file=str(secret), connect_s=2)
     desk = Desk()

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer import plugins
-from edgeinfer.card import load_model
-from edgeinfer.config import load_config
+from edgeinfer.config import plugins
+from edgeinfer.config.card import load_model
+from edgeinfer.config.settings import load_config
+from edgeinfer.config.yamlfile import parse_yaml
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.errors import UnsafeError
 from edgeinfer.errors import ConfigError, InputError
 from edgeinfer.sources import images
-from edgeinfer.yamlfile import parse_yaml
 from tests.conftest import Cli
 from tests.engine.test_onnxfile import write_external
 from tests.test_run import one_error_line, write_constant_network

@@ -17,13 +17,13 @@ import yaml
 from click.testing import CliRunner
 
 from edgeinfer.commands import service
-from edgeinfer.crash import Crash, CrashLog
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError, UsageError
 from edgeinfer.systemd import install as installer
 from edgeinfer.systemd import units
-from edgeinfer.systemd.install import Machine, Wish
+from edgeinfer.systemd.install import Host, Wish
 from edgeinfer.systemd.steps import Call, Write, perform
 from edgeinfer.systemd.units import Instance
+from edgeinfer.watchdog.crash import Crash, CrashLog
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "systemd"
@@ -127,29 +127,29 @@ def test_the_wheel_brings_the_units(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path) -> Host:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "passwd").write_text("edgeinfer:x:990:990::/:/bin/false\n")
-    return Machine(root, 252, running=False)
+    return Host(root, 252, running=False)
 
 
 def wish(config: bytes | None = b"x", instance: str | None = None, strict: bool = False) -> Wish:
     return Wish(Instance.named(instance), "/opt/edgeinfer/bin/python", [Path("/usr/bin")], config, strict)
 
 
-def files(machine: Machine) -> dict[str, str]:
+def files(machine: Host) -> dict[str, str]:
     found = [path for path in machine.root.rglob("*") if path.is_file() and path.name != "passwd"]
     return {str(path.relative_to(machine.root)): path.read_text() for path in found}
 
 
-def do(machine: Machine, wanted: Wish, dry_run: bool = False) -> tuple[int, list[str]]:
+def do(machine: Host, wanted: Wish, dry_run: bool = False) -> tuple[int, list[str]]:
     said: list[str] = []
     steps = [step for step in installer.installation(machine, wanted) if not isinstance(step, Call)]
     return perform(steps, said.append, dry_run), said
 
 
-def test_an_installation_says_what_it_does_and_twice_is_once(machine: Machine) -> None:
+def test_an_installation_says_what_it_does_and_twice_is_once(machine: Host) -> None:
     changed, said = do(machine, wish(), dry_run=True)
     assert changed == 5
     assert all(line.startswith("would write ") for line in said)
@@ -172,7 +172,7 @@ def test_an_installation_says_what_it_does_and_twice_is_once(machine: Machine) -
     assert all(line.startswith("unchanged: ") for line in said)
 
 
-def test_what_was_changed_by_hand_is_put_right_and_said(machine: Machine) -> None:
+def test_what_was_changed_by_hand_is_put_right_and_said(machine: Host) -> None:
     do(machine, wish())
     unit = machine.root / "etc/systemd/system/edgeinfer.service"
     unit.write_text("[Service]\n")
@@ -183,12 +183,12 @@ def test_what_was_changed_by_hand_is_put_right_and_said(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize(("version", "found"), [(249, False), (253, False), (254, True), (255, True)])
-def test_backoff_only_where_systemd_knows_it(machine: Machine, version: int, found: bool) -> None:
-    do(Machine(machine.root, version, running=False), wish())
+def test_backoff_only_where_systemd_knows_it(machine: Host, version: int, found: bool) -> None:
+    do(Host(machine.root, version, running=False), wish())
     assert ("etc/systemd/system/edgeinfer.service.d/10-backoff.conf" in files(machine)) is found
 
 
-def test_strict_devices_names_what_is_there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strict_devices_names_what_is_there(machine: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("video0", "nvidia0", "nvidiactl", "nvhost-ctrl", "dri/renderD128", "sda", "mem", "video0.txt"):
         path = machine.root / "dev" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +205,7 @@ def test_strict_devices_names_what_is_there(machine: Machine, monkeypatch: pytes
     assert not [name for name in files(machine) if "devices" in name], "without the option the drop-in goes"
 
 
-def test_an_instance_has_its_own_configuration(machine: Machine) -> None:
+def test_an_instance_has_its_own_configuration(machine: Host) -> None:
     do(machine, wish(instance="front"))
     assert files(machine)["etc/edgeinfer/front.yaml"] == "x"
     unit = Instance.named("front")
@@ -219,7 +219,7 @@ def test_names_that_are_no_instance(name: str) -> None:
 
 
 @pytest.mark.parametrize("purge", [False, True])
-def test_an_uninstallation_keeps_the_users_data_unless_told(machine: Machine, purge: bool) -> None:
+def test_an_uninstallation_keeps_the_users_data_unless_told(machine: Host, purge: bool) -> None:
     do(machine, wish())
     crashes = CrashLog(machine.root / "var/lib/edgeinfer/main")
     crashes.write(Crash(code="x", text="y"))
@@ -233,8 +233,8 @@ def test_an_uninstallation_keeps_the_users_data_unless_told(machine: Machine, pu
     assert perform(steps, said.append) == 0, "once more finds nothing to do"
 
 
-def test_an_uninstallation_leaves_what_systemctl_edit_wrote(machine: Machine) -> None:
-    do(Machine(machine.root, 255, running=False), wish())
+def test_an_uninstallation_leaves_what_systemctl_edit_wrote(machine: Host) -> None:
+    do(Host(machine.root, 255, running=False), wish())
     folder = machine.root / "etc/systemd/system/edgeinfer.service.d"
     (folder / "override.conf").write_text("[Service]\nNice=5\n")
     steps = [step for step in installer.removal(machine, None, purge=True) if not isinstance(step, Call)]
@@ -245,7 +245,7 @@ def test_an_uninstallation_leaves_what_systemctl_edit_wrote(machine: Machine) ->
     assert not folder.exists()
 
 
-def test_one_instance_goes_and_the_others_stay(machine: Machine) -> None:
+def test_one_instance_goes_and_the_others_stay(machine: Host) -> None:
     for name in ("front", "yard"):
         do(machine, wish(instance=name))
     steps = [s for s in installer.removal(machine, Instance.named("front"), purge=True) if not isinstance(s, Call)]
@@ -324,7 +324,7 @@ def test_the_shipped_configurations_can_be_installed(name: str) -> None:
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed")
 def test_install_status_and_uninstall_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installer, "check_program", lambda places: False)
-    monkeypatch.setattr(service, "_machine", lambda root, dry_run: Machine(root, 252, running=False))
+    monkeypatch.setattr(service, "_machine", lambda root, dry_run: Host(root, 252, running=False))
     root = tmp_path / "image"
     for folder in ("etc", "usr/lib"):
         (root / folder).mkdir(parents=True)

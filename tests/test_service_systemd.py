@@ -158,7 +158,7 @@ def test_a_start_that_takes_longer_than_its_timeout_is_waited_for(machine: Machi
 
 FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "submit": ("faults/backend.py", {"backend": {"name": "tests.faults.backend", "fault": "submit"}}),
-    "never": ("edgeinfer/pipeline.py", {"backend": {"name": "tests.faults.backend", "fault": "never"}}),
+    "never": ("edgeinfer/flow/inference.py", {"backend": {"name": "tests.faults.backend", "fault": "never"}}),
     "sink": ("faults/sink.py", {"sinks": {"tests.faults.sink": {}}}),
     "cuda": ("CUDA error 700", {"backend": {"name": "tests.faults.backend", "fault": "cuda"}}),
     "gil": ("faults/backend.py", {"backend": {"name": "tests.faults.backend", "fault": "gil"}}),

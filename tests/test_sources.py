@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeinfer import plugins
-from edgeinfer.capture import Limits
+from edgeinfer.config import plugins
 from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError, UnavailableError
+from edgeinfer.flow.capture import Deadlines
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.types import Capture
@@ -268,7 +268,7 @@ def test_a_camera_that_is_plugged_in_elsewhere_goes_on_under_its_name(tmp_path: 
     desk = Desk()
     opener: Any = Plugged
     camera = v4l2.open
-    with capturing(desk, lambda: camera(f"v4l2://{link}", v4l2.Options(), opener), Limits(), reconnect=True):
+    with capturing(desk, lambda: camera(f"v4l2://{link}", v4l2.Options(), opener), Deadlines(), reconnect=True):
         desk.until(desk.got(3), "frames")
         link.unlink()
         (tmp_path / "video0").unlink()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.accounting import Ledger, total
-from edgeinfer.statistics import WINDOW, Statistics
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.statistics import WINDOW, Statistics
+from edgeinfer.telemetry.snapshot import total
 from edgeinfer.types import Timing
 
 

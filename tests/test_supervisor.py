@@ -16,12 +16,12 @@ import pytest
 
 from edgeinfer.client import Subscriber
 from edgeinfer.messages import DetectionsMessage
-from edgeinfer.supervisor import PARENT, Limits, Supervisor
+from edgeinfer.watchdog.supervisor import PARENT, RestartPolicy, Supervisor
 
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.slow
-QUICK = Limits(first_wait_s=0.05, longest_wait_s=0.2, settled_s=60, frozen_s=1)
+QUICK = RestartPolicy(first_wait_s=0.05, longest_wait_s=0.2, settled_s=60, frozen_s=1)
 
 SCRIPT = """
 import os, pathlib, signal, socket, sys, time
@@ -34,7 +34,7 @@ def notify(text):
 """
 
 
-def supervise(tmp_path: Path, body: str, limits: Limits = QUICK) -> tuple[int, int, list[str]]:
+def supervise(tmp_path: Path, body: str, limits: RestartPolicy = QUICK) -> tuple[int, int, list[str]]:
     """Runs a child made of `body`. Returns the exit code, how often it ran, and what the supervisor said."""
     said: list[str] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -93,7 +93,7 @@ def test_a_child_that_is_starting_or_ending_may_be_silent(tmp_path: Path, first:
 
 def test_a_child_that_beats_is_left_alone(tmp_path: Path) -> None:
     body = "notify('READY=1')\nfor _ in range(20):\n  time.sleep(0.2)\n  notify('WATCHDOG=1')\nsys.exit(0)"
-    assert supervise(tmp_path, body, Limits(frozen_s=3)) == (0, 1, [])
+    assert supervise(tmp_path, body, RestartPolicy(frozen_s=3)) == (0, 1, [])
 
 
 def test_a_signal_ends_the_child_and_the_supervisor(tmp_path: Path) -> None:

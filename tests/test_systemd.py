@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.crash import Crash, CrashLog
 from edgeinfer.systemd import journal, notify
+from edgeinfer.watchdog.crash import Crash, CrashLog
 from tests.notify_socket import NotifySocket
 
 LIBRARIES = ("systemd-python", "without the library")

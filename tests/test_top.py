@@ -17,14 +17,14 @@ from msgspec import UNSET, structs
 from rich.console import Console
 
 from edgeinfer.commands import _overview
-from edgeinfer.messages import DAEMON, InfoMessage, Machine, Reason, StatusMessage, Vitals
-from edgeinfer.overview import Overview
+from edgeinfer.commands._remote import RemoteDaemon
+from edgeinfer.messages import DAEMON, InfoMessage, MachineVitals, Reason, StatusMessage, Vitals
 from tests.test_messages import example
 from tests.test_zmq import Start
 
 
-def overview(**status: object) -> Overview:
-    found = Overview()
+def overview(**status: object) -> RemoteDaemon:
+    found = RemoteDaemon()
     info, source = example("info"), example("status")
     assert isinstance(info, InfoMessage)
     assert isinstance(source, StatusMessage)
@@ -32,13 +32,15 @@ def overview(**status: object) -> Overview:
     found.add(structs.replace(source, **{"source": "front", "state": "running", **status}))
     vitals = Vitals(
         latency_ms={"total": {"p50": 1.0, "p95": 2.0, "p99": 3.0}},
-        machine=Machine(throttled=["cpu-throttle-alert"], temperatures_c={"cpu": 81.5}, gpu_load=0.5, power_mode="15W"),
+        machine=MachineVitals(
+            throttled=["cpu-throttle-alert"], temperatures_c={"cpu": 81.5}, gpu_load=0.5, power_mode="15W"
+        ),
     )
     found.add(structs.replace(source, source=DAEMON, reason=None, vitals=vitals))
     return found
 
 
-def shown(found: Overview, width: int = 200) -> str:
+def shown(found: RemoteDaemon, width: int = 200) -> str:
     console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123 (for this line)
     with console.file:
         console.print(_overview.page(found))

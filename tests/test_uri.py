@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeinfer.config.uri import SourceUri, default_name, parse_uri, split_name
 from edgeinfer.errors import ConfigError
+from edgeinfer.guard.redaction import redact
 from edgeinfer.messages import SOURCE_PATTERN
-from edgeinfer.redact import redact
-from edgeinfer.uri import SourceUri, default_name, parse_uri, split_name
 
 
 @pytest.mark.parametrize(

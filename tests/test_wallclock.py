@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.wallclock import STEP_NS, WallClock
+from edgeinfer.flow.wallclock import STEP_NS, WallClock
 
 
 @given(st.integers(-(10**18), 10**18))

@@ -16,15 +16,15 @@ from typing import Any
 import psutil
 import pytest
 
-from edgeinfer import cudastatus
-from edgeinfer.accounting import Snapshot
 from edgeinfer.client import Subscriber
-from edgeinfer.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
-from edgeinfer.engine.cache import Cache, CachedEngine
+from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
-from edgeinfer.health import Heart, deadline_s, judge
-from edgeinfer.herald import QUIET_READY_S, View, is_ready, summary
+from edgeinfer.gpu import status as cudastatus
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
+from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.watchdog.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
+from edgeinfer.watchdog.hearts import Heart, deadline_s, find_stall
+from edgeinfer.watchdog.service_manager import QUIET_READY_S, View, is_ready, summary
 from tests.conftest import CLIP_FRAMES, Cli
 from tests.engine.test_cache import put
 from tests.notify_socket import NotifySocket
@@ -51,11 +51,11 @@ def test_the_stage_that_is_silent_for_longest_is_named() -> None:
     hearts[1].beat()
     hearts[2].rest()
     clock.now += 2
-    stall = judge(hearts, 5)
+    stall = find_stall(hearts, 5)
     assert stall is not None
     assert (stall.stage, stall.silent_s, stall.deadline_s) == ("inference", 6, 5)
     hearts[0].beat()
-    assert judge(hearts, 5) is None
+    assert find_stall(hearts, 5) is None
 
 
 def test_allowance_patience_and_forgiveness_move_the_deadline() -> None:
@@ -63,15 +63,15 @@ def test_allowance_patience_and_forgiveness_move_the_deadline() -> None:
     loading, main = Heart("inference", clock), Heart("main", clock, patience=3)
     loading.beat(60)
     clock.now += 14
-    assert judge([loading, main], 5) is None
+    assert find_stall([loading, main], 5) is None
     clock.now += 2
-    stall = judge([loading, main], 5)
+    stall = find_stall([loading, main], 5)
     assert stall is not None
     assert stall.stage == "main"
     main.forgive(10)
-    assert judge([loading, main], 5) is None
+    assert find_stall([loading, main], 5) is None
     clock.now += 50
-    stall = judge([loading], 5)
+    stall = find_stall([loading], 5)
     assert stall is not None
     assert stall.silent_s == pytest.approx(6)
 
@@ -102,8 +102,8 @@ def test_a_text_without_a_status_is_not_sticky() -> None:
 # Readiness
 
 
-def books(state: Any = "running", captured: int = 0, inferred: int = 0, fps: float = 0.0) -> Snapshot:
-    return Snapshot(state, None, captured, inferred, 0, {}, fps)
+def books(state: Any = "running", captured: int = 0, inferred: int = 0, fps: float = 0.0) -> SourceSnapshot:
+    return SourceSnapshot(state, None, captured, inferred, 0, {}, fps)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_run_that_ended_without_a_word_is_told_unless_the_machine_went_down(
     if crash is not None:
         assert (crash.code, crash.pid, crash.engine_key) == ("killed", 99999, "abc")
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom edgeinfer.crash import CrashLog, Run, boot_id\n"
+        "import os, sys\nfrom pathlib import Path\nfrom edgeinfer.watchdog.crash import CrashLog, Run, boot_id\n"
         "CrashLog(Path(sys.argv[1])).begin(Run(pid=os.getpid(), boot_id=boot_id())).close()"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

@@ -17,23 +17,22 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeinfer import readiness
-from edgeinfer.accounting import Snapshot
 from edgeinfer.errors import ConfigError, TemporaryError
-from edgeinfer.messages import Machine, Reason, State
-from edgeinfer.readiness import Observation
-from edgeinfer.statistics import BUCKETS_MS, Statistics
+from edgeinfer.flow.statistics import BUCKETS_MS, Statistics
+from edgeinfer.messages import MachineVitals, Reason, State
+from edgeinfer.telemetry.snapshot import SourceSnapshot
 from edgeinfer.types import Timing
-from edgeinfer.web import pages, server
+from edgeinfer.web import pages, readiness, server
 from edgeinfer.web.numbers import Numbers
+from edgeinfer.web.readiness import Observation
 from edgeinfer.web.server import MAX_CONNECTIONS, Answer, Server, parse_bind
 from tests.conftest import Cli
 from tests.test_run import one_error_line
 from tests.test_zmq import Start, wait_for
 
 
-def books(state: State = "running", **dropped: int) -> Snapshot:
-    return Snapshot(state, None, 10 + sum(dropped.values()), 10, 0, dropped, 12.5)
+def books(state: State = "running", **dropped: int) -> SourceSnapshot:
+    return SourceSnapshot(state, None, 10 + sum(dropped.values()), 10, 0, dropped, 12.5)
 
 
 def seen(**changes: Any) -> Observation:
@@ -81,7 +80,7 @@ def numbers() -> Numbers:
         versions={"edgeinfer": "0.1.0", "onnxruntime": "1.0"},
         rate=0.5,
         subscribers=2,
-        machine=Machine(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
+        machine=MachineVitals(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
     )
 
 

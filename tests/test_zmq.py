@@ -20,12 +20,12 @@ import psutil
 import pytest
 import zmq
 
-from edgeinfer import peers
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, topic
 from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
 from edgeinfer.sinks.zmq import open as open_publisher
+from edgeinfer.transport import peers
 from tests.test_messages import example
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from edgeinfer.backends._cuda import Cuda
-from edgeinfer.backends._inference import TensorRt
-from edgeinfer.backends._lane import Lane
+from edgeinfer.backends._context import ContextSlot
+from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.errors import FatalError
+from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.types import Image
 
 STREAMS = (1, 2, 4, 8)
@@ -29,7 +29,7 @@ def sweep(backend: TensorRt, images: Sequence[Image], seconds: float) -> dict[st
             backend.release(lane)
 
 
-def _sweep(lanes: Sequence[Lane], most: int, seconds: float) -> dict[str, float]:
+def _sweep(lanes: Sequence[ContextSlot], most: int, seconds: float) -> dict[str, float]:
     cuda, rates = Cuda(), dict[str, float]()
     for batch in dict.fromkeys(min(batch, most) for batch in BATCHES):
         launches = [_Launch(cuda, lane, batch) for lane in lanes]
@@ -38,10 +38,10 @@ def _sweep(lanes: Sequence[Lane], most: int, seconds: float) -> dict[str, float]
     return rates
 
 
-def _filled(backend: TensorRt, images: Sequence[Image]) -> Lane:
+def _filled(backend: TensorRt, images: Sequence[Image]) -> ContextSlot:
     """A lane whose input holds real pictures."""
     slot = backend.acquire()
-    assert isinstance(slot, Lane)  # noqa: S101 (as many are asked for as there are)
+    assert isinstance(slot, ContextSlot)  # noqa: S101 (as many are asked for as there are)
     backend.load(slot, [images[i % len(images)] for i in range(backend.max_batch)])
     slot.run(backend.max_batch)
     slot.finish()
@@ -51,7 +51,7 @@ def _filled(backend: TensorRt, images: Sequence[Image]) -> Lane:
 class _Launch:
     """The network alone, as a graph where it can be captured."""
 
-    def __init__(self, cuda: Cuda, lane: Lane, batch: int) -> None:
+    def __init__(self, cuda: Cuda, lane: ContextSlot, batch: int) -> None:
         self._cuda, self._lane = cuda, lane
         network = lane.network
         network.context.set_input_shape(network.input, (batch, *network.shape))

@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime
 from msgspec import Meta, Struct
 
-from edgeinfer import strict
-from edgeinfer.card import Model
-from edgeinfer.cudastatus import error_from_text
+from edgeinfer.config import strict
+from edgeinfer.config.card import Model
 from edgeinfer.errors import ConfigError, InputError, OutOfMemoryError, UnavailableError
+from edgeinfer.gpu.status import error_from_text
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec

@@ -13,18 +13,19 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edgeinfer.backends import _raw
-from edgeinfer.backends._inference import Settings, TensorRt
-from edgeinfer.card import Model, ModelCard
-from edgeinfer.checkset import samples_in, tolerance_of, verification_samples
-from edgeinfer.engine import foreign, machine, toolkit
-from edgeinfer.engine.cache import CachedEngine, default_root
+from edgeinfer.backends._tensorrt import Settings, TensorRt
+from edgeinfer.config.card import Model, ModelCard
+from edgeinfer.engine import machine, toolkit
+from edgeinfer.engine.build.card_samples import samples_in, tolerance_of, verification_samples
+from edgeinfer.engine.build.progress import OnProgress
+from edgeinfer.engine.build.scratch import ensure_somewhere, open_cache
+from edgeinfer.engine.build.task import Extras, Task, make_task
 from edgeinfer.engine.errors import PlanError
-from edgeinfer.engine.key import Machine
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
-from edgeinfer.engine.probation import Probation
-from edgeinfer.engine.progress import OnProgress
-from edgeinfer.engine.scratch import ensure_somewhere, open_cache
-from edgeinfer.engine.task import Extras, Task, make_task
+from edgeinfer.engine.store import foreign
+from edgeinfer.engine.store.cache import CachedEngine, default_root
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.probation import Probation
 from edgeinfer.errors import UnavailableError
 from edgeinfer.types import Image
 
@@ -56,10 +57,10 @@ class Options(Struct, frozen=True, kw_only=True):
 
 def open(model: Model, max_batch: int | None, options: Options) -> TensorRt:  # noqa: A001 (the plugin interface)
     """The backend, with an engine from the cache or built now. Blocks for the whole build. Raises EdgeinferError."""
-    return Prepared(model, max_batch, options).open(lambda _: None, threading.Event())
+    return Preparation(model, max_batch, options).open(lambda _: None, threading.Event())
 
 
-class Prepared:
+class Preparation:
     """What is to run, found out before anything is built.
 
     Raises UnavailableError where TensorRT or the GPU is missing, and what `make_task` and, for a plan of the user's
@@ -118,7 +119,7 @@ class Prepared:
         return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
 
 
-def accepted(path: Path, here: Machine) -> bytes:
+def accepted(path: Path, here: Target) -> bytes:
     """The user's own plan, if it fits here. Raises PlanError or UnsafeError with the reason."""
     found = foreign.accept(path, here)
     for warning in found.warnings:

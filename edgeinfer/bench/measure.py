@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
-from edgeinfer import plugins
 from edgeinfer.bench.memory import images
-from edgeinfer.card import Model, load_model
-from edgeinfer.config import Config
-from edgeinfer.daemon import Daemon
-from edgeinfer.engine.cudart import cuda_runtime
+from edgeinfer.config import plugins
+from edgeinfer.config.card import Model, load_model
+from edgeinfer.config.settings import Config
+from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import InputError, UnavailableError
+from edgeinfer.gpu.device import cuda_runtime
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.signals import Patience, Signals
 from edgeinfer.types import Float32, Result
 
 WARM_UP = 10
@@ -70,7 +70,7 @@ class PipelineRun(Struct, frozen=True):
     detail: str
 
 
-class Machine(Struct, frozen=True):
+class Testbed(Struct, frozen=True):
     """Where it was measured."""
 
     processor: str
@@ -174,9 +174,9 @@ def pipeline_run(config: Config) -> PipelineRun:
     )
 
 
-def machine(run: PipelineRun) -> Machine:
+def testbed(run: PipelineRun) -> Testbed:
     """Where `run` was measured."""
-    return Machine(
+    return Testbed(
         _processor(), len(os.sched_getaffinity(0)), platform.python_version(), run.versions, run.backend, run.model
     )
 

@@ -24,12 +24,12 @@ class Options(Struct, frozen=True, kw_only=True):
     fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
 
 
-def open(uri: str, options: Options) -> Memory:  # noqa: A001 (the plugin interface)
+def open(uri: str, options: Options) -> MemorySource:  # noqa: A001 (the plugin interface)
     """The source."""
-    return Memory(options)
+    return MemorySource(options)
 
 
-class Memory:
+class MemorySource:
     """See `Source`. Every capture shares its pixels with earlier ones, which no one may write to."""
 
     def __init__(self, options: Options) -> None:

@@ -11,11 +11,11 @@ import click
 from msgspec import Struct, to_builtins
 
 from edgeinfer.bench.clip import write_clip
-from edgeinfer.bench.measure import Machine, PipelineRun, Spread, machine, pipeline_run, raw_run
-from edgeinfer.card import load_model
-from edgeinfer.config import AUTO, FALLBACK, TENSORRT, Config, load_config
-from edgeinfer.engines import choose
-from edgeinfer.files import check_readable
+from edgeinfer.bench.measure import PipelineRun, Spread, Testbed, pipeline_run, raw_run, testbed
+from edgeinfer.config.card import load_model
+from edgeinfer.config.paths import check_readable
+from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config, load_config
+from edgeinfer.daemon.selection import choose
 
 MEMORY = "edgeinfer.bench.memory:"
 LIVE_FPS, LIVE_FRAMES = 30, 150
@@ -43,7 +43,7 @@ class Row(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """Everything that `edgeinfer bench` measured. `raw` is by "STREAMSxBATCH", `raw_fps` the best of a round."""
 
-    machine: Machine
+    machine: Testbed
     detail: str
     rounds: int
     frames: int
@@ -57,7 +57,7 @@ class Report(Struct, frozen=True):
         return data
 
 
-class Plan(Struct, frozen=True):
+class BenchPlan(Struct, frozen=True):
     """What to measure: `sources` are the numbers of sources to feed from memory, as fast as can be and as cameras."""
 
     clip: str | None
@@ -66,7 +66,7 @@ class Plan(Struct, frozen=True):
     frames: int
 
 
-def benchmark(overrides: Overrides, plan: Plan, tell: Tell) -> Report:
+def benchmark(overrides: Overrides, plan: BenchPlan, tell: Tell) -> Report:
     """Runs the raw network and the pipeline from memory, from a file and from 30 fps cameras, in turn, in rounds."""
     with tempfile.TemporaryDirectory(prefix="edgeinfer-bench-") as folder:
         clip = plan.clip
@@ -89,7 +89,7 @@ def benchmark(overrides: Overrides, plan: Plan, tell: Tell) -> Report:
         rows = {name: _row(configs[name], runs[name], best) for name in configs}
         some = next(iter(runs.values()))[0]
         by_shape = {shape: Spread.of([run.fps[shape] for run in raw]) for shape in raw[0].fps}
-        return Report(machine(some), some.detail, plan.rounds, plan.frames, Spread.of(best), by_shape, rows)
+        return Report(testbed(some), some.detail, plan.rounds, plan.frames, Spread.of(best), by_shape, rows)
 
 
 def concrete_backend(overrides: Overrides) -> str:
@@ -103,7 +103,7 @@ def concrete_backend(overrides: Overrides) -> str:
     return FALLBACK if choice.later is None else TENSORRT
 
 
-def _configs(overrides: Overrides, clip: str, plan: Plan) -> dict[str, Config]:
+def _configs(overrides: Overrides, clip: str, plan: BenchPlan) -> dict[str, Config]:
     common: Overrides = [("publish.bind", "tcp://127.0.0.1:*"), *overrides]
     shown = dict[str, list[dict[str, Any]]]()
     for number in plan.sources:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeinfer.environment import Environment, Fact
-from edgeinfer.environment.diagnosis import Problem, Verdict
+from edgeinfer.environment.diagnosis import Diagnosis, Problem
 from edgeinfer.environment.report import FIRST, shown
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -35,7 +35,7 @@ TWINS = {"system_python": "python", "tensorrt_system_module": "tensorrt_module"}
 """Facts that are worth a row only where they differ from another."""
 
 
-def show(env: Environment, problems: list[Problem], verdict: Verdict, *, verbose: bool) -> None:
+def show(env: Environment, problems: list[Problem], verdict: Diagnosis, *, verbose: bool) -> None:
     """Prints facts, problems and the verdict. Values are Text: rich must not read them as markup."""
     console = Console(highlight=False, soft_wrap=False)
     console.print(_facts(env, verbose=verbose))
@@ -87,7 +87,7 @@ def _problem(problem: Problem) -> Text:
     return Text.assemble(severity, problem.message, "\n  → ", problem.remedy)
 
 
-def _verdict(verdict: Verdict) -> Text:
+def _verdict(verdict: Diagnosis) -> Text:
     style = "bold green" if verdict.backend else "bold red"
     what = f"backend: {verdict.backend}" if verdict.backend else "nothing can run"
     return Text.assemble((what, style), f": {verdict.reason}")

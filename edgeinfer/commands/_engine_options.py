@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from edgeinfer import card, checkset
+from edgeinfer.config import card
 from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.builder import Limits
-from edgeinfer.engine.cache import Cache, default_root
-from edgeinfer.engine.key import Machine
-from edgeinfer.engine.manifest import Tolerance
+from edgeinfer.engine.build import card_samples as checkset
+from edgeinfer.engine.build.builder import BuildLimits
+from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.task import Extras, Task, make_task
 from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size, usual_batches
-from edgeinfer.engine.samples import Normalize, SampleSource
-from edgeinfer.engine.task import Extras, Task, make_task
+from edgeinfer.engine.store.cache import Cache, default_root
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.errors import UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -133,7 +134,7 @@ def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     return make_task(model, build_options(arguments, usual), here, extras or Extras(calibration=calibration))
 
 
-def this_machine(arguments: dict[str, Any]) -> Machine:
+def this_machine(arguments: dict[str, Any]) -> Target:
     """What is here, with the TensorRT that was asked for. Raises UnavailableError."""
     return machine.detect(toolkit.load(arguments["runtime"]))
 
@@ -186,7 +187,7 @@ def extras_of(
         tolerance=_tolerance(a["tolerance"]) or (checkset.tolerance_of(described) if described else None),
         keep_beyond_tolerance=a["keep_anyway"],
         timing_cache=timing and str(Path(timing).resolve()),
-        limits=Limits(memory_bytes=parse_size(a["memory"]) if a["memory"] else None, timeout_s=a["timeout"]),
+        limits=BuildLimits(memory_bytes=parse_size(a["memory"]) if a["memory"] else None, timeout_s=a["timeout"]),
     )
 
 

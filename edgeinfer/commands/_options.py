@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeinfer.config import Config, load_config, parse_override, source_names
-from edgeinfer.redact import RedactingFormatter
+from edgeinfer.config.settings import Config, load_config, parse_override, source_names
+from edgeinfer.config.uri import MAX_DIGITS, default_name, parse_uri, split_name
+from edgeinfer.guard.redaction import RedactingFormatter
 from edgeinfer.systemd import journal
-from edgeinfer.uri import MAX_DIGITS, default_name, parse_uri, split_name
 
 LINE = "edgeinfer: %(levelname)s: %(message)s"
 
@@ -57,7 +57,7 @@ def set_up_logging(debug: bool) -> None:
     if in_journal is not None:
         logging.getLogger().handlers[:] = [in_journal]
     # What TensorRT says during a build is kept with the engine, and what fails there is an error of ours.
-    logging.getLogger("edgeinfer.engine.builder").setLevel(logging.DEBUG if debug else logging.CRITICAL)
+    logging.getLogger("edgeinfer.engine.build.builder").setLevel(logging.DEBUG if debug else logging.CRITICAL)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     logging.addLevelName(logging.INFO, "info")

@@ -11,10 +11,10 @@ from msgspec import UNSET
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.commands._report import plain_table
 from edgeinfer.errors import UnavailableError
-from edgeinfer.messages import InfoMessage, Machine, StatusMessage, Vitals
-from edgeinfer.overview import Overview
+from edgeinfer.messages import InfoMessage, MachineVitals, StatusMessage, Vitals
 
 COLOURS = {"running": "green", "ended": "dim", "failed": "red"}
 
@@ -33,7 +33,7 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
-def header(overview: Overview) -> Text:
+def header(overview: RemoteDaemon) -> Text:
     """Two lines: what runs, and in which versions."""
     info, daemon = overview.info, overview.daemon
     if info is None:
@@ -76,7 +76,7 @@ def stages(vitals: Vitals) -> RenderableType:
     return table
 
 
-def machine(found: Machine) -> Text:
+def machine(found: MachineVitals) -> Text:
     """The sensors, in a line."""
     parts: list[str] = []
     if found.temperatures_c is not UNSET:
@@ -94,7 +94,7 @@ def machine(found: Machine) -> Text:
     return Text(plain(" · ".join(parts)))
 
 
-def page(overview: Overview) -> RenderableType:
+def page(overview: RemoteDaemon) -> RenderableType:
     """Everything, for `top`."""
     parts: list[RenderableType] = [header(overview), Text(), sources(overview.sources)]
     vitals = overview.daemon.vitals if overview.daemon is not None else UNSET

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from edgeinfer.daemon import Daemon, Summary
+from edgeinfer.daemon.daemon import Daemon, Summary
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.types import Result
 
@@ -22,7 +22,7 @@ UPDATE_PERIOD_S = 0.5
 SCENE_PERIOD_S = 1.0
 
 
-class Progress:
+class LiveLine:
     """The live line: rewritten in place on a terminal, a log line every ten seconds elsewhere."""
 
     def __init__(self, daemon: Daemon, quiet: bool = False) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self._next_update_s = 0.0
         self._next_line_s = time.monotonic() + LOG_PERIOD_S
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> LiveLine:
         where = f", publishing on {self._daemon.endpoint}" if self._daemon.endpoint else ""
         click.echo(f"edgeinfer: model {self._daemon.model.id}{where}", err=True)
         if self._console.is_terminal:

@@ -9,9 +9,9 @@ import click
 import msgspec
 
 from edgeinfer.bench.plot import draw
-from edgeinfer.bench.report import Plan, benchmark, print_report
+from edgeinfer.bench.report import BenchPlan, benchmark, print_report
 from edgeinfer.commands._options import json_output, verbose
-from edgeinfer.config import parse_override
+from edgeinfer.config.settings import parse_override
 
 
 @click.command("bench")
@@ -38,7 +38,7 @@ def command(as_json: bool, plot: str | None, settings: tuple[str, ...], **option
     30 fps cameras."""
     short = [("model", options["model"]), ("backend.name", options["backend"])]
     overrides = [*((key, value) for key, value in short if value is not None), *map(parse_override, settings)]
-    plan = Plan(options["source"], parse_numbers(options["sources"]), options["rounds"], options["frames"])
+    plan = BenchPlan(options["source"], parse_numbers(options["sources"]), options["rounds"], options["frames"])
     report = benchmark(overrides, plan, lambda text: click.echo(f"edgeinfer: {text}", err=True))
     if plot is not None:
         draw(report, Path(plot))

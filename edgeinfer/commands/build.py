@@ -16,14 +16,15 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, open_cache, options, task_of
-from edgeinfer.engine import toolkit, verify
-from edgeinfer.engine.advice import advise
-from edgeinfer.engine.cache import PLAN, Cache, CachedEngine
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine import toolkit
+from edgeinfer.engine.build import verify
+from edgeinfer.engine.build.advice import advise
+from edgeinfer.engine.build.ensure import ensure_task
+from edgeinfer.engine.build.precision import plan_precision
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
+from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.options import format_shape
-from edgeinfer.engine.precision import plan_precision
-from edgeinfer.engine.progress import OnProgress, Progress
-from edgeinfer.engine.task import Task
+from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
 
 
 @click.command("build")
@@ -67,7 +68,7 @@ def _progress_bar() -> Iterator[OnProgress]:
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("Starting", total=None, about="")
 
-        def show(moment: Progress) -> None:
+        def show(moment: BuildProgress) -> None:
             about = f"of about {moment.estimate_s:.0f} s" if moment.estimate_s else ""
             total = None if moment.fraction is None else 1.0
             bar.update(row, description=moment.phase, total=total, completed=moment.fraction or 0.0, about=about)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from edgeinfer.assembly import open_decoder
-from edgeinfer.card import load_model
 from edgeinfer.commands._options import verbose
-from edgeinfer.config import load_config
+from edgeinfer.config.card import load_model
+from edgeinfer.config.settings import load_config
+from edgeinfer.daemon.assembly import open_decoder
 from edgeinfer.sinks import zmq
 from edgeinfer.web.server import parse_bind
 

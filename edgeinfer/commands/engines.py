@@ -10,11 +10,12 @@ import click
 import msgspec
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, open_cache, options, task_of, this_machine
-from edgeinfer.engine import foreign, toolkit
-from edgeinfer.engine.advice import advise
-from edgeinfer.engine.cache import PLAN, BrokenEngine, CachedEngine, folder_bytes
-from edgeinfer.engine.explain import word
+from edgeinfer.engine import toolkit
+from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
+from edgeinfer.engine.store import foreign
+from edgeinfer.engine.store.cache import PLAN, BrokenEngine, CachedEngine, folder_bytes
+from edgeinfer.engine.store.explain import word
 from edgeinfer.errors import EdgeinferError, InputError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from edgeinfer import keys
 from edgeinfer.commands._options import json_output, verbose
-from edgeinfer.keys import Client
+from edgeinfer.transport import keys
+from edgeinfer.transport.keys import Client
 
 FILE = click.Path(path_type=Path)
 

@@ -9,11 +9,11 @@ import msgspec
 
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
-from edgeinfer.config import DEFAULT_BIND
+from edgeinfer.config.settings import DEFAULT_BIND
+from edgeinfer.daemon.signals import Signals
 from edgeinfer.errors import UnavailableError
-from edgeinfer.link import Link
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
-from edgeinfer.signals import Signals
+from edgeinfer.transport.connection import Connection
 
 POLL_MS = 100
 
@@ -29,7 +29,7 @@ POLL_MS = 100
 @verbose
 def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_key: str | None, key: str | None) -> int:
     """Prints every message from ENDPOINT, a line each, until a signal comes."""
-    link = Link(endpoint, [topic.encode()], server_key=server_key, key=key)
+    link = Connection(endpoint, [topic.encode()], server_key=server_key, key=key)
     try:
         with Signals() as signals:
             return _print_all(link, jsonl, count, signals)
@@ -40,7 +40,7 @@ def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_ke
         link.close()
 
 
-def _print_all(link: Link, jsonl: bool, count: int | None, signals: Signals) -> int:
+def _print_all(link: Connection, jsonl: bool, count: int | None, signals: Signals) -> int:
     printed = 0
     while not signals.received and printed != count:
         if link.poll(POLL_MS):

@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from edgeinfer import card, plugins
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.config import card, plugins
 from edgeinfer.errors import InputError
 from edgeinfer.types import TensorSpec
 

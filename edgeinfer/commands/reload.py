@@ -13,10 +13,10 @@ import zmq
 
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import verbose
-from edgeinfer.config import DEFAULT_BIND
-from edgeinfer.crash import boot_id
+from edgeinfer.config.settings import DEFAULT_BIND
 from edgeinfer.errors import ConfigError, UnavailableError, UsageError
 from edgeinfer.messages import DAEMON, InfoMessage, ReloadReport, StatusMessage
+from edgeinfer.watchdog.crash import boot_id
 
 ANSWER_S = 5.0
 """`info` and `status` are latched: whoever has not sent them by now is no daemon, or hangs."""

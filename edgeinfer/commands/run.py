@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 
-from edgeinfer.attendant import Attendant
 from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._options import config_reader, run_options, verbose
-from edgeinfer.commands._report import Progress, SceneLines, print_summary
-from edgeinfer.config import Config, writes_to_stdout
-from edgeinfer.daemon import Daemon
+from edgeinfer.commands._report import LiveLine, SceneLines, print_summary
+from edgeinfer.config.settings import Config, writes_to_stdout
+from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import EdgeinferError
-from edgeinfer.heap import bound_arenas
+from edgeinfer.guard.memory import bound_arenas
 from edgeinfer.interfaces import Sink
-from edgeinfer.signals import Patience, Signals
-from edgeinfer.supervisor import Supervisor, die_with_supervisor
 from edgeinfer.systemd import journal, notify
+from edgeinfer.watchdog.judge import Judge
+from edgeinfer.watchdog.supervisor import Supervisor, die_with_supervisor
 
 TICK_S = 0.1
 LOADING_TICK_S = 0.01
@@ -40,7 +40,7 @@ def command(supervise: bool, **options: Any) -> int:
     with Signals(reloads=True) as signals:
         config = read()
         daemon = Daemon(config, narrators(config), None if config.path is None else read)
-        fatal = _run(daemon, signals, Attendant(daemon, config.watchdog.deadline_s))
+        fatal = _run(daemon, signals, Judge(daemon, config.watchdog.deadline_s))
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
         raise fatal
@@ -65,14 +65,14 @@ def narrators(config: Config) -> dict[str, Sink]:
     return {} if writes_to_stdout(config) else {"console": SceneLines()}
 
 
-def _run(daemon: Daemon, signals: Signals, attendant: Attendant) -> EdgeinferError | None:
+def _run(daemon: Daemon, signals: Signals, judge: Judge) -> EdgeinferError | None:
     """The run from start to summary. Returns what ended it, where that was an error."""
     fatal: EdgeinferError | None = None
     told: set[str] = set()
-    with Progress(daemon, quiet=journal.is_stderr()) as progress:
+    with LiveLine(daemon, quiet=journal.is_stderr()) as progress:
         try:
             daemon.start()
-            attendant.start()
+            judge.start()
             while daemon.running() and not signals.received:
                 daemon.reload(signals.hangups)
                 progress.update()
@@ -80,9 +80,9 @@ def _run(daemon: Daemon, signals: Signals, attendant: Attendant) -> EdgeinferErr
                 time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
         except EdgeinferError as error:
             fatal = error
-        attendant.ending(fatal)
+        judge.ending(fatal)
         summary = daemon.stop(Patience(signals, hurry=fatal is not None))
-        attendant.close()
+        judge.close()
     if not daemon.loading:
         print_summary(summary)
     return fatal

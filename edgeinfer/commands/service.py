@@ -14,15 +14,15 @@ import msgspec
 
 import edgeinfer
 from edgeinfer.commands._options import json_output, verbose
-from edgeinfer.config import Config, load_config
-from edgeinfer.crash import CrashLog
+from edgeinfer.config.settings import Config, load_config
 from edgeinfer.errors import ConfigError, EdgeinferError
-from edgeinfer.redact import redact
+from edgeinfer.guard.redaction import redact
 from edgeinfer.systemd import install as installer
 from edgeinfer.systemd import units
-from edgeinfer.systemd.install import Machine, Wish
+from edgeinfer.systemd.install import Host, Wish
 from edgeinfer.systemd.steps import perform
 from edgeinfer.systemd.units import Instance
+from edgeinfer.watchdog.crash import CrashLog
 
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "StatusText")
 
@@ -94,7 +94,7 @@ def status(instance: str | None, root: Path, as_json: bool) -> int:
     return 0
 
 
-def _status(machine: Machine, instance: Instance) -> dict[str, Any]:
+def _status(machine: Host, instance: Instance) -> dict[str, Any]:
     said = _properties(instance.unit) if machine.running else {}
     crash = CrashLog(machine.at(instance.state)).read()
     config = machine.at(instance.config)
@@ -126,7 +126,7 @@ def _properties(unit: str) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in said.stdout.splitlines())
 
 
-def _machine(root: Path, dry_run: bool) -> Machine:
+def _machine(root: Path, dry_run: bool) -> Host:
     machine = installer.detect(root.absolute())
     if not dry_run and root == Path("/") and os.geteuid() != 0:
         raise EdgeinferError("only root can set up a service", "run it with sudo; --dry-run shows what it would do")

@@ -12,8 +12,8 @@ from msgspec import UNSET
 from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
 from edgeinfer.commands._options import curve_options, json_output, verbose
-from edgeinfer.config import DEFAULT_BIND
-from edgeinfer.overview import Overview, ask
+from edgeinfer.commands._remote import RemoteDaemon, ask
+from edgeinfer.config.settings import DEFAULT_BIND
 
 PATIENCE_S = 3.0
 NOT_ALL_RUN = 75
@@ -46,7 +46,7 @@ def command(endpoint: str, server_key: str | None, key: str | None, as_json: boo
     return 0 if overview.good else NOT_ALL_RUN
 
 
-def as_data(overview: Overview) -> dict[str, Any]:
+def as_data(overview: RemoteDaemon) -> dict[str, Any]:
     """The messages as they came, put together."""
     data: dict[str, Any] = msgspec.to_builtins(
         {"ok": overview.good, "info": overview.info, "daemon": overview.daemon, "sources": overview.sources}

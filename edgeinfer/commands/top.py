@@ -16,9 +16,9 @@ from rich.live import Live
 from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
 from edgeinfer.commands._options import curve_options, verbose
-from edgeinfer.config import DEFAULT_BIND
-from edgeinfer.overview import Overview, ask
-from edgeinfer.signals import Signals
+from edgeinfer.commands._remote import RemoteDaemon, ask
+from edgeinfer.config.settings import DEFAULT_BIND
+from edgeinfer.daemon.signals import Signals
 
 PATIENCE_S = 3.0
 WAIT_S = 0.1
@@ -43,7 +43,7 @@ def command(endpoint: str, server_key: str | None, key: str | None, once: bool) 
     return 0
 
 
-def _watch(subscriber: Subscriber, overview: Overview, console: Console) -> None:
+def _watch(subscriber: Subscriber, overview: RemoteDaemon, console: Console) -> None:
     with (
         Signals() as signals,
         _keys() as pressed,

@@ -7,17 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.engine.cudart import open_device
-from edgeinfer.engine.key import Machine
+from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.device import open_device
 
 L4T = re.compile(r"^# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
 
 
-def detect(toolkit: Toolkit, root: Path = Path("/")) -> Machine:
+def detect(toolkit: Toolkit, root: Path = Path("/")) -> Target:
     """What is known here. Without a GPU, or without cuda-python to ask it, what only it can tell stays None."""
-    return Machine(
+    return Target(
         flavour=toolkit.flavour,
         tensorrt=toolkit.version,
         os=platform.system().lower(),

@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from edgeinfer.engine.onnxfile import OnnxModel, Tensor
 from edgeinfer.errors import UsageError
+from edgeinfer.models.onnxfile import OnnxModel, Tensor
 
 Precision = Literal["fp32", "tf32", "fp16", "int8", "best"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "int8", "best")

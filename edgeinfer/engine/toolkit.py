@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgeinfer.engine import trust
-from edgeinfer.engine.plan import Version
+from edgeinfer.engine.store import trust
+from edgeinfer.engine.store.plan import Version
 from edgeinfer.errors import UnavailableError
 
 MODULES = {

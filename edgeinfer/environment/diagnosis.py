@@ -31,22 +31,22 @@ Rule = Callable[[Environment], Iterator[Problem]]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Diagnosis:
     """The backend that `--backend auto` comes to; None: nothing can run. `reason` is a sentence."""
 
     backend: Backend | None
     reason: str
 
 
-def judge(env: Environment, problems: list[Problem]) -> Verdict:
+def judge(env: Environment, problems: list[Problem]) -> Diagnosis:
     """TensorRT if nothing blocks it, else ONNX Runtime, else nothing."""
     if not _blocking(problems, "tensorrt"):
-        return Verdict("tensorrt", _tensorrt_reason(env))
+        return Diagnosis("tensorrt", _tensorrt_reason(env))
     why_not = _blocking(problems, "tensorrt")[0].message
     if not _blocking(problems, "onnxruntime"):
-        return Verdict("onnxruntime", f"{_onnxruntime_name(env)}, because {why_not}")
+        return Diagnosis("onnxruntime", f"{_onnxruntime_name(env)}, because {why_not}")
     also = _blocking(problems, "onnxruntime")[0].message
-    return Verdict(None, why_not if also == why_not else f"{why_not}, and {also}")
+    return Diagnosis(None, why_not if also == why_not else f"{why_not}, and {also}")
 
 
 def _blocking(problems: list[Problem], backend: Backend) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from edgeinfer.environment.diagnosis import Problem, Verdict
+from edgeinfer.environment.diagnosis import Diagnosis, Problem
 from edgeinfer.environment.facts import Environment, Fact, Reading
 
 FIRST = (
@@ -22,7 +22,7 @@ FIRST = (
 )
 
 
-def as_object(env: Environment, problems: list[Problem], verdict: Verdict) -> dict[str, Any]:
+def as_object(env: Environment, problems: list[Problem], verdict: Diagnosis) -> dict[str, Any]:
     """A key per fact, each {"value", "source"}, null where unknown; then the diagnosis.
 
     `tensorrt` is the TensorRT that would be used and `tensorrt_flavour` says which one it is.

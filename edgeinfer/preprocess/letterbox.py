@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from edgeinfer.card import InputCard
+from edgeinfer.config.card import InputCard
 from edgeinfer.types import Float32, Image, Letterbox
 
 _REMEMBERED = 256

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from msgspec import Meta, Struct
 
+from edgeinfer.config.paths import exists, is_dir
 from edgeinfer.errors import ConfigError, InputError
-from edgeinfer.files import exists, is_dir
 from edgeinfer.messages import Detection, DetectionsMessage, InfoMessage, Message
 from edgeinfer.types import Image, Result
 

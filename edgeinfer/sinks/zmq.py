@@ -16,12 +16,12 @@ import zmq
 from msgspec import Meta, Struct
 from zmq.auth.thread import ThreadAuthenticator
 
-from edgeinfer import keys
 from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
+from edgeinfer.guard.ownership import folder_writers, writers
+from edgeinfer.guard.reachability import is_loopback
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
-from edgeinfer.ownership import folder_writers, writers
-from edgeinfer.peers import Peers
-from edgeinfer.reach import is_loopback
+from edgeinfer.transport import keys
+from edgeinfer.transport.peers import Peers
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)

@@ -65,7 +65,7 @@ class Memory:
         return fresh
 
 
-class Pipeline:
+class ChildPipeline:
     """A running pipeline that ends in our appsink."""
 
     def __init__(self, gst: Any, spec: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def main() -> None:
     peer = socket.socket(fileno=int(sys.argv[1]))
     spec = json.loads(peer.recv(1 << 16))  # before anything can fail: an answer beside unread data is lost
     try:
-        pipeline = Pipeline(import_gst(), spec)
+        pipeline = ChildPipeline(import_gst(), spec)
         send(peer, {"live": pipeline.live})
         while peer.recv(16):
             send(peer, *pipeline.next())

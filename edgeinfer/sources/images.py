@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from msgspec import Meta, Struct
 
+from edgeinfer.config.paths import exists, is_dir
+from edgeinfer.config.uri import IMAGE_SUFFIXES
 from edgeinfer.errors import InputError
-from edgeinfer.files import exists, is_dir
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.interfaces import UnreadableItem
-from edgeinfer.limits import MAX_PIXELS
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
-from edgeinfer.uri import IMAGE_SUFFIXES
 
 RECONNECT = False
 

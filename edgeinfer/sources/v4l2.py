@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from msgspec import Meta, Struct
 
+from edgeinfer.config.paths import exists
 from edgeinfer.errors import CameraError, StalledError
-from edgeinfer.files import exists
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._opencv import Frames
 from edgeinfer.types import Capture, Image

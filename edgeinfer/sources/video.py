@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 from msgspec import Struct
 
+from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
-from edgeinfer.files import check_readable
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.sources._opencv import Frames
 from edgeinfer.types import Capture

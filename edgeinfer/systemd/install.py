@@ -23,7 +23,7 @@ NEW_VENV = "python3 -m venv /opt/edgeinfer && /opt/edgeinfer/bin/pip install 'ed
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Host:
     """Where to install: `root` is / but for images and tests; `version` systemd's, `running` whether it is PID 1."""
 
     root: Path
@@ -47,7 +47,7 @@ class Wish:
     start: bool = True
 
 
-def detect(root: Path) -> Machine:
+def detect(root: Path) -> Host:
     """Raises UnavailableError where there is no systemd to install for."""
     if shutil.which("systemctl") is None:
         raise UnavailableError(
@@ -60,7 +60,7 @@ def detect(root: Path) -> Machine:
             "systemd is not what runs this machine (in a container, most likely)",
             "edgeinfer run --supervise restarts the daemon without it",
         )
-    return Machine(root, _version(), running)
+    return Host(root, _version(), running)
 
 
 def _version() -> int:
@@ -103,7 +103,7 @@ def _open_to_all(path: Path) -> bool:
     return bool(mode & stat.S_IXOTH) if stat.S_ISDIR(mode) else bool(mode & stat.S_IROTH)
 
 
-def installation(machine: Machine, wish: Wish) -> list[Step]:
+def installation(machine: Host, wish: Wish) -> list[Step]:
     """The steps. Raises EdgeinferError where it can't work."""
     below_home = check_program(wish.places)
     steps: list[Step] = [
@@ -119,7 +119,7 @@ def installation(machine: Machine, wish: Wish) -> list[Step]:
     return steps
 
 
-def activation(machine: Machine, wish: Wish, changed: int) -> list[Step]:
+def activation(machine: Host, wish: Wish, changed: int) -> list[Step]:
     """What comes after the files: systemd reads them, and the service runs on them."""
     unit = wish.instance.unit
     enable: Step = Call(["systemctl", *_root(machine), "enable", "--quiet", unit])
@@ -131,7 +131,7 @@ def activation(machine: Machine, wish: Wish, changed: int) -> list[Step]:
     return steps
 
 
-def removal(machine: Machine, instance: Instance | None, purge: bool) -> list[Step]:
+def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]:
     """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
     if instance is not None and instance.name != units.MAIN:
         own = [instance.config, instance.state] if purge else []
@@ -146,13 +146,13 @@ def removal(machine: Machine, instance: Instance | None, purge: bool) -> list[St
     return steps
 
 
-def instances(machine: Machine) -> list[str]:
+def instances(machine: Host) -> list[str]:
     """The template's units that are enabled."""
     wants = machine.at(UNITS / "multi-user.target.wants")
     return sorted(path.name for path in wants.glob("edgeinfer@*.service"))
 
 
-def _stop(machine: Machine, names: Sequence[str]) -> list[Step]:
+def _stop(machine: Host, names: Sequence[str]) -> list[Step]:
     now = ["--now"] if machine.running else []
     wants = machine.at(UNITS / "multi-user.target.wants")
     start = ["systemctl", *_root(machine), "disable", "--quiet", *now]
@@ -163,7 +163,7 @@ def _unit(name: str, wish: Wish) -> bytes:
     return units.with_program(units.shipped(name), wish.interpreter).encode()
 
 
-def _drop_ins(machine: Machine, wish: Wish, below_home: bool) -> list[Step]:
+def _drop_ins(machine: Host, wish: Wish, below_home: bool) -> list[Step]:
     """Settings of this machine. Those that no longer apply are taken away."""
     wanted = {
         "10-backoff.conf": units.BACKOFF if machine.version >= units.BACKOFF_SINCE else None,
@@ -177,7 +177,7 @@ def _drop_ins(machine: Machine, wish: Wish, below_home: bool) -> list[Step]:
     ]
 
 
-def _strict_devices(machine: Machine) -> str:
+def _strict_devices(machine: Host) -> str:
     found = units.devices(machine.root)
     if not found:
         raise EdgeinferError(
@@ -187,11 +187,11 @@ def _strict_devices(machine: Machine) -> str:
     return units.strict_devices(found)
 
 
-def _root(machine: Machine) -> list[str]:
+def _root(machine: Host) -> list[str]:
     return [] if machine.root == Path("/") else [f"--root={machine.root}"]
 
 
-def _user_exists(machine: Machine) -> bool:
+def _user_exists(machine: Host) -> bool:
     try:
         lines = machine.at(Path("/etc/passwd")).read_text().splitlines()
     except OSError:

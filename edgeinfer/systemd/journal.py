@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgeinfer.errors import printable
-from edgeinfer.redact import redact
+from edgeinfer.guard.redaction import redact
 
 Send = Callable[..., Any]
 IDENTIFIER = "edgeinfer"

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import UNSET, structs
 
 from edgeinfer.environment.tree import Tree
-from edgeinfer.messages import Machine, Reason
+from edgeinfer.messages import MachineVitals, Reason
 from edgeinfer.telemetry import sysfs
 from edgeinfer.telemetry.governor import Governor
 
@@ -26,7 +26,7 @@ class Sampler(threading.Thread):
 
     def __init__(self, root: Path, governor: Governor, tell: Callable[[Reason | None], None]) -> None:
         super().__init__(name="telemetry", daemon=True)
-        self.machine: Machine | None = None
+        self.machine: MachineVitals | None = None
         self._tree = Tree(root)
         self._governor = governor
         self._tell = tell
@@ -64,7 +64,7 @@ class Sampler(threading.Thread):
         return before is not None and events > before
 
 
-def hottest(machine: Machine) -> str:
+def hottest(machine: MachineVitals) -> str:
     """The warmest zone in words; empty where there is none."""
     if machine.temperatures_c is UNSET or not machine.temperatures_c:
         return ""

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from edgeinfer.environment import formats
 from edgeinfer.environment.tree import Tree
-from edgeinfer.messages import Machine
+from edgeinfer.messages import MachineVitals
 
 _THERMAL = "sys/class/thermal"
 _DEVFREQ = "sys/class/devfreq"
@@ -28,10 +28,10 @@ MAX_CELSIUS, MIN_CELSIUS = 200.0, -60.0
 """What lies outside is no reading: a sensor that is switched off says so with an absurd value."""
 
 
-def read(tree: Tree) -> Machine:
+def read(tree: Tree) -> MachineVitals:
     """The machine as it is now. Never raises for what can't be read."""
     memory = _memory(tree)
-    return Machine(
+    return MachineVitals(
         temperatures_c=dict(_temperatures(tree)) or UNSET,
         throttled=sorted(_throttled(tree)),
         gpu_load=_gpu_load(tree),

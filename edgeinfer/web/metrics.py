@@ -19,8 +19,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from edgeinfer.messages import Machine
-from edgeinfer.statistics import BUCKETS_MS, Histogram
+from edgeinfer.flow.statistics import BUCKETS_MS, Histogram
+from edgeinfer.messages import MachineVitals
 from edgeinfer.web.numbers import Numbers
 from edgeinfer.web.server import Answer
 
@@ -79,7 +79,7 @@ def _frames(numbers: Numbers) -> Iterator[Metric]:
     yield _gauge("source_fps", "results per second", {n: b.fps for n, b in sources})
 
 
-def _machine(machine: Machine) -> Iterator[Metric]:
+def _machine(machine: MachineVitals) -> Iterator[Metric]:
     if machine.temperatures_c is not UNSET:
         yield _gauge("temperature_celsius", "of a thermal zone", machine.temperatures_c, "zone")
     yield _gauge("throttled", "1 for what slows the machine down", dict.fromkeys(machine.throttled, 1.0), "kind")

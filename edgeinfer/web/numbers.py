@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeinfer.accounting import Snapshot
-from edgeinfer.messages import Machine
-from edgeinfer.statistics import Histogram
+from edgeinfer.flow.statistics import Histogram
+from edgeinfer.messages import MachineVitals
+from edgeinfer.telemetry.snapshot import SourceSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Numbers:
     stages: stage → its times; latency: source → capture to publish. versions: library → version.
     """
 
-    sources: Mapping[str, Snapshot]
+    sources: Mapping[str, SourceSnapshot]
     stages: Mapping[str, Histogram]
     latency: Mapping[str, Histogram]
     model: str
     versions: Mapping[str, str]
     rate: float
     subscribers: int | None
-    machine: Machine | None
+    machine: MachineVitals | None

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgeinfer import readiness
-from edgeinfer.readiness import Observation, Verdict
+from edgeinfer.web import readiness
 from edgeinfer.web.numbers import Numbers
+from edgeinfer.web.readiness import Health, Observation
 from edgeinfer.web.server import Answer, Routes
 
 NO_LIBRARY = b"metrics need prometheus-client, which is not installed: pip install 'edgeinfer[metrics]'\n"
@@ -24,7 +24,7 @@ def routes(observe: Callable[[], Observation], take: Callable[[], Numbers], min_
     }
 
 
-def _answer(verdict: Verdict) -> Answer:
+def _answer(verdict: Health) -> Answer:
     body = {"ok": verdict.ok, "reasons": verdict.reasons}
     return Answer(200 if verdict.ok else 503, msgspec.json.encode(body) + b"\n")
 

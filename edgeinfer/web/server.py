@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from edgeinfer.errors import ConfigError, TemporaryError
-from edgeinfer.reach import is_loopback
+from edgeinfer.guard.reachability import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from edgeinfer.engine import worker
-from edgeinfer.engine.construct import Emit
-from edgeinfer.engine.manifest import Verification
-from edgeinfer.engine.protocol import BuildRequest, Built, Failed, Logged, Step, Warned
+from edgeinfer.engine.build import worker
+from edgeinfer.engine.build.construct import Emit
+from edgeinfer.engine.build.protocol import BuildRequest, Built, Failed, Logged, Step, Warned
+from edgeinfer.engine.store.manifest import Verification
 from tests.engine.plans import make_plan
 
 

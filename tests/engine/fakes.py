@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.engine.onnxfile import read_model
-from edgeinfer.engine.plan import parse_header
+from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.toolkit import Toolkit
+from edgeinfer.models.onnxfile import read_model
 from tests.engine.plans import make_plan
 
 API = Path(__file__).parent / "api"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from edgeinfer.engine.key import KeyFields, Machine, engine_key, key_fields
-from edgeinfer.engine.manifest import BuildRecord, Manifest, Verification
-from edgeinfer.engine.onnxfile import OnnxModel, Tensor
 from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
+from edgeinfer.engine.store.manifest import BuildRecord, Manifest, Verification
+from edgeinfer.models.onnxfile import OnnxModel, Tensor
 
 NANODET = Path(__file__).parents[2] / "edgeinfer/models/nanodet-g-416.onnx"
 
-ORIN = Machine(
+ORIN = Target(
     flavour="tensorrt",
     tensorrt=(10, 3, 0, 30),
     cuda="12.6",

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.engine import manifest as manifests
-from edgeinfer.engine.cache import BrokenEngine, Cache, CachedEngine, default_root
 from edgeinfer.engine.errors import BuildCancelledError, CacheError, CrashLoopError, PlanError, UnsafeError
-from edgeinfer.engine.key import engine_key
-from edgeinfer.engine.probation import Probation
+from edgeinfer.engine.store import manifest as manifests
+from edgeinfer.engine.store.cache import BrokenEngine, Cache, CachedEngine, default_root
+from edgeinfer.engine.store.key import engine_key
+from edgeinfer.engine.store.probation import Probation
 from edgeinfer.errors import UsageError
 from tests.engine.plans import make_plan
 from tests.engine.samples import fields, manifest

@@ -10,7 +10,7 @@ import pytest
 
 from edgeinfer import cli
 from edgeinfer.commands import _engine_options
-from edgeinfer.engine.cache import Cache
+from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.toolkit import Toolkit
 from tests.engine.fakes import fake_toolkit
 from tests.engine.samples import NANODET, ORIN

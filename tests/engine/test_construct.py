@@ -12,17 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.engine.construct import Construction
+from edgeinfer.engine.build.construct import Construction
+from edgeinfer.engine.build.precision import plan_precision
+from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
+from edgeinfer.engine.build.runner import Runner
+from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.errors import BuildError, BuildKilledError
-from edgeinfer.engine.onnxfile import read_model
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.plan import read_header
-from edgeinfer.engine.precision import plan_precision
-from edgeinfer.engine.protocol import BuildRequest, Built, Event, Step, Warned
-from edgeinfer.engine.runner import Runner
-from edgeinfer.engine.samples import SampleSource
+from edgeinfer.engine.store.plan import read_header
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.models.onnxfile import read_model
 from tests.engine.fakes import VERSIONS, FakeDevice, fake_toolkit, open_fake
 from tests.engine.samples import NANODET
 

@@ -19,15 +19,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeinfer.engine.builder import BuildOutcome, Limits, available_bytes, run_build, total_memory_bytes
-from edgeinfer.engine.cache import Cache, CachedEngine
-from edgeinfer.engine.ensure import ensure_task, last_build_seconds
+from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, available_bytes, run_build, total_memory_bytes
+from edgeinfer.engine.build.ensure import ensure_task, last_build_seconds
+from edgeinfer.engine.build.progress import BuildProgress
+from edgeinfer.engine.build.protocol import BuildRequest, Built
+from edgeinfer.engine.build.task import Extras, Task, make_task
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError, CacheError, ToleranceError
-from edgeinfer.engine.manifest import OutputError, Tolerance, Verification
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.progress import Progress
-from edgeinfer.engine.protocol import BuildRequest, Built
-from edgeinfer.engine.task import Extras, Task, make_task
+from edgeinfer.engine.store.cache import Cache, CachedEngine
+from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
 from edgeinfer.errors import UnavailableError, UsageError
 from tests.engine.plans import make_plan
 from tests.engine.samples import NANODET, ORIN
@@ -56,7 +56,7 @@ def build(
     mode: str,
     what: Task | None = None,
     cancel: threading.Event | None = None,
-    seen: list[Progress] | None = None,
+    seen: list[BuildProgress] | None = None,
 ) -> CachedEngine:
     on_progress = (lambda _: None) if seen is None else seen.append
     return ensure_task(what or task(), cache, on_progress, cancel or threading.Event(), build=child(mode))
@@ -68,7 +68,7 @@ def assert_clean(cache: Cache) -> None:
 
 
 def test_builds_once_and_then_reuses(cache: Cache) -> None:
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     engine = build(cache, "build", seen=seen)
     assert build(cache, "crash").read() == engine.read()  # no child is started
     record = engine.manifest
@@ -82,7 +82,7 @@ def test_builds_once_and_then_reuses(cache: Cache) -> None:
 def test_the_next_build_knows_how_long_the_last_one_took(cache: Cache) -> None:
     assert last_build_seconds(cache, task()) is None
     build(cache, "build")
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     build(cache, "build", task("fp32"), seen=seen)
     assert {moment.estimate_s for moment in seen} == {1.5}
 
@@ -116,26 +116,26 @@ def test_a_build_can_be_cancelled(cache: Cache) -> None:
 
 def test_a_build_that_takes_too_long_is_stopped(cache: Cache) -> None:
     with pytest.raises(BuildCancelledError, match=r"took longer than 0.5 s"):
-        build(cache, "hang", task(limits=Limits(timeout_s=0.5)))
+        build(cache, "hang", task(limits=BuildLimits(timeout_s=0.5)))
     assert_clean(cache)
 
 
 @pytest.mark.slow
 def test_a_build_that_eats_too_much_is_stopped(cache: Cache) -> None:
     with pytest.raises(BuildKilledError, match=r"MiB of memory, and 128 MiB are allowed; raise --memory"):
-        build(cache, "eat", task(limits=Limits(memory_bytes=128 << 20)))
+        build(cache, "eat", task(limits=BuildLimits(memory_bytes=128 << 20)))
     assert_clean(cache)
 
 
 def test_a_build_is_stopped_before_the_machine_is_out_of_memory(cache: Cache) -> None:
     with pytest.raises(BuildKilledError, match="MiB of memory left on this machine"):
-        build(cache, "hang", task(limits=Limits(reserve_bytes=1 << 60)))
+        build(cache, "hang", task(limits=BuildLimits(reserve_bytes=1 << 60)))
     assert available_bytes() > 0
     assert_clean(cache)
 
 
 def test_an_exception_in_the_callers_progress_kills_the_child(cache: Cache) -> None:
-    def interrupt(_: Progress) -> None:
+    def interrupt(_: BuildProgress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -147,7 +147,7 @@ def test_an_exception_in_the_callers_progress_kills_the_child(cache: Cache) -> N
 def test_waiting_for_another_build_can_be_cancelled(cache: Cache) -> None:
     cancel, seen = threading.Event(), []
 
-    def on_progress(moment: Progress) -> None:
+    def on_progress(moment: BuildProgress) -> None:
         seen.append(moment.phase)
         cancel.set()
 
@@ -177,8 +177,8 @@ def test_the_cache_is_pruned_after_a_build(cache: Cache) -> None:
 BUILDER = """
 import sys, threading
 from pathlib import Path
-from edgeinfer.engine.cache import Cache
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.build.ensure import ensure_task
 from tests.engine.test_ensure import child, task
 engine = ensure_task(task(), Cache(Path(sys.argv[1])), lambda _: None, threading.Event(), build=child(sys.argv[2]))
 print(engine.manifest.plan_sha256)
@@ -307,7 +307,7 @@ def best(
 
 
 def test_best_keeps_the_fastest_that_passes(cache: Cache, tmp_path: Path) -> None:
-    from edgeinfer.engine.samples import SampleSource  # noqa: PLC0415
+    from edgeinfer.engine.build.samples import SampleSource  # noqa: PLC0415
 
     (tmp_path / "a.npy").write_bytes(b"")
     requests: list[str] = []
@@ -373,7 +373,7 @@ def test_int8_needs_data() -> None:
 
 
 def test_calibration_data_is_part_of_the_key(tmp_path: Path) -> None:
-    from edgeinfer.engine.samples import SampleSource  # noqa: PLC0415
+    from edgeinfer.engine.build.samples import SampleSource  # noqa: PLC0415
 
     keys = set()
     for content in (b"a", b"b"):

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.engine.explain import differences
-from edgeinfer.engine.key import KeyFields, Machine, engine_key, key_fields
 from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.store.explain import differences
+from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.errors import InputError
 from tests.engine.samples import ORIN, fields, model
 
@@ -49,7 +49,7 @@ def test_every_field_changes_the_key_and_is_explained(name: str) -> None:
     assert differences(before, after)
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, OTHER[n]) for n in Machine.__struct_fields__])
+@pytest.mark.parametrize(("name", "value"), [(n, OTHER[n]) for n in Target.__struct_fields__])
 def test_every_fact_about_the_machine_reaches_the_key(name: str, value: Any) -> None:
     other = key_fields(model(), BuildOptions(), msgspec.structs.replace(ORIN, **{name: value}))
     assert engine_key(other) != engine_key(fields())

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.engine.onnxfile import Tensor, check_external, read_model
 from edgeinfer.errors import InputError
+from edgeinfer.models.onnxfile import Tensor, check_external, read_model
 from tests.engine.samples import NANODET
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

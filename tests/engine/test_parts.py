@@ -17,22 +17,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.engine import diagnose, machine, samples, toolkit, verify
-from edgeinfer.engine.advice import advise
-from edgeinfer.engine.builder import BuildOutcome
-from edgeinfer.engine.cache import Cache
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine import machine, toolkit
+from edgeinfer.engine.build import diagnose, samples, verify
+from edgeinfer.engine.build.advice import advise
+from edgeinfer.engine.build.builder import BuildOutcome
+from edgeinfer.engine.build.ensure import ensure_task
+from edgeinfer.engine.build.progress import PhaseTree, by_clock
+from edgeinfer.engine.build.protocol import BuildRequest
+from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.task import make_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, UnsafeError
-from edgeinfer.engine.foreign import accept
-from edgeinfer.engine.key import Machine
-from edgeinfer.engine.manifest import OutputError, Tolerance, encode
-from edgeinfer.engine.onnxfile import Tensor
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.progress import PhaseTree, by_clock
-from edgeinfer.engine.protocol import BuildRequest
-from edgeinfer.engine.samples import Normalize, SampleSource
-from edgeinfer.engine.task import make_task
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.foreign import accept
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import OutputError, Tolerance, encode
 from edgeinfer.errors import InputError, UnavailableError
+from edgeinfer.models.onnxfile import Tensor
 from tests.engine.plans import make_plan
 from tests.engine.samples import NANODET, ORIN, manifest, model
 from tests.engine.test_ensure import build, outcome, task
@@ -373,7 +374,7 @@ def test_an_rtx_plan_for_other_gpus_is_refused(tmp_path: Path) -> None:
     path.write_bytes(
         make_plan((1, 7, 1, 116), magic=b"vtrt")[:28] + b"trtv" + (0x04).to_bytes(4, "little") + b"kernels"
     )
-    here = Machine(flavour="tensorrt_rtx", tensorrt=(1, 7, 1, 116), compute_capability="8.9")
+    here = Target(flavour="tensorrt_rtx", tensorrt=(1, 7, 1, 116), compute_capability="8.9")
     with pytest.raises(PlanError, match=r"built for compute capabilities 8.6, and here is 8.9"):
         accept(path, here)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.engine.errors import PlanError
-from edgeinfer.engine.plan import PlanHeader, parse_header, read_header
+from edgeinfer.engine.store.plan import PlanHeader, parse_header, read_header
 from tests.engine.plans import make_plan
 
 versions = st.tuples(*[st.integers(0, 255)] * 4)

@@ -21,21 +21,21 @@ import numpy as np
 import pytest
 
 from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.advice import advise
-from edgeinfer.engine.cache import Cache, CachedEngine
-from edgeinfer.engine.convert import to_half, to_qdq
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.build.advice import advise
+from edgeinfer.engine.build.convert import to_half, to_qdq
+from edgeinfer.engine.build.ensure import ensure_task
+from edgeinfer.engine.build.progress import BuildProgress
+from edgeinfer.engine.build.samples import SampleSource, load, noise, usual_shapes
+from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.errors import BuildError, CacheError, PlanError
-from edgeinfer.engine.foreign import accept
-from edgeinfer.engine.key import Machine
-from edgeinfer.engine.onnxfile import read_model
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.plan import read_header
-from edgeinfer.engine.progress import Progress
-from edgeinfer.engine.samples import SampleSource, load, noise, usual_shapes
-from edgeinfer.engine.task import Extras, make_task
+from edgeinfer.engine.store.cache import Cache, CachedEngine
+from edgeinfer.engine.store.foreign import accept
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.plan import read_header
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import UnavailableError
+from edgeinfer.models.onnxfile import read_model
 from tests.engine.samples import NANODET
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def rtx() -> Toolkit:
 
 
 @pytest.fixture(scope="module")
-def here(rtx: Toolkit) -> Machine:
+def here(rtx: Toolkit) -> Target:
     return machine.detect(rtx)
 
 
@@ -69,7 +69,7 @@ def real_network(name: str) -> Path:
 
 
 def build(
-    model: Path, options: BuildOptions, here: Machine, cache: Cache, seen: list[Progress] | None = None
+    model: Path, options: BuildOptions, here: Target, cache: Cache, seen: list[BuildProgress] | None = None
 ) -> CachedEngine:
     on_progress: Any = (lambda _: None) if seen is None else seen.append
     return ensure_task(make_task(model, options, here, Extras()), cache, on_progress, threading.Event())
@@ -107,12 +107,12 @@ NETWORKS: dict[str, tuple[Callable[[], Path], dict[str, Any]]] = {
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_real_networks_build_with_dynamic_batch(
-    network: str, precision: Any, rtx: Toolkit, here: Machine, cache: Cache
+    network: str, precision: Any, rtx: Toolkit, here: Target, cache: Cache
 ) -> None:
     if precision == "fp16":
         pytest.importorskip("onnxconverter_common")
     find, shapes = NETWORKS[network]
-    seen: list[Progress] = []
+    seen: list[BuildProgress] = []
     options = BuildOptions(precision=precision, batch=(1, 2, 4), shapes=shapes)
     engine = build(find(), options, here, cache, seen)
     assert read_header(engine.folder / "engine.plan").version == rtx.version
@@ -135,7 +135,7 @@ def make_static(source: Path, target: Path, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_real_networks_build_with_a_static_batch(network: str, here: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_real_networks_build_with_a_static_batch(network: str, here: Target, cache: Cache, tmp_path: Path) -> None:
     find, shapes = NETWORKS[network]
     shape = shapes["x"][0] if shapes else (1, 3, 416, 416)
     make_static(find(), tmp_path / "static.onnx", shape)
@@ -177,12 +177,12 @@ def run_both(one: Path, other: Path, options: BuildOptions) -> list[tuple[Any, A
     return list(zip(*results, strict=True))
 
 
-def test_free_dimensions_of_one_name_are_told(here: Machine, cache: Cache) -> None:
+def test_free_dimensions_of_one_name_are_told(here: Target, cache: Cache) -> None:
     with pytest.raises(BuildError, match=r"gives several free dimensions one name.*name them apart"):
         build(text_direction(), BuildOptions(precision="fp32", shapes={"x": profile(48, 192)}), here, cache)
 
 
-def test_all_unsupported_nodes_are_named(here: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_all_unsupported_nodes_are_named(here: Target, cache: Cache, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper  # noqa: PLC0415
 
@@ -205,7 +205,7 @@ def test_all_unsupported_nodes_are_named(here: Machine, cache: Cache, tmp_path: 
     assert list(cache.tmp.iterdir()) == []
 
 
-def test_options_without_effect_are_warned_of(here: Machine, cache: Cache) -> None:
+def test_options_without_effect_are_warned_of(here: Target, cache: Cache) -> None:
     options = BuildOptions(
         precision="fp32", precision_constraints="obey", hardware_compatibility="ampere_plus", tactic_sources=("CUBLAS",)
     )
@@ -217,13 +217,13 @@ def test_options_without_effect_are_warned_of(here: Machine, cache: Cache) -> No
     ] == []
 
 
-def test_a_missing_plugin_is_told(here: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_a_missing_plugin_is_told(here: Target, cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "plugin.so").write_bytes(b"no library")
     with pytest.raises(UnavailableError, match=r"plugin .*plugin\.so can't be loaded"):
         build(NANODET, BuildOptions(plugins=(str(tmp_path / "plugin.so"),)), here, cache)
 
 
-def test_a_plan_out_of_the_cache_is_accepted_where_it_fits(here: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_a_plan_out_of_the_cache_is_accepted_where_it_fits(here: Target, cache: Cache, tmp_path: Path) -> None:
     engine = build(NANODET, BuildOptions(precision="fp32"), here, cache)
     assert accept(engine.folder / "engine.plan", here).warnings == ()
     plan = tmp_path / "copy.engine"
@@ -263,7 +263,7 @@ def test_two_commands_build_once(rtx: Toolkit, cache: Cache) -> None:
     assert len(cache.entries()) == 1
 
 
-def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None:
+def test_int8_from_pictures(here: Target, cache: Cache, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("onnxruntime")
     rng = np.random.default_rng(1)
@@ -279,7 +279,7 @@ def test_int8_from_pictures(here: Machine, cache: Cache, tmp_path: Path) -> None
     assert "INT8" in engine.manifest.build.how
 
 
-def test_no_space_for_the_plan_is_told(here: Machine, tmp_path: Path) -> None:
+def test_no_space_for_the_plan_is_told(here: Target, tmp_path: Path) -> None:
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(tmp_path)]
     if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small disk can't be mounted here")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from edgeinfer.engine import scratch
-from edgeinfer.engine.builder import BuildOutcome
-from edgeinfer.engine.cache import Cache
+from edgeinfer.engine.build import scratch
+from edgeinfer.engine.build.builder import BuildOutcome
+from edgeinfer.engine.store.cache import Cache
 from tests.engine.test_ensure import child, task
 
 MOUNT, UMOUNT = (shutil.which(name) or name for name in ("mount", "umount"))

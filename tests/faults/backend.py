@@ -9,11 +9,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from edgeinfer import cudastatus
 from edgeinfer.backends import onnxruntime
-from edgeinfer.card import Model
-from edgeinfer.engine.cache import Cache
-from edgeinfer.engine.probation import Probation
+from edgeinfer.config.card import Model
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.probation import Probation
+from edgeinfer.gpu import status as cudastatus
 from edgeinfer.interfaces import Slot
 
 

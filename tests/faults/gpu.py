@@ -7,8 +7,8 @@ import ctypes
 from msgspec import Struct
 
 from edgeinfer.backends import onnxruntime
-from edgeinfer.backends._cuda import Cuda
-from edgeinfer.card import Model
+from edgeinfer.config.card import Model
+from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.interfaces import Slot
 
 KERNEL = b"""

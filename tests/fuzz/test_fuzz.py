@@ -24,22 +24,22 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer import keys
-from edgeinfer.card import load_card
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._overview import plain
 from edgeinfer.commands.listen import describe, raw_line
-from edgeinfer.config import load_config, parse_override
-from edgeinfer.engine.onnxfile import check_external, read_model
-from edgeinfer.engine.plan import parse_header
+from edgeinfer.config.card import load_card
+from edgeinfer.config.settings import load_config, parse_override
+from edgeinfer.config.uri import parse_uri
+from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.messages import decode, encode
-from edgeinfer.redact import redact
+from edgeinfer.models.onnxfile import check_external, read_model
 from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.sources import images
-from edgeinfer.uri import parse_uri
+from edgeinfer.transport import keys
 from edgeinfer.web.server import Answer, Server, parse_bind
 from tests.engine.plans import make_plan
 from tests.test_messages import example

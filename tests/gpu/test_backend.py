@@ -16,17 +16,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends._cuda import Cuda, Pair
-from edgeinfer.backends._inference import TensorRt
-from edgeinfer.backends._kernels import load_kernels
-from edgeinfer.backends._lane import DeviceLoader, Lane
-from edgeinfer.backends._pins import Pins
-from edgeinfer.backends.tensorrt import Options, Prepared
-from edgeinfer.card import Model, load_model
+from edgeinfer.backends._context import ContextSlot, DeviceLoader
+from edgeinfer.backends._tensorrt import TensorRt
+from edgeinfer.backends.tensorrt import Options, Preparation
+from edgeinfer.config.card import Model, load_model
 from edgeinfer.decoders.boxes_scores import candidates
-from edgeinfer.engine.cudart import cuda_runtime
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.frames import pool
+from edgeinfer.gpu.cuda import Cuda, Pair
+from edgeinfer.gpu.device import cuda_runtime
+from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.sources.demo import Demo
@@ -53,21 +53,21 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="session")
-def prepared(model: Model, options: Options) -> Prepared:
+def prepared(model: Model, options: Options) -> Preparation:
     try:
-        return Prepared(model, MAX_BATCH, options)
+        return Preparation(model, MAX_BATCH, options)
     except EdgeinferError as error:
         pytest.skip(f"needs TensorRT and a GPU: {error}")
 
 
-def opened(prepared: Prepared, wanted: Filter | None = None) -> TensorRt:
+def opened(prepared: Preparation, wanted: Filter | None = None) -> TensorRt:
     backend = prepared.open(lambda _: None, threading.Event())
     backend.prepare(wanted)
     return backend
 
 
 @pytest.fixture
-def backend(prepared: Prepared) -> Iterator[TensorRt]:
+def backend(prepared: Preparation) -> Iterator[TensorRt]:
     backend = opened(prepared)
     yield backend
     backend.close()
@@ -149,11 +149,11 @@ def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], heigh
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.05, 0.001, 0.0])
-def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Prepared, threshold: float) -> None:
+def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Preparation, threshold: float) -> None:
     backend = opened(prepared, Filter("boxes", "scores", threshold))
     assert "chosen on the GPU" in backend.detail
     done = run_batch(backend, pictures(5))
-    assert isinstance(done, Lane)
+    assert isinstance(done, ContextSlot)
     whole = {}
     for name, pair in done.network.outputs.items():
         pair.download(5, done.stream)
@@ -174,9 +174,9 @@ def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Prepared,
     backend.close()
 
 
-def test_a_graph_gives_what_its_parts_give(prepared: Prepared, model: Model, options: Options) -> None:
+def test_a_graph_gives_what_its_parts_give(prepared: Preparation, model: Model, options: Options) -> None:
     images = pictures(MAX_BATCH)
-    plain = Prepared(model, MAX_BATCH, msgspec.structs.replace(options, graphs=False))
+    plain = Preparation(model, MAX_BATCH, msgspec.structs.replace(options, graphs=False))
     one, other = opened(prepared), opened(plain)
     assert ", CUDA graphs" in one.detail
     assert "no CUDA graphs" in other.detail
@@ -186,9 +186,9 @@ def test_a_graph_gives_what_its_parts_give(prepared: Prepared, model: Model, opt
     other.close()
 
 
-def test_without_the_kernel_the_cpu_preprocesses(prepared: Prepared, model: Model, options: Options) -> None:
+def test_without_the_kernel_the_cpu_preprocesses(prepared: Preparation, model: Model, options: Options) -> None:
     images = pictures(3)
-    slow = opened(Prepared(model, MAX_BATCH, msgspec.structs.replace(options, gpu_preprocess=False)))
+    slow = opened(Preparation(model, MAX_BATCH, msgspec.structs.replace(options, gpu_preprocess=False)))
     fast = opened(prepared)
     assert "preprocessing on the CPU" in slow.detail
     assert "preprocessing on the GPU" in fast.detail
@@ -197,7 +197,7 @@ def test_without_the_kernel_the_cpu_preprocesses(prepared: Prepared, model: Mode
     fast.close()
 
 
-def test_opening_and_closing_leaks_no_gpu_memory(prepared: Prepared) -> None:
+def test_opening_and_closing_leaks_no_gpu_memory(prepared: Preparation) -> None:
     runtime = cuda_runtime()
     free = []
     for _ in range(CYCLES):
@@ -228,7 +228,7 @@ for attempt in range(2):
 """
 
 
-def test_an_illegal_address_is_fatal_for_good(prepared: Prepared) -> None:
+def test_an_illegal_address_is_fatal_for_good(prepared: Preparation) -> None:
     """In a process of its own: nothing can use the GPU from there after that."""
     process = subprocess.run([sys.executable, "-c", POISON], capture_output=True, text=True, check=True)
     print(f"\n{process.stdout}")
@@ -247,7 +247,7 @@ def edgeinfer_run(options: Options, *args: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_daemon_finds_what_onnx_runtime_finds(prepared: Prepared, options: Options) -> None:
+def test_the_daemon_finds_what_onnx_runtime_finds(prepared: Preparation, options: Options) -> None:
     process = edgeinfer_run(
         options,
         "--backend",
@@ -275,7 +275,9 @@ def test_the_daemon_finds_what_onnx_runtime_finds(prepared: Prepared, options: O
     assert matched >= 0.98 * expected
 
 
-def test_the_daemon_serves_while_it_builds_and_then_swaps(prepared: Prepared, options: Options, tmp_path: Path) -> None:
+def test_the_daemon_serves_while_it_builds_and_then_swaps(
+    prepared: Preparation, options: Options, tmp_path: Path
+) -> None:
     fresh = Options(opt_level=options.opt_level, tactic_sources=SOURCES, cache=str(tmp_path / "fresh"))
     started = time.monotonic()
     process = edgeinfer_run(fresh, "--source", "demo:", "--frames", "4000", "--jsonl", "-")

@@ -17,19 +17,19 @@ from typing import Any
 import pytest
 
 from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.advice import advise
-from edgeinfer.engine.cache import Cache, CachedEngine
-from edgeinfer.engine.cudart import open_device
-from edgeinfer.engine.ensure import ensure_task
+from edgeinfer.engine.build.advice import advise
+from edgeinfer.engine.build.ensure import ensure_task
+from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.errors import PlanError, ToleranceError
-from edgeinfer.engine.key import Machine
-from edgeinfer.engine.manifest import Tolerance
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.plan import read_header
-from edgeinfer.engine.samples import Normalize, SampleSource
-from edgeinfer.engine.task import Extras, make_task
+from edgeinfer.engine.store.cache import Cache, CachedEngine
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.engine.store.plan import read_header
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.device import open_device
 from tests.engine.samples import NANODET
 
 pytestmark = pytest.mark.timeout(900)
@@ -51,7 +51,7 @@ def trt() -> Toolkit:
 
 
 @pytest.fixture(scope="session")
-def here(trt: Toolkit) -> Machine:
+def here(trt: Toolkit) -> Target:
     found = machine.detect(trt)
     assert None not in {found.cuda, found.compute_capability, found.gpu, found.sm_count, found.integrated}
     return found
@@ -98,7 +98,7 @@ def options(precision: Any, **changes: Any) -> BuildOptions:
     )
 
 
-def build(cache: Cache, here: Machine, precision: Any, pictures: SampleSource, **changes: Any) -> CachedEngine:
+def build(cache: Cache, here: Target, precision: Any, pictures: SampleSource, **changes: Any) -> CachedEngine:
     extras = Extras(calibration=pictures, verification=pictures, **changes)
     task = make_task(NANODET, options(precision), here, extras)
     return ensure_task(task, cache, lambda _: None, threading.Event())
@@ -108,7 +108,7 @@ def build(cache: Cache, here: Machine, precision: Any, pictures: SampleSource, *
 def test_builds_and_agrees_with_onnx_runtime(
     precision: str,
     trt: Toolkit,
-    here: Machine,
+    here: Target,
     cache: Cache,
     pictures: SampleSource,
     record_property: Callable[[str, object], None],
@@ -137,8 +137,8 @@ import numpy as np
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.cache import Cache
 from edgeinfer.engine.construct import make_logger
-from edgeinfer.engine.cudart import open_device
-from edgeinfer.engine.runner import Runner
+from edgeinfer.gpu.device import open_device
+from edgeinfer.engine.build.runner import Runner
 engine, trt, log = Cache(Path(sys.argv[1])).get(sys.argv[2]), toolkit.load("tensorrt"), deque()
 with open_device() as device:
     start = time.monotonic()
@@ -152,7 +152,7 @@ print(seconds)
 """
 
 
-def test_a_new_process_reloads_it(trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource) -> None:
+def test_a_new_process_reloads_it(trt: Toolkit, here: Target, cache: Cache, pictures: SampleSource) -> None:
     engine = build(cache, here, "fp16", pictures)
     assert build(cache, here, "fp16", pictures) == engine, "it was built again"
     ended = subprocess.run(
@@ -164,7 +164,7 @@ def test_a_new_process_reloads_it(trt: Toolkit, here: Machine, cache: Cache, pic
 
 
 def test_a_tampered_plan_is_refused_and_built_again(
-    trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource
+    trt: Toolkit, here: Target, cache: Cache, pictures: SampleSource
 ) -> None:
     engine = build(cache, here, "fp16", pictures)
     plan = engine.folder / "engine.plan"
@@ -179,7 +179,7 @@ def test_a_tampered_plan_is_refused_and_built_again(
 
 
 def test_an_engine_beyond_the_tolerance_is_refused(
-    trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource
+    trt: Toolkit, here: Target, cache: Cache, pictures: SampleSource
 ) -> None:
     extras = Extras(verification=pictures, tolerance=Tolerance(0.0, 0.0))
     task = make_task(NANODET, options("fp16", avg_timing_runs=2), here, extras)
@@ -188,7 +188,7 @@ def test_an_engine_beyond_the_tolerance_is_refused(
     assert cache.get(task.key) is None
 
 
-def test_best_keeps_the_fastest(trt: Toolkit, here: Machine, cache: Cache, pictures: SampleSource) -> None:
+def test_best_keeps_the_fastest(trt: Toolkit, here: Target, cache: Cache, pictures: SampleSource) -> None:
     engine = build(cache, here, "best", pictures)
     assert set(engine.manifest.build.candidates) == {"int8", "fp16", "fp32"}
     times = [float(note.split()[0]) for note in engine.manifest.build.candidates.values() if note.endswith(" ms")]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer.backends._cuda import Cuda
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.gpu.cuda import Cuda
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from edgeinfer.accounting import Ledger
-from edgeinfer.capture import CaptureThread, Job
 from edgeinfer.client import Subscriber
-from edgeinfer.config import load_config
-from edgeinfer.daemon import Daemon
+from edgeinfer.config.settings import load_config
+from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.environment.tree import Tree
-from edgeinfer.mailbox import Mailbox
-from edgeinfer.messages import DAEMON, Machine, Reason, StatusMessage
-from edgeinfer.signals import Patience, Signals
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import CaptureThread, Job
+from edgeinfer.flow.mailbox import Mailbox
+from edgeinfer.messages import DAEMON, MachineVitals, Reason, StatusMessage
 from edgeinfer.sources.demo import Demo, Options
 from edgeinfer.telemetry import sysfs
 from edgeinfer.telemetry.governor import CALM_S, STEPS, WORSE_S, Governor, Thinning
@@ -64,7 +64,7 @@ def orin(root: Path, throttled: int = 0, celsius: float = 61.5) -> Tree:
 
 
 def test_an_orin(tmp_path: Path) -> None:
-    assert sysfs.read(orin(tmp_path)) == Machine(
+    assert sysfs.read(orin(tmp_path)) == MachineVitals(
         throttled=[],
         temperatures_c={"cpu-thermal": 61.5, "gpu-thermal": 58.0},
         gpu_load=0.437,
@@ -81,8 +81,8 @@ def test_a_fan_is_no_brake_and_a_throttle_is(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
-    assert sysfs.read(Tree(tmp_path)) == Machine()
-    assert hottest(Machine()) == ""
+    assert sysfs.read(Tree(tmp_path)) == MachineVitals()
+    assert hottest(MachineVitals()) == ""
 
 
 def test_zones_of_one_name(tmp_path: Path) -> None:

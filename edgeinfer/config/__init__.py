@@ -1,0 +1,1 @@
+"""Every setting declared once; strict reading; URIs, model cards, plugins, paths."""

@@ -1,0 +1,121 @@
+"""Name → plugin module, imported when it is chosen and not before.
+
+A plugin's file name is its name in the config. A dotted name ("mypackage.mysource") loads code from elsewhere. The
+module holds an `Options` struct and an `open` function:
+
+    sources   open(uri: str, options) -> Source
+    backends  open(model: Model, max_batch: int | None, options) -> Backend
+    decoders  open(options) -> Decoder
+    sinks     open(options) -> Sink
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import msgspec
+
+from edgeinfer.config import strict
+from edgeinfer.errors import ConfigError, UnavailableError
+from edgeinfer.guard.ownership import folder_writers, writers
+
+Kind = Literal["sources", "backends", "decoders", "sinks"]
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+
+EXTRAS = {"av": "rtsp", "onnxruntime": "cpu"}
+"""Which optional extra of the package brings a library."""
+
+
+def names(kind: Kind) -> list[str]:
+    """The plugins of a kind that ship with edgeinfer, without importing one."""
+    package = importlib.import_module(f"edgeinfer.{kind}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def load(kind: Kind, name: str, path: str = "") -> ModuleType:
+    """The plugin's module. `path` is the config key that chose it, for errors.
+
+    Raises ConfigError where there is no such plugin and UnavailableError where a library that it needs is missing.
+    """
+    where = f"{path}: " if path else ""
+    if not (_DOTTED.fullmatch(name) or name in names(kind)):
+        raise ConfigError(f"{where}no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
+    target = name if "." in name else f"edgeinfer.{kind}.{name}"
+    try:
+        if "." in name:
+            _check_code(name, where)
+        module = importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if target == missing or target.startswith(f"{missing}."):
+            raise ConfigError(f"{where}no module called {name!r} for a {kind[:-1]}", "is it on PYTHONPATH?") from None
+        raise UnavailableError(
+            f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
+        ) from error
+    except ImportError as error:
+        raise UnavailableError(f"{where}{kind[:-1]} {name!r} can't be loaded: {error}", "install it again") from error
+    return _checked(module, kind, where)
+
+
+def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Struct:
+    """The plugin's options from its config table. Raises ConfigError with the key's path."""
+    chosen: msgspec.Struct = strict.convert(table, module.Options, path)
+    return chosen
+
+
+def _check_code(name: str, where: str) -> None:
+    """Raises ConfigError where somebody else could have written a module that is about to be run as us.
+
+    Whoever owns edgeinfer's own files is trusted with this too: he could have changed those. From the outermost package
+    inwards, because finding a module runs the packages around it.
+    """
+    ours = {Path(__file__).stat().st_uid}
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        inner = ".".join(parts[:depth])
+        if inner in sys.modules and depth < len(parts):
+            continue
+        spec = importlib.util.find_spec(inner)
+        for path in _files_of(spec):
+            who = writers(path.stat(), ours) if path.is_file() else folder_writers(path, ours)
+            if who:
+                raise ConfigError(
+                    f"{where}plugin {name}: {path}: {who}, and it would run with our rights",
+                    "only its owner, root or the owner of edgeinfer should: chown and chmod go-w it",
+                )
+
+
+def _files_of(spec: ModuleSpec | None) -> list[Path]:
+    """A module's file, the folder that it lies in, and the one in which a package's folder could be replaced."""
+    if spec is None:
+        return []
+    folders = [Path(place) for place in spec.submodule_search_locations or ()]
+    file = [Path(spec.origin)] if spec.has_location and spec.origin else []
+    places = (*file, *(path.parent for path in file), *folders, *(path.parent for path in folders))
+    return [path for path in places if path.exists()]
+
+
+def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:
+    struct = getattr(module, "Options", None)
+    if not (
+        isinstance(struct, type) and issubclass(struct, msgspec.Struct) and callable(getattr(module, "open", None))
+    ):
+        raise ConfigError(
+            f"{where}{module.__name__} is not a {kind[:-1]}",
+            "a plugin module has an Options struct and an open function",
+        )
+    return module
+
+
+def _install_hint(missing: str) -> str:
+    extra = EXTRAS.get(missing)
+    return f"pip install 'edgeinfer[{extra}]'" if extra else f"install {missing} into this Python"

@@ -1,0 +1,292 @@
+"""Every setting, declared once. The YAML file, `--set` and the command line's short options all end here.
+
+A plugin declares its own settings in its own `Options`; their keys stand beside the general ones below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from edgeinfer.config import plugins, strict
+from edgeinfer.config.uri import SourceUri, parse_uri
+from edgeinfer.config.yamlfile import load_yaml, parse_yaml
+from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
+from edgeinfer.messages import SOURCE_PATTERN
+
+DEFAULT_MODEL = "nanodet-g"
+AUTO = "auto"
+TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
+"""`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
+DEFAULT_BIND = "tcp://127.0.0.1:5555"
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`path` is a vendored model's name or an ONNX file; thresholds override the card's. `sha256`, where given, must be
+    that of the file: another file is not run.
+
+    `precision` is that of the TensorRT engine, unless the backend says otherwise.
+    """
+
+    path: str = DEFAULT_MODEL
+    card: str | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
+    score: Share | None = None
+    iou: Share | None = None
+    max_batch: Annotated[int, Meta(ge=1, le=256)] | None = None
+
+
+class LadderConfig(Struct, frozen=True, kw_only=True):
+    """What is expected of a live source, and what is done where it does not give it. See `SourceSettings`."""
+
+    reconnect: bool | None = None
+    wait: bool = True
+    stall_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.5
+    timeout_s: Annotated[float, Meta(ge=0.2, le=3600)] = 5.0
+    max_age_ms: Annotated[float, Meta(ge=1)] | None = 500.0
+    frozen_s: Annotated[float, Meta(ge=0.1)] | None = None
+
+
+class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a frame waits for others to share its batch: `latency` never, `balanced` while every stream of the backend
+    is busy, `throughput` always; for `wait_ms` at most.
+    """
+
+    mode: Literal["latency", "balanced", "throughput"] = "balanced"
+    wait_ms: Annotated[float, Meta(ge=0, le=1000)] = 5.0
+
+
+class SourceConfig(Struct, frozen=True, kw_only=True):
+    """General settings of a source. `max_fps` leaves frames out evenly; `options` are the plugin's own, checked."""
+
+    uri: SourceUri
+    max_fps: float | None
+    options: Struct
+    ladder: LadderConfig = LadderConfig()
+
+
+class PluginConfig(Struct, frozen=True, kw_only=True):
+    """A plugin's name and its checked options."""
+
+    name: str
+    options: Struct
+
+
+class BackendConfig(Struct, frozen=True, kw_only=True):
+    """A backend and its checked options; for `auto` TensorRT's, and those of what runs without it or until then."""
+
+    name: str
+    options: Struct
+    fallback: Struct | None = None
+
+
+class WatchdogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stage that does not move for `deadline_s` seconds, or for ten times the 99th percentile of inference where
+    that is more, ends the process with exit code 70 and all stacks in the log. Loading a model, building an engine
+    and a model's first result are not judged by it."""
+
+    deadline_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
+
+
+class HttpConfig(Struct, frozen=True, kw_only=True):
+    """`/healthz`, `/readyz` and `/metrics` at `bind`, HOST:PORT; nothing is served where `http` is not there.
+
+    `ready_min_sources` must run for `/readyz` to say yes. `insecure: true` allows an address that other machines can
+    reach: anybody there can then read the numbers and the names of the sources.
+    """
+
+    bind: str = "127.0.0.1:9108"
+    ready_min_sources: Annotated[int, Meta(ge=0)] = 1
+    insecure: bool = False
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked. `frames` ends each source after so many results."""
+
+    model: ModelConfig
+    backend: BackendConfig
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, PluginConfig]
+    frames: int | None
+    batching: BatchingConfig = BatchingConfig()
+    watchdog: WatchdogConfig = WatchdogConfig()
+    http: HttpConfig | None = None
+    path: str | None = None
+
+
+class SourceSettings(LadderConfig, frozen=True, kw_only=True):
+    """What every source's table may hold beside the plugin's options. `max_fps` leaves frames out evenly.
+
+    Without a frame for `stall_s` the status of a live source says `stalled`; without one for `timeout_s` it is opened
+    again, and again, unless `reconnect` is false (by default it is true for cameras and false for files). With
+    `wait: false` a source that has never given a frame is not waited for: its first error ends it; so it is for those
+    named on the command line. A live frame older than `max_age_ms` when its turn comes is dropped; `null` is no limit.
+    The same picture for `frozen_s` counts as none.
+    """
+
+    uri: Annotated[str, Meta(min_length=1)]
+    max_fps: Annotated[float, Meta(gt=0)] | None = None
+
+
+class _File(Struct, frozen=True, kw_only=True):
+    """The file's top level, before plugins have checked their parts."""
+
+    model: str | ModelConfig = DEFAULT_MODEL
+    backend: str | dict[str, Any] = AUTO
+    sources: dict[Annotated[str, Meta(pattern=SOURCE_PATTERN)], Any] = {}
+    publish: dict[str, Any] | UnsetType | None = UNSET
+    sinks: dict[str, dict[str, Any]] = {}
+    batching: BatchingConfig | Literal["latency", "balanced", "throughput"] = "balanced"
+    http: HttpConfig | None = None
+    frames: Annotated[int, Meta(ge=1)] | None = None
+    watchdog: WatchdogConfig = WatchdogConfig()
+
+
+def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """The configuration in a file (or the defaults) with overrides applied in order.
+
+    An override is a dotted key path and a value. Nothing is opened but the file; plugins that the config names are
+    imported, to check their options. Raises InputError, ConfigError, UnavailableError.
+    """
+    data = {} if path is None else load_yaml(path)
+    if data is None:
+        data = {}
+    try:
+        for key, value in overrides:
+            _set(data, key, copy.deepcopy(value))
+        return _resolve(strict.convert(data, _File), None if path is None else str(path))
+    except ConfigError as error:
+        raise error if path is None else ConfigError(f"{path}: {error.message}", error.hint) from None
+
+
+def writes_to_stdout(config: Config) -> bool:
+    """Whether JSON lines go to standard output, so that nothing else may."""
+    return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key.path=value` with the value in YAML. Raises ConfigError."""
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise ConfigError(
+            f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"
+        )
+    return key, parse_yaml(value, f"--set {key}")
+
+
+def source_names(path: Path | None) -> set[str]:
+    """The names of the sources in a file, as far as it can be read; `load_config` says what is wrong with it."""
+    try:
+        data = None if path is None else load_yaml(path)
+    except EdgeinferError:
+        return set()
+    sources = data.get("sources") if isinstance(data, dict) else None
+    return {str(name) for name in sources} if isinstance(sources, dict) else set()
+
+
+def _set(data: Any, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(data, dict):
+            break
+        if data.get(parent) is None:
+            data[parent] = {}
+        below = data[parent]
+        if isinstance(below, str):  # the short forms: `model: NAME`, `backend: NAME`, a source's URI
+            below = data[parent] = {_SHORT_FORMS.get(parent, "uri"): below}
+        data = below
+    if not isinstance(data, dict):
+        raise ConfigError(f"--set {key}: there is nothing to set below a plain value")
+    data[last] = value
+
+
+_SHORT_FORMS = {"model": "path", "backend": "name", "batching": "mode"}
+
+
+def _resolve(file: _File, path: str | None) -> Config:
+    model = ModelConfig(path=file.model) if isinstance(file.model, str) else file.model
+    return Config(
+        model=model,
+        backend=_backend(file.backend, model.precision),
+        sources={name: _source(name, table) for name, table in file.sources.items()},
+        sinks=_sinks(file),
+        frames=file.frames,
+        batching=BatchingConfig(mode=file.batching) if isinstance(file.batching, str) else file.batching,
+        watchdog=file.watchdog,
+        http=file.http,
+        path=path,
+    )
+
+
+def _backend(value: str | dict[str, Any], precision: str | None) -> BackendConfig:
+    table = {"name": value} if isinstance(value, str) else dict(value)
+    if precision is not None and table.get("name", AUTO) in (AUTO, TENSORRT):
+        table.setdefault("precision", precision)
+    name = table.pop("name", AUTO)
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"backend.name: {strict.shown('', name)} is not allowed: expected a name",
+            strict.nearest("", [AUTO, *plugins.names("backends")]),
+        )
+    if name == AUTO:
+        return _auto(table)
+    module = plugins.load("backends", name, "backend")
+    return BackendConfig(name=name, options=plugins.options(module, table, "backend"))
+
+
+def _auto(table: dict[str, Any]) -> BackendConfig:
+    """Each key goes to the backends that know it."""
+    modules = {TENSORRT: plugins.load("backends", TENSORRT, "backend")}
+    with contextlib.suppress(UnavailableError):
+        modules[FALLBACK] = plugins.load("backends", FALLBACK, "backend")
+    known = {name: strict.field_names(module.Options) for name, module in modules.items()}
+    for key in table:
+        if not any(key in names for names in known.values()):
+            raise ConfigError(f"backend.{key}: unknown key", strict.nearest(str(key), set().union(*known.values())))
+    options = {
+        name: plugins.options(module, {key: table[key] for key in table if key in known[name]}, "backend")
+        for name, module in modules.items()
+    }
+    return BackendConfig(name=AUTO, options=options[TENSORRT], fallback=options.get(FALLBACK))
+
+
+def _source(name: str, table: Any) -> SourceConfig:
+    path = f"sources.{name}"
+    if isinstance(table, str):
+        table = {"uri": table}
+    general = strict.field_names(SourceSettings)
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {strict.shown(path, table)} is not allowed: expected a URI, or keys with values")
+    known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
+    uri = parse_uri(known.uri, f"{path}.uri")
+    module = plugins.load("sources", uri.plugin, f"{path}.uri")
+    if known.timeout_s <= known.stall_s:
+        raise ConfigError(f"{path}.timeout_s: {known.timeout_s:g} is not longer than stall_s, {known.stall_s:g}")
+    own = {key: value for key, value in table.items() if key not in general}
+    for key in own:
+        if key not in strict.field_names(module.Options):
+            raise ConfigError(
+                f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
+            )
+    ladder = LadderConfig(**{key: getattr(known, key) for key in strict.field_names(LadderConfig)})
+    return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path), ladder=ladder)
+
+
+def _sinks(file: _File) -> dict[str, PluginConfig]:
+    chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+    if file.publish is not None:
+        chosen["publish"] = ("zmq", file.publish if isinstance(file.publish, dict) else {})
+    for name, table in file.sinks.items():
+        chosen[f"sinks.{name}"] = (name, table)
+    return {
+        key: PluginConfig(name=name, options=plugins.options(plugins.load("sinks", name, key), table, key))
+        for key, (name, table) in chosen.items()
+    }

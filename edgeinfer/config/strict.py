@@ -1,0 +1,129 @@
+"""Plain data (from YAML) → typed Structs, with errors an operator can act on.
+
+msgspec checks the values; this module walks the structure, because msgspec names neither the key of a mapping nor
+the nearest known name in its errors. Each error is one line: the key's path, the value, what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgeinfer.errors import ConfigError
+from edgeinfer.guard.redaction import redact_value
+
+T = TypeVar("T")
+
+_SECRET_KEY = re.compile(r"(?i)pass|pwd|token|secret|credential|api_?key")
+
+
+class _Short(reprlib.Repr):
+    """Short, and without credentials: they go before the text is cut, or a half of one would stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(redact_value(x), level)
+
+
+_short = _Short()
+
+
+def convert(value: Any, target: type[T], path: str = "") -> T:
+    """`value` as `target`, strictly: no unknown keys, no silent conversion between types.
+
+    Raises ConfigError with the path of the first bad key.
+    """
+    return typing.cast("T", _convert(value, target, path))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean …?)" where a known name is near, else the known ones, else nothing."""
+    known = sorted(known)
+    match = difflib.get_close_matches(name, known, n=1)
+    if match:
+        return f"did you mean {match[0]}?"
+    return f"one of: {', '.join(known)}" if known else ""
+
+
+def shown(path: str, value: Any) -> str:
+    """`value` as errors show it."""
+    return "***" if _SECRET_KEY.search(path.rpartition(".")[2]) else _short.repr(value)
+
+
+def field_names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The keys that a struct accepts."""
+    return tuple(field.encode_name for field in msgspec.structs.fields(struct))
+
+
+def _convert(value: Any, target: Any, path: str) -> Any:
+    struct = _only_struct(target, value)
+    if struct is not None:
+        return _convert_struct(value, struct, path)
+    if typing.get_origin(target) is dict and isinstance(value, dict):
+        return _convert_dict(value, target, path)
+    return _convert_leaf(value, target, path)
+
+
+def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{path or 'config'}: {shown(path, value)} is not allowed: expected keys with values",
+            f"one of: {', '.join(field_names(struct))}",
+        )
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    for key in value:
+        if key not in fields:
+            raise ConfigError(f"{_join(path, key)}: unknown key", nearest(str(key), fields))
+    for name, field in fields.items():
+        if field.required and name not in value:
+            raise ConfigError(f"{_join(path, name)}: missing, and there is no default")
+    return struct(
+        **{fields[key].name: _convert(item, fields[key].type, _join(path, key)) for key, item in value.items()}
+    )
+
+
+def _convert_dict(value: dict[Any, Any], target: Any, path: str) -> dict[Any, Any]:
+    key_type, item_type = typing.get_args(target)
+    return {
+        _convert_leaf(key, key_type, _join(path, key)): _convert(item, item_type, _join(path, key))
+        for key, item in value.items()
+    }
+
+
+def _convert_leaf(value: Any, target: Any, path: str) -> Any:
+    try:
+        return msgspec.convert(value, target)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{path or 'config'}: {shown(path, value)} is not allowed: {_lower_first(str(error))}"
+        ) from None
+
+
+def _only_struct(target: Any, value: Any) -> type[msgspec.Struct] | None:
+    """The struct in `target` (itself, or the one of a union with scalars, where the value is a mapping)."""
+    if isinstance(target, type) and issubclass(target, msgspec.Struct):
+        return target
+    if typing.get_origin(target) in (typing.Union, types.UnionType) and isinstance(value, dict):
+        for choice in typing.get_args(target):
+            if isinstance(choice, type) and issubclass(choice, msgspec.Struct):
+                return choice
+    return None
+
+
+def _join(path: str, key: object) -> str:
+    name = str(key)
+    return f"{path}.{name}" if path else name
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

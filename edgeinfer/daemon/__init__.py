@@ -1,0 +1,1 @@
+"""The composition root, and a life of changes: start, sources, model, reload, stop."""

@@ -1,0 +1,79 @@
+"""Sections of the configuration → the parts that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from edgeinfer.config import plugins, strict
+from edgeinfer.config.card import Model
+from edgeinfer.config.settings import ModelConfig, PluginConfig, SourceConfig
+from edgeinfer.errors import EdgeinferError
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import Deadlines, Job
+from edgeinfer.flow.mailbox import Mailbox
+from edgeinfer.interfaces import Decoder, Sink, Source
+from edgeinfer.messages import ModelInfo
+
+
+def model_info(model: Model) -> ModelInfo:
+    """The model as `info` describes it."""
+    card = model.card
+    return ModelInfo(
+        id=model.id,
+        name=card.name,
+        sha256=model.sha256,
+        task=card.task,
+        input_size=(card.input.width, card.input.height),
+        labels=card.labels,
+    )
+
+
+def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox) -> Job:
+    """What a source's capture thread works on. A plugin may say with RECONNECT whether it is one of cameras."""
+    ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
+    return Job(
+        name,
+        partial(open_source, config),
+        ledger,
+        mailbox,
+        max_fps=config.max_fps,
+        reconnect=getattr(module, "RECONNECT", None) if ladder.reconnect is None else ladder.reconnect,
+        wait=ladder.wait,
+        max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
+        frozen_s=ladder.frozen_s,
+        limits=Deadlines(ladder.stall_s, ladder.timeout_s),
+    )
+
+
+def open_source(config: SourceConfig) -> Source:
+    """Opens a source; may block, so it is called on the source's own thread."""
+    source: Source = plugins.load("sources", config.uri.plugin).open(config.uri.text, config.options)
+    return source
+
+
+def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
+    """Opens every sink, or none: an error closes those opened before it."""
+    opened: dict[str, Sink] = {}
+    try:
+        for key, config in configs.items():
+            opened[key] = plugins.load("sinks", config.name).open(config.options)
+    except EdgeinferError:
+        for sink in opened.values():
+            sink.close()
+        raise
+    return opened
+
+
+def open_decoder(model: Model, config: ModelConfig) -> Decoder:
+    """The card's decoder with the card's thresholds, or those of the config where it has some."""
+    card = model.card
+    module = plugins.load("decoders", card.decoder.name, "decoder.name")
+    thresholds = {
+        "score": card.thresholds.score if config.score is None else config.score,
+        "iou": card.thresholds.iou if config.iou is None else config.iou,
+    }
+    known = strict.field_names(module.Options)
+    table = {**{key: value for key, value in thresholds.items() if key in known}, **card.decoder.options}
+    decoder: Decoder = module.open(plugins.options(module, table, "decoder.options"))
+    return decoder

@@ -1,0 +1,171 @@
+"""Which backend runs now, and the engine that is built beside it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from edgeinfer.config import plugins
+from edgeinfer.config.card import Model
+from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
+from edgeinfer.engine.errors import CrashLoopError
+from edgeinfer.errors import ConfigError, EdgeinferError, StickyError
+from edgeinfer.interfaces import Backend, Filter
+from edgeinfer.messages import Reason
+
+log = logging.getLogger(__name__)
+
+Open = Callable[[OnProgress, threading.Event], Backend]
+T = TypeVar("T")
+Tell = Callable[[Reason | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None.
+
+    `instead` opens what serves where there is no `now` and `later` fails; None where that ends the run.
+    `news` is what there is to tell of the choice.
+    """
+
+    now: Backend | None
+    later: Open | None
+    instead: Callable[[], Backend] | None = None
+    news: Reason | None = None
+
+
+def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
+    """Opens what can serve at once, ready for a decoder that wants what `wanted` says. Raises EdgeinferError.
+
+    A configured backend that needs a build gives only `later`. `auto` takes a cached engine, else ONNX Runtime now and
+    the engine later, else ONNX Runtime alone.
+    """
+    name, options, limit = config.backend.name, config.backend.options, config.model.max_batch
+    module = plugins.load("backends", TENSORRT if name == AUTO else name)
+    if model.is_plan and name not in (AUTO, TENSORRT):
+        raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
+    if not hasattr(module, "Preparation"):
+        return Choice(_ready(module.open(model, limit, options), wanted), None)
+    try:
+        prepared = module.Preparation(model, limit, options)
+        opener = _then_ready(prepared.open, wanted)
+        if name != AUTO or model.is_plan:
+            return Choice(None, opener)
+        if prepared.cached:
+            return Choice(None, opener, lambda: _fallback(model, config, wanted))
+    except EdgeinferError as error:
+        if name != AUTO or model.is_plan:
+            raise
+        log.debug("TensorRT is not used: %s", error.message)
+        return Choice(_fallback(model, config, wanted), None, news=_degraded(error))
+    return Choice(_fallback(model, config, wanted), opener)
+
+
+class Background(threading.Thread, Generic[T]):
+    """Does one thing that may take long. `result` or `error` is set when the thread has ended."""
+
+    def __init__(self, name: str, work: Callable[[threading.Event], T]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.result: T | None = None
+        self.error: EdgeinferError | None = None
+        self._work = work
+        self._cancel = threading.Event()
+        self._lock = threading.Lock()
+        self._dispose: Callable[[T], None] | None = None
+
+    def cancel(self, dispose: Callable[[T], None] | None = None) -> None:
+        """Asks for an early end; what was begun is given up. `dispose` frees a result that comes all the same."""
+        self._cancel.set()
+        with self._lock:
+            self._dispose, result = dispose, self.result
+        if dispose is not None and result is not None:
+            dispose(result)
+
+    def run(self) -> None:
+        """The thread's life."""
+        try:
+            self._finish(self._work(self._cancel))
+        except EdgeinferError as error:
+            self.error = error
+        except Exception as error:
+            log.debug("%s: unexpected error", self.name, exc_info=True)
+            self.error = EdgeinferError(f"{self.name}: {type(error).__name__}: {error}")
+
+    def _finish(self, result: T) -> None:
+        with self._lock:
+            self.result, dispose = result, self._dispose
+        if dispose is not None:
+            dispose(result)
+
+
+def upgrade(opener: Open, tell: Tell, serving: str) -> Background[Backend]:
+    """Opens a backend beside what runs. `tell` hears how far it is, from the thread."""
+    return Background("engine", lambda cancel: opener(_teller(tell, serving), cancel))
+
+
+def build(
+    model: Model, config: Config, wanted: Filter | None, tell: Tell, serving: str, cancel: threading.Event
+) -> Backend:
+    """Opens what is to take over from another model, and waits for its engine, which may take minutes.
+
+    Where the engine can't be had and another backend would do (see `choose`), that one. Raises EdgeinferError.
+    """
+    choice = choose(model, config, wanted)
+    if choice.later is None:
+        assert choice.now is not None  # noqa: S101 (one of the two)
+        return choice.now
+    try:
+        engine = choice.later(_teller(tell, serving), cancel)
+    except EdgeinferError as error:
+        if cancel.is_set() or isinstance(error, StickyError):
+            _close(choice.now)
+            raise
+        if choice.now is None and choice.instead is None:
+            raise
+        log.warning("%s; %s is used instead", error, FALLBACK)
+        return choice.now or _fallback(model, config, wanted)
+    _close(choice.now)
+    return engine
+
+
+def _degraded(error: EdgeinferError) -> Reason | None:
+    """A machine without TensorRT is as it should be; one whose engine crashes is not."""
+    if not isinstance(error, CrashLoopError):
+        return None
+    log.warning("%s; serving on %s", error, FALLBACK)
+    return Reason("engine-failed", f"{error.message}; serving on {FALLBACK}")
+
+
+def _teller(tell: Tell, serving: str) -> OnProgress:
+    """Makes news of a build's progress."""
+    meanwhile = f"; serving on {serving} meanwhile" if serving else ""
+
+    def on_progress(progress: BuildProgress) -> None:
+        share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
+        tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}"))
+
+    return on_progress
+
+
+def _close(backend: Backend | None) -> None:
+    if backend is not None:
+        backend.close()
+
+
+def _fallback(model: Model, config: Config, wanted: Filter | None) -> Backend:
+    module = plugins.load("backends", FALLBACK)
+    options = config.backend.fallback or module.Options()
+    return _ready(module.open(model, config.model.max_batch, options), wanted)
+
+
+def _then_ready(opener: Open, wanted: Filter | None) -> Open:
+    return lambda on_progress, cancel: _ready(opener(on_progress, cancel), wanted)
+
+
+def _ready(backend: Backend, wanted: Filter | None) -> Backend:
+    backend.prepare(wanted)
+    return backend

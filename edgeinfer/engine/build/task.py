@@ -1,0 +1,105 @@
+"""What is to be built, named and described before anything is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgeinfer.engine.build import samples
+from edgeinfer.engine.build.builder import BuildLimits, total_memory_bytes
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
+from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.models.onnxfile import OnnxModel, read_model
+from edgeinfer.engine.options import BuildOptions, Precision
+from edgeinfer.engine.build.protocol import BuildRequest
+from edgeinfer.engine.build.samples import SampleSource
+from edgeinfer.errors import UsageError
+
+
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """What a build needs beside its options, and what does not change which engine comes out (but for `calibration`).
+
+    calibration: inputs for int8. verification: inputs to compare on; None for the calibration's, else noise.
+    tolerance: None for the default of the precision. timing_cache: None for the one in the engine cache.
+    max_cache_bytes: what the cache is pruned to after a build, None for no limit.
+    """
+
+    calibration: SampleSource | None = None
+    verify: bool = True
+    verification: SampleSource | None = None
+    tolerance: Tolerance | None = None
+    keep_beyond_tolerance: bool = False
+    timing_cache: str | None = None
+    limits: BuildLimits = BuildLimits()
+    max_cache_bytes: int | None = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A build to do, with its key."""
+
+    model: OnnxModel
+    options: BuildOptions
+    machine: Target
+    extras: Extras
+    fields: KeyFields
+
+    @property
+    def key(self) -> str:
+        """The key of the engine that it gives."""
+        return engine_key(self.fields)
+
+    def precisions(self) -> tuple[Precision, ...]:
+        """What is built: the precision asked for, or for "best" all that can be, fastest first."""
+        if self.options.precision != "best":
+            return (self.options.precision,)
+        return ("int8", "fp16", "fp32") if self.model.quantized or self.extras.calibration else ("fp16", "fp32")
+
+    def _pools(self) -> dict[str, int]:
+        """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too."""
+        default = {"WORKSPACE": total_memory_bytes() // 4} if self.machine.integrated else {}
+        return {**default, **self.options.pools}
+
+    def request(self, precision: Precision, work: Path, cache: Cache) -> BuildRequest:
+        """The request to the child that builds in the folder `work`."""
+        extras, version = self.extras, ".".join(map(str, self.machine.tensorrt))
+        timing = extras.timing_cache or str(cache.file("timing", _name(msgspec.json.encode(self.machine))))
+        fields = self.fields
+        calibration = f"{fields.model} {fields.external_data} {fields.profiles} {fields.calibration} {version}"
+        return BuildRequest(
+            model=str(self.model.path),
+            flavour=self.machine.flavour,
+            tensorrt=self.machine.tensorrt,
+            options=msgspec.structs.replace(self.options, pools=self._pools()),
+            precision=precision,
+            work=str(work),
+            workspace=str(work.parent),
+            calibration=extras.calibration,
+            calibration_cache=str(cache.file("calibration", _name(calibration.encode()))),
+            timing_cache=timing,
+            verify=extras.verify,
+            verification=extras.verification,
+            tolerance=extras.tolerance,
+        )
+
+
+def make_task(model: Path, options: BuildOptions, machine: Target, extras: Extras | None = None) -> Task:
+    """The build of this model on this machine. Raises InputError and UsageError for what can't be built as asked."""
+    extras = extras or Extras()
+    network = read_model(model.resolve())
+    needs_data = options.precision == "int8" and not network.quantized
+    if needs_data and extras.calibration is None:
+        raise UsageError(
+            f"{model}: int8 needs inputs to calibrate with", "give --calibration-data DIR, or an ONNX file with Q/DQ"
+        )
+    wants_data = needs_data or (options.precision == "best" and not network.quantized)
+    digest = samples.digest(extras.calibration, options.calibrator) if wants_data and extras.calibration else None
+    return Task(network, options, machine, extras, key_fields(network, options, machine, digest))
+
+
+def _name(identity: bytes) -> str:
+    return hashlib.sha256(identity).hexdigest()[:32]

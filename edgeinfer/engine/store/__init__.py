@@ -1,0 +1,1 @@
+"""The cache of engines: key, manifest, lock, trust."""

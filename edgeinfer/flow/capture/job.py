@@ -1,0 +1,93 @@
+"""What a capture thread works on, and how patient it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from edgeinfer.errors import FatalError
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.mailbox import Mailbox
+from edgeinfer.interfaces import Source
+from edgeinfer.telemetry.governor import Governor
+
+MAX_AGE_NS = 500_000_000
+MAX_HUNG = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """When a live source counts as stalled, lost and hung, in seconds; of a file nothing is expected in time.
+
+    stall: without a frame for so long its status says `stalled`.
+    timeout: without a frame for so long it is closed and opened again.
+    first: opening it, and its first frame after that, may take so long each.
+    grace: a call that has not come back so long after its deadline never will: its thread is given up.
+    """
+
+    stall: float = 2.5
+    timeout: float = 5.0
+    first: float = 20.0
+    grace: float = 5.0
+
+    def at_rate(self, fps: float) -> Deadlines:
+        """The same for a source that gives `fps` frames a second: of a slow one three periods must pass."""
+        stall = max(self.stall, 3 / fps) if fps > 0 else self.stall
+        timeout = max(self.timeout, 2 * stall)
+        return Deadlines(stall, timeout, max(self.first, timeout), self.grace)
+
+
+@dataclass
+class Hung:
+    """Threads that were given up because a driver never came back to them. Shared by all sources of a process."""
+
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, thread: threading.Thread) -> None:
+        """Gives up on a thread."""
+        with self._lock:
+            self._threads.append(thread)
+
+    def count(self) -> int:
+        """How many of them still hang."""
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            return len(self._threads)
+
+    def check(self) -> None:
+        """Raises FatalError once MAX_HUNG threads hang: what they hold in the driver only a new process gets back."""
+        if self.count() >= MAX_HUNG:
+            names = ", ".join(sorted({thread.name.partition(":")[2] for thread in self._threads}))
+            raise FatalError(f"{MAX_HUNG} reads of cameras never returned ({names})", "start the process again")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A source to capture from. `limit` ends it after so many results, `max_fps` thins it out.
+
+    reconnect: whether it is opened again after a failure; None leaves it to what was opened: a live source is.
+    wait: whether it is waited for where it has never given a frame.
+    max_age_ns: a live frame older than that when its turn comes is dropped.
+    frozen_s: the same picture for so long is no picture; None accepts it.
+    governor: says which share of a live source's frames is used.
+    """
+
+    name: str
+    open: Callable[[], Source]
+    ledger: Ledger
+    mailbox: Mailbox
+    max_fps: float | None = None
+    limit: int | None = None
+    reconnect: bool | None = None
+    wait: bool = True
+    max_age_ns: int | None = MAX_AGE_NS
+    frozen_s: float | None = None
+    limits: Deadlines = Deadlines()
+    governor: Governor | None = None
+    hung: Hung = field(default_factory=Hung)
+    random: Random = field(default_factory=Random)
+    clock: Callable[[], int] = time.monotonic_ns

@@ -1,0 +1,1 @@
+"""The CUDA runtime, its status, kernels, pinned memory. One checker for all."""

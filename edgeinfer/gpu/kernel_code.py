@@ -1,0 +1,60 @@
+"""What is known of the CUDA kernels in `kernels/`: code, structs, constants. No GPU is touched here."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeinfer.config.card import InputCard
+from edgeinfer.types import Letterbox
+
+KERNELS = Path(__file__).parent / "kernels"
+
+PICTURE = struct.Struct("<Q7if")
+"""`Picture` of frames.cu."""
+
+CANDIDATE = np.dtype(
+    [("box", np.float32, 4), ("score", np.float32), ("class_id", np.int32), ("row", np.int32), ("unused", np.int32)]
+)
+"""`Candidate` of frames.cu."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """Of the letterbox kernel: a value of output channel k is `level * scale[k] + bias[k]`."""
+
+    fill: float
+    swap: bool
+    scale: tuple[float, float, float]
+    bias: tuple[float, float, float]
+
+
+def constants(card: InputCard) -> Constants:
+    """As the card says."""
+    scale = [1 / std for std in card.std]
+    bias = [-mean / std for mean, std in zip(card.mean, card.std, strict=True)]
+    return Constants(float(card.fill), card.color == "rgb", (scale[0], scale[1], scale[2]), (bias[0], bias[1], bias[2]))
+
+
+def packed(address: int, box: Letterbox, fit: tuple[int, int], threshold: float) -> bytes:
+    """A `Picture`: a frame at a device address, rows without a gap. `fit` is width and height in the input."""
+    return PICTURE.pack(
+        address, box.frame_width, box.frame_height, box.frame_width * 3, *fit, box.pad_x, box.pad_y, threshold
+    )
+
+
+def code(major: int, minor: int, folder: Path = KERNELS) -> bytes | None:
+    """The compiled kernels for a compute capability: those of the same major version and the nearest lower minor one.
+
+    None where none were compiled.
+    """
+    made = {divmod(int(match[1]), 10): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    fitting = [version for version in made if version[0] == major and version[1] <= minor]
+    return made[max(fitting)].read_bytes() if fitting else None
+
+
+_NAME = re.compile(r"sm_(\d+)\.cubin")

@@ -1,0 +1,1 @@
+"""What may be trusted: ownership, reachability, limits, redaction. Imports nothing of the rest."""

@@ -1,0 +1,1 @@
+"""A subscriber's connection, CURVE keys, and who is connected."""

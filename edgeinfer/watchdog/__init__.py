@@ -1,0 +1,1 @@
+"""Hearts, who judges them, the last words, the record of a crash, the supervisor."""
