@@ -1,7 +1,8 @@
 """The four kinds of plugin, and who may call them from which thread.
 
 A plugin is one module in `sources/`, `backends/`, `decoders/` or `sinks/`: an `Options` struct and a function `open`
-that takes those options (and what its kind adds, see `plugins.py`) and returns one of the objects below.
+that takes those options (and what its kind adds, see `config/plugins.py`) and returns one of the objects below. What an
+object can do besides has a Protocol of its own here (`Blamable`, `Listening`, `Forgetful`): it has the members, or not.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Filter:
 
 @dataclass(slots=True)
 class Slot:
-    """One batch in flight, with the buffers that belong to it. Owned by the backend, lent to the pipeline.
+    """One batch in flight, with the buffers that belong to it. The backend makes it and lends it out.
 
     From `collect` until `release` either `candidates` is there, or `outputs` for the first `count` pictures.
     """
@@ -77,6 +78,10 @@ class Slot:
 
 class Backend(Protocol):
     """Runs the network on batches, several at a time. Used by the inference thread alone.
+
+    Whoever acquires a slot owns it until `submit` has returned. Where `load` or `submit` raises, it is still the
+    caller's, to be given back by `release`. From `submit` on it is the backend's, until `collect` lends it again; where
+    `collect` raises OutOfMemoryError, the backend has taken the oldest batch's slot back.
 
     `name` says what really runs, for instance "onnxruntime-cpu", and `detail` how, in a few words.
     `max_batch` and `slots` bound the work in flight.
@@ -102,20 +107,23 @@ class Backend(Protocol):
         """A free slot to fill, or None while all are in flight. Never blocks."""
 
     def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
-        """Preprocesses up to `max_batch` images into the slot. They must stay as they are until it is collected."""
+        """Preprocesses up to `max_batch` images into the slot. They must stay as they are until it is collected.
+
+        Raises OutOfMemoryError, FatalError or StickyError.
+        """
 
     def submit(self, slot: Slot) -> None:
-        """Starts inference on what was loaded. Never waits for the result."""
+        """Starts inference on what was loaded. Never waits for the result. Raises what `load` raises."""
 
     def collect(self, timeout_s: float) -> Slot | None:
         """The oldest batch in flight once it is done, or None after `timeout_s`. Batches come in submission order.
 
         Raises FatalError where the device can't go on, StickyError where the process must end at once, and
-        OutOfMemoryError where the oldest batch did not fit; its slot is free again then.
+        OutOfMemoryError where the oldest batch did not fit.
         """
 
     def release(self, slot: Slot) -> None:
-        """Gives a collected slot back; its outputs may be overwritten from now on."""
+        """Gives a slot back, filled or not; its outputs may be overwritten from now on."""
 
     def close(self) -> None:
         """Waits for what runs and frees everything. Called once."""
@@ -156,8 +164,33 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class Blamable(Protocol):
+    """What a backend has besides that runs something which may be at fault by itself, and is remembered for it.
+
+    `engine_key` names it, empty where it is nothing that is kept.
+    """
+
+    @property
+    def engine_key(self) -> str: ...
+
+    def blame(self) -> None:
+        """It has failed, or the process is about to end because of it. From any thread; touches no device."""
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """What a sink has besides that others connect to: where, and how many listen."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+    @property
+    def subscribers(self) -> int: ...
+
+
+@runtime_checkable
 class Forgetful(Protocol):
-    """What a sink may have besides, where it keeps something for every source."""
+    """What a sink has besides that keeps something for every source."""
 
     def forget(self, source: str) -> None:
         """`source` is no longer part of the run. On the thread that writes."""

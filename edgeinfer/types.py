@@ -43,11 +43,15 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A capture with its place in the run. `frame_id` counts the frames captured from `source`, from 0."""
+    """A capture with its place in the run. `frame_id` counts the frames captured from `source`, from 0.
+
+    `live`: whether its source would rather lose it than wait.
+    """
 
     source: str
     frame_id: int
     capture: Capture
+    live: bool
 
     @property
     def image(self) -> Image:
@@ -130,7 +134,7 @@ class Result:
     """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0.
 
     `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one and `model`
-    which network that was; `live` whether its source would rather lose frames than wait.
+    which network that was.
     """
 
     frame: Frame
@@ -140,7 +144,6 @@ class Result:
     dropped: int
     backend: str
     model: ModelInfo
-    live: bool
 
 
 @dataclass(frozen=True, slots=True)

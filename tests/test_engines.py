@@ -15,7 +15,7 @@ from edgeinfer.commands import build
 from edgeinfer.commands._engine_options import task_of
 from edgeinfer.config.card import Model, ToleranceCard, load_model
 from edgeinfer.config.settings import Config, load_config
-from edgeinfer.daemon.daemon import Daemon, Summary
+from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
@@ -25,6 +25,7 @@ from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.interfaces import Backend
 from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, StatusMessage
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Result
 
 
@@ -107,12 +108,12 @@ def config(backend: str, frames: int = 40) -> Config:
     )
 
 
-def run(backend: str, during: Callable[[Recorder], None] = lambda _: None) -> tuple[Recorder, Daemon, Summary]:
+def run(backend: str, during: Callable[[Recorder], None] = lambda _: None) -> tuple[Recorder, Daemon, DaemonSnapshot]:
     recorder = Recorder()
     daemon = Daemon(config(backend), {"recorder": recorder})
     with Signals() as signals:
         daemon.start()
-        while daemon.running():
+        while daemon.turn():
             during(recorder)
             time.sleep(0.01)
         return recorder, daemon, daemon.stop(Patience(signals))
@@ -144,9 +145,9 @@ def test_a_build_that_fails_leaves_the_fallback_serving(script: Script) -> None:
     assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
     assert len(recorder.detections()) == 40
     assert recorder.news()[-1] == "engine-failed"
-    assert daemon.news is not None
-    assert "NonMaxSuppression" in daemon.news.text
-    assert "staying on onnxruntime-cpu" in daemon.news.text
+    assert daemon.bulletin.news is not None
+    assert "NonMaxSuppression" in daemon.bulletin.news.text
+    assert "staying on onnxruntime-cpu" in daemon.bulletin.news.text
 
 
 @pytest.mark.slow
@@ -212,8 +213,8 @@ def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script:
     recorder, daemon, _ = run("auto")
     assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
     assert recorder.news() == ["engine-failed"]
-    assert daemon.news is not None
-    assert "serving on onnxruntime" in daemon.news.text
+    assert daemon.bulletin.news is not None
+    assert "serving on onnxruntime" in daemon.bulletin.news.text
     with pytest.raises(CrashLoopError):
         run("tensorrt")
 

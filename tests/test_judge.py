@@ -57,7 +57,7 @@ class Scene:
         deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, what
-            assert self.daemon.running()
+            assert self.daemon.turn()
             time.sleep(0.02)
 
     def daemon_status(self) -> list[StatusMessage]:
@@ -176,7 +176,7 @@ def test_systemd_hears_when_a_reload_begins_and_ends(
     with NotifySocket(tmp_path / "notify") as listener:
         monkeypatch.setenv("NOTIFY_SOCKET", listener.address)
         scene.until(lambda: bool(scene.recorder.detections()), "no detections")
-        scene.daemon.reload(1)
+        scene.daemon.reloader.request(1)
         scene.until(lambda: any("READY" in fields for fields in listener.read()), "the end was not told")
         told = [next(iter(fields)) for fields in listener.read() if "RELOADING" in fields or "READY" in fields]
         assert told == ["RELOADING", "READY"]

@@ -16,7 +16,7 @@ IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 
 def frame(source: str, number: int) -> Frame:
-    return Frame(source, number, Capture(IMAGE, 0, 0))
+    return Frame(source, number, Capture(IMAGE, 0, 0), live=True)
 
 
 def test_a_newer_live_frame_takes_the_older_ones_place_in_line() -> None:

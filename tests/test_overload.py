@@ -35,9 +35,9 @@ class Camera:
     due_ns: int
 
     def deliver(self, delay_ns: int) -> None:
-        frame = self.intake.book(Capture(IMAGE, 0, self.due_ns - delay_ns))
+        frame = self.intake.book(Capture(IMAGE, 0, self.due_ns - delay_ns), live=True)
         assert frame is not None
-        self.intake.hand_over(frame, live=True)
+        self.intake.hand_over(frame)
         self.due_ns += self.period_ns
 
 

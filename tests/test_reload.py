@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,15 @@ from onnx import TensorProto, helper
 from edgeinfer.backends import onnxruntime, tensorrt
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import Config, load_config
-from edgeinfer.daemon import daemon, sourceset
-from edgeinfer.daemon import reloading as reloader
+from edgeinfer.daemon import daemon, reloading, sourceset
 from edgeinfer.daemon.changes import ReloadPlan, plan_reload
-from edgeinfer.daemon.daemon import Daemon, Summary
+from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.decoders import boxes_scores
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.errors import BuildError
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError, UnavailableError
-from edgeinfer.flow import inference as pipeline
+from edgeinfer.flow import succession
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.compose import Identity
 from edgeinfer.flow.outbox import DEPTH, Outbox
@@ -47,6 +47,9 @@ from edgeinfer.messages import (
     StatusMessage,
 )
 from edgeinfer.sources._clock import stamped
+from edgeinfer.systemd import notify
+from edgeinfer.telemetry.bulletin import Bulletin
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Detections, Frame, Result, Timing
 from tests import scripted_backend
 from tests.scripted_backend import Scripted
@@ -177,22 +180,23 @@ class Run:
         self.recorder = Recorder()
         self.daemon = Daemon(self._read(), {"recorder": self.recorder}, self._read)
         self.requests = 0
-        self.started = 0
         self.reports: list[ReloadReport] = []
-        self.daemon.reloader.on_started.append(self._count)
-        self.daemon.reloader.on_finished.append(self.reports.append)
         self.daemon.start()
 
     def _read(self) -> Config:
         return load_config(None, [("publish", None), *self.file.items()])
 
-    def _count(self) -> None:
-        self.started += 1
+    def _turn(self) -> bool:
+        """One turn of the daemon; a reload that has come to its end is noted."""
+        going_on, report = self.daemon.turn(), self.daemon.reloader.report
+        if report.finished > (self.reports[-1].finished if self.reports else 0):
+            self.reports.append(report)
+        return going_on
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + WAIT_S
         while not condition():
-            assert self.daemon.running(), f"the run has ended before {what}"
+            assert self._turn(), f"the run has ended before {what}"
             assert time.monotonic() < deadline, f"waited {WAIT_S:.0f} s for {what}"
             time.sleep(0.005)
 
@@ -202,7 +206,7 @@ class Run:
 
     def request(self) -> None:
         self.requests += 1
-        self.daemon.reload(self.requests)
+        self.daemon.reloader.request(self.requests)
 
     def reload(self, **changes: Any) -> ReloadReport:
         """Changes top-level keys of the file and waits for the outcome."""
@@ -211,7 +215,7 @@ class Run:
         self.until(lambda: self.reports and self.reports[-1].finished >= self.requests, "the end of the reload")
         return self.reports[-1]
 
-    def stop(self) -> Summary:
+    def stop(self) -> DaemonSnapshot:
         with Signals() as signals:
             return self.daemon.stop(Patience(signals, hurry=True))
 
@@ -269,6 +273,14 @@ def backends() -> Iterator[list[Scripted]]:
 @pytest.fixture(autouse=True)
 def no_time_for_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "JOIN_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What systemd hears: a word for every reload that begins."""
+    told: list[str] = []
+    monkeypatch.setattr(notify, "reloading", lambda: told.append("RELOADING"))
+    return told
 
 
 @pytest.fixture
@@ -428,7 +440,7 @@ def test_a_decoder_that_fails_in_its_first_frames_is_rolled_back(
 
 
 def test_after_its_trial_a_backends_error_is_fatal(run: Run) -> None:
-    assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": pipeline.TRIAL_FRAMES + 20}).ok
+    assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": succession.TRIAL_FRAMES + 20}).ok
     with pytest.raises(EdgeinferError, match="scripted failure") as caught:
         run.until(lambda: False, "the error")
     assert caught.value.exit_code == 70
@@ -455,7 +467,7 @@ def test_a_lost_gpu_is_never_rolled_back(run: Run) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_file_changes_nothing_and_says_why(
-    run: Run, changes: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture
+    run: Run, changes: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture, begun: list[str]
 ) -> None:
     good = run.file
     report = run.reload(**{"sources": {"a": SMALL, "b": SMALL}, **changes})
@@ -469,12 +481,12 @@ def test_a_bad_file_changes_nothing_and_says_why(
     assert run.reload().changes == ()
     run.stop()
     assert_untouched(run)
-    assert run.started == len(run.reports) == 2
+    assert len(begun) == len(run.reports) == 2
 
 
 def test_without_a_file_there_is_nothing_to_reload(model: str) -> None:
     run = Run({"model": {"path": model}, "sources": {"a": SMALL}})
-    run.daemon.reloader._read = None
+    run.daemon.reloader._around = replace(run.daemon.reloader._around, read=None)
     report = run.reload()
     assert not report.ok
     assert "there is no file to reload" in report.text
@@ -490,7 +502,7 @@ def test_frames_and_max_fps_change_without_opening_the_source_again(run: Run, mo
     run.reload(frames=seqs + 500)
     with Signals():
         deadline = time.monotonic() + WAIT_S
-        while run.daemon.running():
+        while run.daemon.turn():
             assert time.monotonic() < deadline
             time.sleep(0.005)
     run.stop()
@@ -561,12 +573,13 @@ def test_a_source_that_goes_is_heard_out() -> None:
     """What was queued when it was removed is published before its last status."""
     recorder, ledger = Recorder(), Ledger(time.monotonic_ns)
     info = ModelInfo(id="m", name="m", sha256="0", task="detection", input_size=(1, 1), labels=[])
-    publisher = Publisher(Identity.new(info, ["a"]), {"a": ledger}, {"r": recorder}, Statistics())
+    nobody = lambda: DaemonSnapshot(model="m")  # noqa: E731
+    publisher = Publisher(Identity.new(info, ["a"]), {"a": ledger}, {"r": recorder}, Statistics(), Bulletin(), nobody)
     picture = stamped(np.zeros((1, 1, 3), np.uint8), "arrival")
     for number in range(3):
-        frame = Frame("a", ledger.capture(), picture)
+        frame = Frame("a", ledger.capture(), picture, live=True)
         ledger.infer()
-        publisher.put(Result(frame, number, Detections.empty(), Timing(0, 0, 0, 0), 0, "b", info, True))
+        publisher.put(Result(frame, number, Detections.empty(), Timing(0, 0, 0, 0), 0, "b", info))
     ledger.set_state("ended", sourceset.REMOVED)
     publisher.set_sources({}, [ledger])
     publisher.start()
@@ -580,7 +593,7 @@ def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> Non
     target = tmp_path / "link.jsonl"
     target.symlink_to("/dev/full")
     run.reload(sinks={"jsonl": {"path": str(target)}})
-    run.until(lambda: run.daemon.publisher.failed_sinks, "no space left")
+    run.until(lambda: run.daemon.publisher.sinks.failed, "no space left")
     target.unlink()
     assert run.reload().changes == ("sinks.jsonl: opened again",)
     run.until(lambda: len(lines_of(target)) > 10, "lines")
@@ -669,7 +682,9 @@ def test_the_old_model_serves_while_the_new_ones_engine_is_built(run: Run, two: 
     assert {(m.backend, m.model[:3]) for m in found} == {("scripted", "one"), ("tensorrt-fp16", "two")}
 
 
-def test_another_request_for_the_same_model_lets_the_build_go_on(run: Run, two: str, builds: Builds) -> None:
+def test_another_request_for_the_same_model_lets_the_build_go_on(
+    run: Run, two: str, builds: Builds, begun: list[str]
+) -> None:
     run.file = {**run.file, "backend": "tensorrt", "model": {"path": two}}
     run.request()
     run.until(lambda: builds.begun, "the build")
@@ -683,13 +698,13 @@ def test_another_request_for_the_same_model_lets_the_build_go_on(run: Run, two: 
     run.until_results("b")
     assert not run.recorder.detections("b")[-1].detections, "the newest thresholds count"
     assert (builds.begun, builds.cancelled) == (["two"], [])
-    assert run.started == len(run.reports) == 1
+    assert len(begun) == len(run.reports) == 1
     run.stop()
 
 
 @pytest.mark.parametrize("newer", ["other", "same-as-running", "bad"])
 def test_a_newer_request_gives_up_the_build_that_it_does_not_want(
-    run: Run, two: str, builds: Builds, newer: str, backends: list[Scripted]
+    run: Run, two: str, builds: Builds, newer: str, backends: list[Scripted], begun: list[str]
 ) -> None:
     before = run.file
     run.file = {**before, "backend": "tensorrt", "model": {"path": two}}
@@ -707,7 +722,7 @@ def test_a_newer_request_gives_up_the_build_that_it_does_not_want(
     assert len(backends) == (2 if newer == "other" else 1)
     run.stop()
     assert_untouched(run)
-    assert run.started == len(run.reports) == 1
+    assert len(begun) == len(run.reports) == 1
 
 
 def test_the_end_of_the_run_gives_up_a_reload(run: Run, two: str, builds: Builds) -> None:
@@ -742,7 +757,7 @@ def test_a_request_while_the_model_is_loaded_waits_for_it(model: str, monkeypatc
     run.file = {**run.file, "sources": {"b": SMALL}}
     for _ in range(3):
         run.request()
-        assert run.daemon.running()
+        assert run.daemon.turn()
     go.set()
     run.until_results("b")
     assert [(report.ok, report.finished) for report in run.reports] == [(True, 3)]
@@ -787,7 +802,7 @@ def test_without_frames_the_rest_of_a_reload_does_not_wait(
     run: Run, monkeypatch: pytest.MonkeyPatch, model: str, backends: list[Scripted]
 ) -> None:
     """What is on trial stays so, and is rolled back as late as its first frames come."""
-    monkeypatch.setattr(reloader, "TRIAL_PATIENCE_S", 0.3)
+    monkeypatch.setattr(reloading, "TRIAL_PATIENCE_S", 0.3)
     slow = {**SMALL, "realtime": True, "fps": 0.01}
     run.reload(sources={"slow": slow})
     run.until(lambda: run.recorder.info().sources == ["slow"], "info")

@@ -21,10 +21,10 @@ from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
 from edgeinfer.gpu import status as cudastatus
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
-from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
 from edgeinfer.watchdog.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
 from edgeinfer.watchdog.hearts import Heart, deadline_s, find_stall
-from edgeinfer.watchdog.service_manager import QUIET_READY_S, View, is_ready, summary
+from edgeinfer.watchdog.service_manager import QUIET_READY_S, is_ready, summary
 from tests.conftest import CLIP_FRAMES, Cli
 from tests.engine.test_cache import put
 from tests.notify_socket import NotifySocket
@@ -106,30 +106,37 @@ def books(state: Any = "running", captured: int = 0, inferred: int = 0, fps: flo
     return SourceSnapshot(state, None, captured, inferred, 0, {}, fps)
 
 
+def view_of(
+    serving_s: float | None, backend: str, sources: list[SourceSnapshot], news: Reason | None
+) -> DaemonSnapshot:
+    named = {str(number): source for number, source in enumerate(sources)}
+    return DaemonSnapshot(model="m", backend=backend, serving_s=serving_s, sources=named, news=news)
+
+
 @pytest.mark.parametrize(
     ("view", "ready"),
     [
-        (View(None, "", [books("starting")], None), False),
-        (View(0.1, "x", [books("starting")], None), False),
-        (View(0.1, "x", [books(captured=3)], None), False),
-        (View(QUIET_READY_S + 1, "x", [books(captured=3)], None), False),
-        (View(0.1, "x", [books(captured=3, inferred=1), books("failed")], None), True),
-        (View(QUIET_READY_S + 1, "x", [books("reconnecting"), books("failed")], None), True),
+        (view_of(None, "", [books("starting")], None), False),
+        (view_of(0.1, "x", [books("starting")], None), False),
+        (view_of(0.1, "x", [books(captured=3)], None), False),
+        (view_of(QUIET_READY_S + 1, "x", [books(captured=3)], None), False),
+        (view_of(0.1, "x", [books(captured=3, inferred=1), books("failed")], None), True),
+        (view_of(QUIET_READY_S + 1, "x", [books("reconnecting"), books("failed")], None), True),
     ],
 )
-def test_ready_is_the_first_result_or_no_camera_to_wait_for(view: View, ready: bool) -> None:
+def test_ready_is_the_first_result_or_no_camera_to_wait_for(view: DaemonSnapshot, ready: bool) -> None:
     assert is_ready(view) is ready
 
 
 def test_the_line_for_systemctl_status() -> None:
     building = Reason("engine-building", "Building 40%, 7 s; serving on onnxruntime-cpu meanwhile")
-    view = View(3.0, "onnxruntime-cpu", [books(fps=29.8), books(fps=15), books("failed")], building)
+    view = view_of(3.0, "onnxruntime-cpu", [books(fps=29.8), books(fps=15), books("failed")], building)
     assert summary(view) == (
         "onnxruntime-cpu: 44.8 fps, sources: 2 running, 1 failed; "
         "Building 40%, 7 s; serving on onnxruntime-cpu meanwhile"
     )
-    assert summary(View(None, "", [], None)) == "loading the model"
-    assert summary(View(None, "", [], Reason("engine-building", "Building, 3 s"))) == "Building, 3 s"
+    assert summary(view_of(None, "", [], None)) == "loading the model"
+    assert summary(view_of(None, "", [], Reason("engine-building", "Building, 3 s"))) == "Building, 3 s"
 
 
 # What is remembered

@@ -20,11 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.flow.statistics import BUCKETS_MS, Statistics
 from edgeinfer.messages import MachineVitals, Reason, State
-from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
 from edgeinfer.types import Timing
 from edgeinfer.web import pages, readiness, server
-from edgeinfer.web.numbers import Numbers
-from edgeinfer.web.readiness import Observation
 from edgeinfer.web.server import MAX_CONNECTIONS, Answer, Server, parse_bind
 from tests.conftest import Cli
 from tests.test_run import one_error_line
@@ -35,9 +33,9 @@ def books(state: State = "running", **dropped: int) -> SourceSnapshot:
     return SourceSnapshot(state, None, 10 + sum(dropped.values()), 10, 0, dropped, 12.5)
 
 
-def seen(**changes: Any) -> Observation:
-    fields = {"sources": {"a": books()}, "backend": "onnxruntime-cpu", "bound": True, "tick_age_s": 0.1}
-    return Observation(**{**fields, **changes})
+def seen(**changes: Any) -> DaemonSnapshot:
+    fields = {"model": "net@12345678", "sources": {"a": books()}, "backend": "onnxruntime-cpu"}
+    return DaemonSnapshot(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -50,11 +48,11 @@ def seen(**changes: Any) -> Observation:
         (seen(sources={"a": books("failed"), "b": books()}), True, True, ""),
         (seen(sources={"a": books("ended")}), True, True, ""),
         (seen(sources={}), True, True, ""),
-        (seen(tick_age_s=11.0), False, False, "supervisor"),
-        (seen(faults=[Reason("inference", "FatalError: CUDA error 700")]), False, False, "inference"),
+        (seen(faults=(Reason("inference", "FatalError: CUDA error 700"),)), False, False, "inference"),
+        (seen(shortage=Reason("out-of-memory", "no room")), True, False, "out-of-memory"),
     ],
 )
-def test_alive_and_ready(observation: Observation, alive: bool, ready: bool, code: str) -> None:
+def test_alive_and_ready(observation: DaemonSnapshot, alive: bool, ready: bool, code: str) -> None:
     assert readiness.alive(observation).ok == alive
     verdict = readiness.ready(observation, 1)
     assert verdict.ok == ready
@@ -68,16 +66,17 @@ def test_as_many_sources_as_are_asked_for_must_run() -> None:
     assert not readiness.ready(two, 99).ok, "all of them, where there are fewer"
 
 
-def numbers() -> Numbers:
+def statistics() -> Statistics:
     stats = Statistics()
     for index in range(2500):
         stats.add(Timing(0.1, 0.4, 5.0, 0.2), 1.0 if index % 2 else 40.0, "a" if index % 5 else "b")
-    return Numbers(
+    return stats
+
+
+def numbers() -> DaemonSnapshot:
+    return seen(
         sources={"a": books(overload=3), "b": books("stalled")},
-        stages=stats.stages(),
-        latency=stats.sources(),
-        model="net@12345678",
-        versions={"edgeinfer": "0.1.0", "onnxruntime": "1.0"},
+        versions={"onnxruntime": "1.0"},
         rate=0.5,
         subscribers=2,
         machine=MachineVitals(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
@@ -86,7 +85,7 @@ def numbers() -> Numbers:
 
 @pytest.fixture
 def running() -> Iterator[Server]:
-    made = Server("127.0.0.1", 0, pages.routes(seen, numbers, 1))
+    made = Server("127.0.0.1", 0, pages.routes(numbers, statistics(), 1))
     made.start()
     yield made
     made.stop()
@@ -112,7 +111,7 @@ def test_health_and_readiness(running: Server) -> None:
 
 
 def test_what_is_wrong_is_a_503_with_the_reason() -> None:
-    made = Server("127.0.0.1", 0, pages.routes(lambda: seen(backend=""), numbers, 1))
+    made = Server("127.0.0.1", 0, pages.routes(lambda: seen(backend=""), statistics(), 1))
     made.start()
     status, _, body = request(made, "/readyz")
     assert status == 503
@@ -177,7 +176,7 @@ def test_without_the_library_health_still_works(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.delitem(sys.modules, "edgeinfer.web.metrics", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    made = pages.routes(seen, numbers, 1)
+    made = pages.routes(numbers, statistics(), 1)
     assert made["/healthz"]("").status == 200
     answer = made["/metrics"]("")
     assert answer.status == 501

@@ -29,7 +29,7 @@ from edgeinfer.engine.build.construct import make_logger
 from edgeinfer.engine.build.runner import DTYPES
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.engine.toolkit import Toolkit, member
-from edgeinfer.errors import ConfigError, FatalError, OutOfMemoryError
+from edgeinfer.errors import ConfigError, FatalError
 from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, Pair, sharpen_timer
 from edgeinfer.gpu.kernel_launch import load_kernels
 from edgeinfer.gpu.pins import Pins
@@ -133,13 +133,7 @@ class TensorRt:
         try:
             lane.run(next(size for size in self._sizes if size >= lane.count))
         except NotStartedError as error:
-            reason = error_from_text(f"{error.message}: {self._log[-1] if self._log else 'no reason'}")
-            if isinstance(reason, OutOfMemoryError):
-                self._free.append(lane)
-            raise reason from None
-        except OutOfMemoryError:
-            self._free.append(lane)
-            raise
+            raise error_from_text(f"{error.message}: {self._log[-1] if self._log else 'no reason'}") from None
         lane.submitted_s = time.monotonic()
         self._in_flight.append(lane)
 

@@ -151,8 +151,7 @@ def pipeline_run(config: Config) -> PipelineRun:
     daemon = Daemon(config, {"stopwatch": stopwatch})
     with Signals() as signals:
         daemon.start()
-        while daemon.running() and not signals.received:
-            time.sleep(0.02)
+        daemon.run(lambda: bool(signals.received))
         left = free_gpu_memory()
         summary = daemon.stop(Patience(signals))
     if signals.received:

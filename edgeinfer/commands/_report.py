@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from edgeinfer.daemon.daemon import Daemon, Summary
+from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.messages import DetectionsMessage, Message
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Result
 
 LOG_PERIOD_S = 10.0
@@ -50,7 +51,7 @@ class LiveLine:
         """Shows the current numbers, and news of the engine when there are any."""
         if self._quiet:
             return
-        news = self._daemon.news
+        news = self._daemon.bulletin.news
         if news is not None and news.code.startswith("engine-") and news.code != self._told:
             self._told = news.code
             click.echo(f"edgeinfer: {news.code}: {news.text}", err=True)
@@ -63,15 +64,14 @@ class LiveLine:
             click.echo(f"edgeinfer: {self._line()}", err=True)
 
     def _line(self) -> str:
-        books = [ledger.snapshot() for ledger in self._daemon.ledgers.values()]
-        latency = self._daemon.stats.percentiles().get("total", {})
-        news = self._daemon.news
-        states = Counter(book.state for book in books)
+        seen = self._daemon.snapshot()
+        total, latency, news = seen.total, seen.latency_ms.get("total", {}), seen.news
+        states = Counter(book.state for book in seen.sources.values())
         parts = [
-            self._daemon.backend_name,
-            f"{sum(book.inferred for book in books)} frames",
-            f"{sum(book.fps for book in books):.1f} fps",
-            f"{sum(sum(book.dropped.values()) for book in books)} dropped",
+            seen.backend,
+            f"{total.inferred} frames",
+            f"{total.fps:.1f} fps",
+            f"{sum(total.dropped.values())} dropped",
             f"latency p50 {latency['p50']:.0f} ms p99 {latency['p99']:.0f} ms" if latency else "no frame yet",
             ", ".join(f"{count} {state}" for state, count in states.items()),
             news.text if news is not None and news.code == "engine-building" else "",
@@ -113,10 +113,11 @@ def scene_line(message: DetectionsMessage) -> str:
     return f"{message.source} #{message.frame_id}  {found or 'nothing'}"
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: DaemonSnapshot) -> None:
     """The end of a run, on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"{summary.model} on {summary.backend}, {summary.seconds:.1f} s")
+    seconds = summary.serving_s or 0.0
+    console.print(f"{summary.model} on {summary.backend}, {seconds:.1f} s")
     if summary.detail:
         console.print(summary.detail)
     sources = plain_table(
@@ -124,7 +125,7 @@ def print_summary(summary: Summary) -> None:
     )
     for name, books in summary.sources.items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items() if count) or "0"
-        fps = books.inferred / summary.seconds if summary.seconds else 0.0
+        fps = books.inferred / seconds if seconds else 0.0
         sources.add_row(name, books.state, str(books.captured), str(books.inferred), f"{fps:.1f}", dropped)
     console.print(sources)
     if summary.latency_ms:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from typing import Any
 
 import click
@@ -21,9 +20,6 @@ from edgeinfer.interfaces import Sink
 from edgeinfer.systemd import journal, notify
 from edgeinfer.watchdog.judge import Judge
 from edgeinfer.watchdog.supervisor import Supervisor, die_with_supervisor
-
-TICK_S = 0.1
-LOADING_TICK_S = 0.01
 
 
 @click.command("run")
@@ -69,15 +65,17 @@ def _run(daemon: Daemon, signals: Signals, judge: Judge) -> EdgeinferError | Non
     """The run from start to summary. Returns what ended it, where that was an error."""
     fatal: EdgeinferError | None = None
     told: set[str] = set()
-    with LiveLine(daemon, quiet=journal.is_stderr()) as progress:
+    with LiveLine(daemon, quiet=journal.is_stderr()) as live_line:
+
+        def on_turn() -> None:
+            daemon.reloader.request(signals.hangups)
+            live_line.update()
+            _tell_failures(daemon, told)
+
         try:
             daemon.start()
             judge.start()
-            while daemon.running() and not signals.received:
-                daemon.reload(signals.hangups)
-                progress.update()
-                _tell_failures(daemon, told)
-                time.sleep(LOADING_TICK_S if daemon.loading else TICK_S)
+            daemon.run(lambda: bool(signals.received), on_turn)
         except EdgeinferError as error:
             fatal = error
         judge.ending(fatal)
@@ -98,8 +96,8 @@ def _end_hard_where_needed(daemon: Daemon, signals: Signals) -> None:
 
 def _tell_failures(daemon: Daemon, told: set[str]) -> None:
     """A source that fails while others go on is reported at once, not only at the end."""
-    errors = daemon.source_errors()
-    if len(errors) < len(daemon.ledgers):
+    errors = daemon.sources.errors()
+    if len(errors) < len(daemon.sources.books):
         for name in errors.keys() - told:
             told.add(name)
             click.echo(f"edgeinfer: source {name} failed: {errors[name]}", err=True)

@@ -59,10 +59,15 @@ def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
         for key, config in configs.items():
             opened[key] = plugins.load("sinks", config.name).open(config.options)
     except EdgeinferError:
-        for sink in opened.values():
-            sink.close()
+        close_sinks(opened)
         raise
     return opened
+
+
+def close_sinks(sinks: Mapping[str, Sink]) -> None:
+    """Closes sinks that nothing was given to."""
+    for sink in sinks.values():
+        sink.close()
 
 
 def open_decoder(model: Model, config: ModelConfig) -> Decoder:

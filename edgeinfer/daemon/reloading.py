@@ -11,23 +11,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
-from edgeinfer.daemon.assembly import open_decoder, open_sinks
+from edgeinfer.daemon.assembly import close_sinks, open_decoder, open_sinks
+from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.changes import ReloadPlan, plan_reload
-from edgeinfer.daemon.selection import Background, build
-from edgeinfer.daemon.serving import Served, Serving, network, rehearse
-from edgeinfer.daemon.sourceset import SourceSet
+from edgeinfer.daemon.selection import build, teller
+from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
 from edgeinfer.errors import ConfigError, EdgeinferError
-from edgeinfer.flow.inference import Pipeline
-from edgeinfer.flow.publisher import Publisher
+from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Backend, Decoder, Sink
 from edgeinfer.messages import Reason, ReloadReport
+from edgeinfer.systemd import notify
+from edgeinfer.telemetry.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
 
@@ -53,97 +55,89 @@ class Prepared:
         return self.model, settings, self.config.backend
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trial:
-    """A reload whose network is on trial: what is still to be done, and the sinks that wait for it."""
+    """A reload whose network is on trial, and the sinks that wait for its end.
+
+    `applied`: that took too long, and the rest of the reload has been done already.
+    """
 
     prepared: Prepared
     sinks: dict[str, Sink]
+    verdict: Verdict
+    since_s: float = field(default_factory=time.monotonic)
+    applied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a reload changes, and asks. `apply` does what can't fail: it changes sources, sinks and limits.
+
+    `read` gives the configuration anew and raises EdgeinferError; None where the daemon was started without a file.
+    `failed_sinks` names the sinks that have been given up.
+    """
+
+    serving: Serving
+    apply: Callable[[Config, ReloadPlan, Mapping[str, Sink]], None]
+    read: Callable[[], Config] | None
+    failed_sinks: Callable[[], Collection[str]]
+    bulletin: Bulletin
+    workshop: Workshop
 
 
 class Reloader:
-    """Used from the main thread. `on_started` and `on_finished` are called there, once for every reload.
+    """Used from the main thread. `config` is the one in force. systemd hears of every reload's beginning and end."""
 
-    `read` gives the configuration anew and raises EdgeinferError; None where the daemon was started without a file.
-    `config` is the one in force.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        read: Callable[[], Config] | None,
-        serving: Serving,
-        sources: SourceSet,
-        publisher: Publisher,
-    ) -> None:
+    def __init__(self, config: Config, around: Surroundings) -> None:
         self.config = config
-        self.on_started: list[Callable[[], None]] = []
-        self.on_finished: list[Callable[[ReloadReport], None]] = []
-        self._read = read
-        self._serving = serving
-        self._sources = sources
-        self._publisher = publisher
-        self._report = ReloadReport(requested=0, finished=0)
+        self.report = ReloadReport(requested=0, finished=0)
+        self._around, self._serving = around, around.serving
         self._taken = 0
         self._reading: Background[Prepared] | None = None
         self._building: tuple[Prepared, Background[Backend]] | None = None
         self._trial: Trial | None = None
-        self._given_up: list[Background[Backend]] = []
 
     def request(self, count: int) -> None:
         """Tells how many reloads have been asked for so far."""
-        if count != self._report.requested:
-            self._tell(msgspec.structs.replace(self._report, requested=count))
+        if count != self.report.requested:
+            self._tell(msgspec.structs.replace(self.report, requested=count))
 
-    def poll(self, pipeline: Pipeline) -> None:
-        """Takes the step that is due, if one is. Raises EdgeinferError where the daemon can't go on."""
-        if self._trial is not None:
-            if self._serving.trial_s > TRIAL_PATIENCE_S:
-                self._apply(self._trial, pipeline)
+    def poll(self) -> None:
+        """Takes the step that is due, if one is. Only while something serves."""
+        if self._trial is not None and self._await(self._trial):
             return
         if self._reading is not None:
-            if not self._reading.is_alive():
+            if self._reading.done:
                 reading, self._reading = self._reading, None
-                self._decide(reading, pipeline)
-        elif self._report.requested > self._taken:
+                self._decide(reading.outcome())
+        elif self.report.requested > self._taken:
             self._begin()
-        elif self._building is not None and not self._building[1].is_alive():
+        elif self._building is not None and self._building[1].done:
             (prepared, building), self._building = self._building, None
-            self._use(prepared, building, pipeline)
+            self._use(prepared, building.outcome())
 
     def stop(self) -> None:
         """Gives up what has been begun: the daemon ends."""
         self._give_up_build()
-        if self._trial is not None:
-            _close(self._trial.sinks)
-            self._trial = None
-
-    @property
-    def threads(self) -> list[threading.Thread]:
-        """What a normal exit of the process would wait for."""
-        building = [self._building[1]] if self._building is not None else []
-        reading = [self._reading] if self._reading is not None else []
-        return [*reading, *building, *self._given_up]
+        if self._trial is not None and not self._trial.applied:
+            close_sinks(self._trial.sinks)
+        self._trial = None
 
     def _begin(self) -> None:
-        idle = self._report.finished == self._taken
-        self._taken = self._report.requested
-        if idle:
-            for call in self.on_started:  # hook: RELOADING=1
-                call()
-        now, config, read, failed = self._serving.now, self.config, self._read, list(self._publisher.failed_sinks)
-        assert now is not None  # noqa: S101 (`poll` is called once something serves)
-        self._reading = Background("reload", lambda _: prepare(read, config, now, failed))
-        self._reading.start()
+        if self.report.finished == self._taken:
+            notify.reloading()
+        self._taken = self.report.requested
+        now, config, read, failed = self._serving.now, self.config, self._around.read, self._around.failed_sinks()
+        assert now is not None  # noqa: S101 (see `poll`)
+        self._reading = self._around.workshop.begin("reload", lambda _: prepare(read, config, now, failed))
 
-    def _decide(self, reading: Background[Prepared], pipeline: Pipeline) -> None:
-        prepared = reading.result
-        if prepared is None:
+    def _decide(self, prepared: Prepared | EdgeinferError) -> None:
+        if isinstance(prepared, EdgeinferError):
             self._give_up_build()
-            self._fail(reading.error or EdgeinferError("the configuration was not read"))
+            self._fail(prepared)
         elif not prepared.plan.build:
             self._give_up_build()
-            self._change(prepared, None, pipeline)
+            self._change(prepared, None)
         elif self._building is not None and prepared.wants_same_backend(self._building[0]):
             self._building = prepared, self._building[1]
         else:
@@ -151,23 +145,26 @@ class Reloader:
             self._build(prepared)
 
     def _build(self, prepared: Prepared) -> None:
-        log.info("reload: preparing %s; %s serves meanwhile", prepared.model.id, self._serving.backend_name)
-        tell, serving = self._serving.tell, self._serving.backend_name
-        building = Background("build", lambda cancel: build_and_try(prepared, tell, serving, cancel))
-        self._building = prepared, building
-        building.start()
+        serving = self._serving.backend_name
+        log.info("reload: preparing %s; %s serves meanwhile", prepared.model.id, serving)
+        tell = teller(self._around.bulletin, serving)
 
-    def _use(self, prepared: Prepared, building: Background[Backend], pipeline: Pipeline) -> None:
-        if building.result is None:
-            self._fail(building.error or EdgeinferError("the model was not built"))
+        def work(cancel: threading.Event) -> Backend:
+            backend = build(prepared.model, prepared.config, prepared.decoder.filter, tell, cancel)
+            return tried(prepared, backend)
+
+        self._building = prepared, self._around.workshop.begin("build", work)
+
+    def _use(self, prepared: Prepared, backend: Backend | EdgeinferError) -> None:
+        if isinstance(backend, EdgeinferError):
+            self._fail(backend)
         else:
-            self._change(prepared, building.result, pipeline)
+            self._change(prepared, backend)
 
-    def _change(self, prepared: Prepared, backend: Backend | None, pipeline: Pipeline) -> None:
+    def _change(self, prepared: Prepared, backend: Backend | None) -> None:
         """Everything that may fail has been tried, but for the sinks; then the network, then the rest."""
-        now, new_model = self._serving.now, backend is not None
-        assert now is not None  # noqa: S101 (see `_begin`)
-        sinks: dict[str, Sink] = {}
+        now = self._serving.now
+        assert now is not None  # noqa: S101 (see `poll`)
         try:
             swapped = network(prepared.model, prepared.decoder, backend or now.network.backend)
             sinks = open_sinks({name: prepared.config.sinks[name] for name in prepared.plan.open_sinks})
@@ -176,69 +173,75 @@ class Reloader:
                 backend.close()
             self._fail(error)
             return
-        self._trial = Trial(prepared, sinks)
-        if new_model or prepared.plan.decoder:
-            served = Served(prepared.config, prepared.model, swapped)
-            self._serving.swap(served, lambda e: self._tried(e, pipeline), new_model)
-        else:
-            self._apply(self._trial, pipeline)
+        if backend is None and not prepared.plan.decoder:
+            self._apply(prepared, sinks)
+            return
+        served = Served(prepared.config, prepared.model, swapped)
+        self._trial = Trial(prepared, sinks, self._serving.swap(served, new_model=backend is not None))
 
-    def _tried(self, failure: EdgeinferError | None, pipeline: Pipeline) -> None:
-        """The trial has ended; where it took too long, the rest of the reload has been done already."""
-        trial = self._trial
-        if trial is not None and failure is None:
-            self._apply(trial, pipeline)
-        elif trial is not None and failure is not None:
+    def _await(self, trial: Trial) -> bool:
+        """Acts on how a trial has ended. Whether everything else has to wait for that."""
+        if trial.verdict.done():
             self._trial = None
-            _close(trial.sinks)
-            self._fail(_rolled_back(failure, self._serving))
-        elif failure is not None:
-            self._rolled_back_late(_rolled_back(failure, self._serving))
+            self._serving.hear()
+            self._judged(trial, failure_of(trial.verdict))
+        elif not trial.applied and time.monotonic() - trial.since_s > TRIAL_PATIENCE_S:
+            trial.applied = True
+            self._apply(trial.prepared, trial.sinks)
+        return not trial.applied
 
-    def _apply(self, trial: Trial, pipeline: Pipeline) -> None:
-        """Sources, sinks and limits: nothing here can fail."""
-        self._trial = None
-        plan, config = trial.prepared.plan, trial.prepared.config
-        self.config = config
-        pipeline.limit = config.frames
-        pipeline.batching = config.batching
-        self._sources.apply(config.sources, plan.restart, config.frames)
-        if plan.close_sinks or trial.sinks:
-            self._publisher.change_sinks(plan.close_sinks, trial.sinks)
-        text = "; ".join(plan.changes) or "nothing has changed"
+    def _judged(self, trial: Trial, failure: EdgeinferError | None) -> None:
+        if failure is not None:
+            back = f"the new model failed in its first frames: {failure.message}; back on {self._serving.backend_name}"
+            failure = EdgeinferError(back, failure.hint)
+        if trial.applied and failure is not None:
+            self._rolled_back_late(failure)
+        elif failure is not None:
+            close_sinks(trial.sinks)
+            self._fail(failure)
+        elif not trial.applied:
+            self._apply(trial.prepared, trial.sinks)
+
+    def _apply(self, prepared: Prepared, sinks: Mapping[str, Sink]) -> None:
+        """Nothing here can fail."""
+        self.config = prepared.config
+        self._around.apply(prepared.config, prepared.plan, sinks)
+        text = "; ".join(prepared.plan.changes) or "nothing has changed"
         log.info("reloaded: %s", text)
-        self._serving.tell(Reason("reloaded", text))
-        self._finish(True, text, plan.changes)
+        self._around.bulletin.news = Reason("reloaded", text)
+        self._finish(True, text, prepared.plan.changes)
 
     def _fail(self, error: EdgeinferError) -> None:
+        self._keep_model()
         log.warning("reload failed: %s; the configuration stays as it was", error)
-        self._serving.tell(Reason("reload-failed", str(error)))
+        self._around.bulletin.news = Reason("reload-failed", str(error))
         self._finish(False, str(error), ())
 
     def _rolled_back_late(self, error: EdgeinferError) -> None:
         """The rest of the reload stays; its model does not."""
-        now = self._serving.now
-        assert now is not None  # noqa: S101 (it serves again)
-        self.config = msgspec.structs.replace(self.config, model=now.config.model, backend=now.config.backend)
+        self._keep_model()
         log.warning("%s", error)
-        self._serving.tell(Reason("reload-failed", str(error)))
-        self._tell(msgspec.structs.replace(self._report, ok=False, text=str(error), changes=()))
+        self._around.bulletin.news = Reason("reload-failed", str(error))
+        self._tell(msgspec.structs.replace(self.report, ok=False, text=str(error), changes=()))
+
+    def _keep_model(self) -> None:
+        """Whatever was asked for: the model in force is the one that serves."""
+        now = self._serving.now
+        assert now is not None  # noqa: S101 (see `poll`)
+        self.config = msgspec.structs.replace(self.config, model=now.config.model, backend=now.config.backend)
 
     def _finish(self, ok: bool, text: str, changes: tuple[str, ...]) -> None:
-        requested = self._report.requested
+        requested = self.report.requested
         self._tell(ReloadReport(requested=requested, finished=self._taken, ok=ok, text=text, changes=changes))
-        for call in self.on_finished:  # hook: READY=1
-            call(self._report)
+        notify.ready(text)
 
     def _tell(self, report: ReloadReport) -> None:
-        self._report = report
-        self._publisher.set_fact("reload", report)
+        self.report = report
+        self._around.bulletin.note("reload", report)
 
     def _give_up_build(self) -> None:
         if self._building is not None:
             self._building[1].cancel(lambda backend: backend.close())
-            alive = [thread for thread in self._given_up if thread.is_alive()]
-            self._given_up = [*alive, self._building[1]]
             self._building = None
 
 
@@ -258,25 +261,11 @@ def prepare(read: Callable[[], Config] | None, config: Config, now: Served, fail
     return Prepared(wanted, plan, model, decoder)
 
 
-def build_and_try(
-    prepared: Prepared, tell: Callable[[Reason | None], None], serving: str, cancel: threading.Event
-) -> Backend:
-    """The backend that the reload asks for; a picture has been through it. Raises EdgeinferError."""
-    backend = build(prepared.model, prepared.config, prepared.decoder.filter, tell, serving, cancel)
+def tried(prepared: Prepared, backend: Backend) -> Backend:
+    """The backend, after a picture has been through it. Raises what is wrong, and closes it then."""
     try:
         rehearse(network(prepared.model, prepared.decoder, backend))
     except BaseException:
         backend.close()
         raise
     return backend
-
-
-def _close(sinks: dict[str, Sink]) -> None:
-    for sink in sinks.values():
-        sink.close()
-
-
-def _rolled_back(failure: EdgeinferError, serving: Serving) -> EdgeinferError:
-    return EdgeinferError(
-        f"the new model failed in its first frames: {failure.message}; back on {serving.backend_name}", failure.hint
-    )

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model
@@ -16,12 +15,11 @@ from edgeinfer.engine.errors import CrashLoopError
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError
 from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
+from edgeinfer.telemetry.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
 
 Open = Callable[[OnProgress, threading.Event], Backend]
-T = TypeVar("T")
-Tell = Callable[[Reason | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,61 +63,18 @@ def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
     return Choice(_fallback(model, config, wanted), opener)
 
 
-class Background(threading.Thread, Generic[T]):
-    """Does one thing that may take long. `result` or `error` is set when the thread has ended."""
-
-    def __init__(self, name: str, work: Callable[[threading.Event], T]) -> None:
-        super().__init__(name=name, daemon=True)
-        self.result: T | None = None
-        self.error: EdgeinferError | None = None
-        self._work = work
-        self._cancel = threading.Event()
-        self._lock = threading.Lock()
-        self._dispose: Callable[[T], None] | None = None
-
-    def cancel(self, dispose: Callable[[T], None] | None = None) -> None:
-        """Asks for an early end; what was begun is given up. `dispose` frees a result that comes all the same."""
-        self._cancel.set()
-        with self._lock:
-            self._dispose, result = dispose, self.result
-        if dispose is not None and result is not None:
-            dispose(result)
-
-    def run(self) -> None:
-        """The thread's life."""
-        try:
-            self._finish(self._work(self._cancel))
-        except EdgeinferError as error:
-            self.error = error
-        except Exception as error:
-            log.debug("%s: unexpected error", self.name, exc_info=True)
-            self.error = EdgeinferError(f"{self.name}: {type(error).__name__}: {error}")
-
-    def _finish(self, result: T) -> None:
-        with self._lock:
-            self.result, dispose = result, self._dispose
-        if dispose is not None:
-            dispose(result)
-
-
-def upgrade(opener: Open, tell: Tell, serving: str) -> Background[Backend]:
-    """Opens a backend beside what runs. `tell` hears how far it is, from the thread."""
-    return Background("engine", lambda cancel: opener(_teller(tell, serving), cancel))
-
-
-def build(
-    model: Model, config: Config, wanted: Filter | None, tell: Tell, serving: str, cancel: threading.Event
-) -> Backend:
+def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Backend:
     """Opens what is to take over from another model, and waits for its engine, which may take minutes.
 
-    Where the engine can't be had and another backend would do (see `choose`), that one. Raises EdgeinferError.
+    `tell` hears how far it is, on this thread. Where the engine can't be had and another backend would do (see
+    `choose`), that one. Raises EdgeinferError.
     """
     choice = choose(model, config, wanted)
     if choice.later is None:
         assert choice.now is not None  # noqa: S101 (one of the two)
         return choice.now
     try:
-        engine = choice.later(_teller(tell, serving), cancel)
+        engine = choice.later(tell, cancel)
     except EdgeinferError as error:
         if cancel.is_set() or isinstance(error, StickyError):
             _close(choice.now)
@@ -140,13 +95,13 @@ def _degraded(error: EdgeinferError) -> Reason | None:
     return Reason("engine-failed", f"{error.message}; serving on {FALLBACK}")
 
 
-def _teller(tell: Tell, serving: str) -> OnProgress:
-    """Makes news of a build's progress."""
+def teller(bulletin: Bulletin, serving: str) -> OnProgress:
+    """Makes news of a build's progress; `serving` is what runs meanwhile."""
     meanwhile = f"; serving on {serving} meanwhile" if serving else ""
 
     def on_progress(progress: BuildProgress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-        tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}"))
+        bulletin.news = Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}")
 
     return on_progress
 

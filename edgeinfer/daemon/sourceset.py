@@ -7,7 +7,7 @@ device opened again, or the source taken off the list. The others never hear of 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgeinfer.config.settings import SourceConfig
@@ -16,7 +16,6 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import CaptureThread, Hung
 from edgeinfer.flow.mailbox import Mailbox
-from edgeinfer.flow.publisher import Publisher
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.governor import Governor
 from edgeinfer.telemetry.snapshot import SourceSnapshot
@@ -28,28 +27,33 @@ STUCK = Reason("stuck", "its driver does not let go of it, so it can't be opened
 
 
 class SourceSet:
-    """`ledgers` has the books of every source that there ever was, `captures` the threads; the pipeline reads both.
+    """`ledgers` has the books of every source that there ever was, `captures` the threads; inference reads the first.
 
-    `hung` has the threads that a driver never gave back; `governor` thins live sources out while the machine is hot.
+    `hung` has the threads that a driver never gave back.
 
     A source that comes back under its old name goes on in its old books: `seq` and `frame_id` have no gap.
     """
 
-    def __init__(self, configs: Mapping[str, SourceConfig], limit: int | None) -> None:
+    def __init__(
+        self,
+        configs: Mapping[str, SourceConfig],
+        limit: int | None,
+        governor: Governor,
+        changed: Callable[[], None],
+    ) -> None:
+        """`limit` ends each source after so many results; `changed` hears of every change of `books`."""
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in configs}
         self.captures: dict[str, CaptureThread] = {}
         self._wanted = dict(configs)
         self.hung = Hung()
-        self.governor: Governor | None = None
-        self._limit = limit
+        self._governor, self._limit, self._changed = governor, limit, changed
         self._leaving: dict[str, float] = {}
         self._listed = list(configs)
         self._mailbox: Mailbox | None = None
-        self._publisher: Publisher | None = None
 
-    def start(self, mailbox: Mailbox, publisher: Publisher) -> None:
+    def start(self, mailbox: Mailbox) -> None:
         """Opens every source, each on its own thread."""
-        self._mailbox, self._publisher = mailbox, publisher
+        self._mailbox = mailbox
         self.poll()
 
     def apply(self, configs: Mapping[str, SourceConfig], restart: frozenset[str], limit: int | None) -> None:
@@ -65,7 +69,7 @@ class SourceSet:
         self._listed = [*configs, *(name for name in self._listed if name not in configs)]
         for name in self._wanted.keys() & self.captures.keys():
             self.captures[name].adjust(self._wanted[name].max_fps, limit)
-        self._announce()
+        self._changed()
         self.poll()
 
     def poll(self) -> None:
@@ -107,7 +111,7 @@ class SourceSet:
         assert self._mailbox is not None  # noqa: S101 (`start` comes first)
         config, ledger = self._wanted[name], self.ledgers[name]
         job = replace(
-            capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung, governor=self.governor
+            capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung, governor=self._governor
         )
         self.captures[name] = CaptureThread(job)
         self.captures[name].start()
@@ -131,8 +135,4 @@ class SourceSet:
         elif name in self._listed:
             self.ledgers[name].set_state("ended", REMOVED)
             self._listed.remove(name)
-            self._announce()
-
-    def _announce(self) -> None:
-        if self._publisher is not None:
-            self._publisher.set_sources(self.books, list(self.ledgers.values()))
+            self._changed()

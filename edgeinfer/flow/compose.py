@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from edgeinfer import __version__
 from edgeinfer.messages import (
@@ -21,8 +21,9 @@ from edgeinfer.messages import (
     ModelInfo,
     StatusMessage,
     TimingMs,
+    Vitals,
 )
-from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
 from edgeinfer.types import Result
 from edgeinfer.watchdog.crash import boot_id
 
@@ -56,7 +57,7 @@ def info_message(identity: Identity, backend: str | None, versions: Mapping[str,
         t_start_ns=identity.t_start_ns,
         model=identity.model,
         backend=backend,
-        versions=dict(versions),
+        versions={"edgeinfer": __version__, **versions},
         sources=list(identity.sources),
     )
 
@@ -123,3 +124,16 @@ def status_message(source: str, books: SourceSnapshot, session: str) -> StatusMe
         stalls=books.stalls,
         reconnects=books.reconnects,
     )
+
+
+def daemon_status(
+    books: SourceSnapshot, picture: DaemonSnapshot, facts: Mapping[str, object], session: str
+) -> StatusMessage:
+    """The status of the daemon as a whole: the sums, its vitals, and what it has noted of itself."""
+    vitals = Vitals(
+        latency_ms={stage: dict(values) for stage, values in picture.latency_ms.items()},
+        rate=picture.rate,
+        subscribers=UNSET if picture.subscribers is None else picture.subscribers,
+        machine=UNSET if picture.machine is None else picture.machine,
+    )
+    return structs.replace(status_message(DAEMON, books, session), vitals=vitals, **facts)

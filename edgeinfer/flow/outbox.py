@@ -53,7 +53,7 @@ class Outbox(threading.Thread):
         """See `Sink.write`. Waits for room only where `result` is a file's."""
         if self.error is not None:
             raise self.error
-        if result is not None and not result.live:
+        if result is not None and not result.frame.live:
             self._accepted += 1
             self._put((message, result))
             return

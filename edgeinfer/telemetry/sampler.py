@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import UNSET, structs
 
 from edgeinfer.environment.tree import Tree
-from edgeinfer.messages import MachineVitals, Reason
+from edgeinfer.messages import MachineVitals
 from edgeinfer.telemetry import sysfs
+from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.governor import Governor
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,15 @@ OVER_CURRENT = "over-current"
 
 
 class Sampler(threading.Thread):
-    """Keeps `machine` current and the governor informed. `tell` hears of every change of its mind, from this thread."""
+    """Keeps `machine` current and the governor informed, and posts what that decides."""
 
-    def __init__(self, root: Path, governor: Governor, tell: Callable[[Reason | None], None]) -> None:
+    def __init__(self, root: Path, governor: Governor, bulletin: Bulletin) -> None:
+        """`root` is where /sys and /proc are."""
         super().__init__(name="telemetry", daemon=True)
         self.machine: MachineVitals | None = None
         self._tree = Tree(root)
         self._governor = governor
-        self._tell = tell
+        self._bulletin = bulletin
         self._over_current: int | None = None
         self._closing = threading.Event()
 
@@ -52,7 +53,7 @@ class Sampler(threading.Thread):
         if self._governor.update(machine.throttled, hottest(machine), now_s):
             reason = self._governor.reason
             log.warning("%s", reason.text if reason else "the machine is not throttled any more: all frames are used")
-            self._tell(reason)
+            self._bulletin.heat = reason
 
     def close(self) -> None:
         """Asks the thread to end; it does so after the reading that it is in."""

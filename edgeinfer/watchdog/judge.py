@@ -8,24 +8,41 @@ import os
 import threading
 import time
 import traceback
+from typing import Protocol
 
-from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.errors import EdgeinferError, FatalError, StickyError
 from edgeinfer.guard.redaction import redact
-from edgeinfer.messages import LastCrash
+from edgeinfer.messages import LastCrash, Reason
 from edgeinfer.systemd import notify
+from edgeinfer.telemetry.bulletin import Bulletin
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.watchdog.crash import Crash, CrashLog, Run, boot_id, now_ns, stacks, state_root
-from edgeinfer.watchdog.hearts import Stall, deadline_s, find_stall
+from edgeinfer.watchdog.hearts import Heart, Stall, deadline_s, find_stall
 from edgeinfer.watchdog.last_words import LastWords
-from edgeinfer.watchdog.service_manager import ServiceManager, View
+from edgeinfer.watchdog.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 STANDSTILL_S = 1.0
 """A tick that comes so late was not kept by a stage: the process was stopped, or the machine slept."""
-P99_PERIOD_S = 2.0
 STALLED, STICKY, FATAL = "stalled", "sticky-cuda-error", "fatal"
+
+
+class Watched(Protocol):
+    """What the judge needs of a daemon. `heart` is the main thread's; the methods may be called from any thread."""
+
+    @property
+    def heart(self) -> Heart: ...
+
+    @property
+    def bulletin(self) -> Bulletin: ...
+
+    def hearts(self) -> list[Heart]: ...
+
+    def snapshot(self) -> DaemonSnapshot: ...
+
+    def blame_engine(self) -> None: ...
 
 
 class Judge(threading.Thread):
@@ -34,19 +51,17 @@ class Judge(threading.Thread):
     `start` after the daemon's start, `ending` before its `stop`, `close` after that.
     """
 
-    def __init__(self, daemon: Daemon, least_s: float, crashes: CrashLog | None = None) -> None:
-        super().__init__(name="judge", daemon=True)
+    def __init__(self, daemon: Watched, least_s: float, crashes: CrashLog | None = None) -> None:
+        super().__init__(name="watchdog", daemon=True)
         self._daemon, self._least_s = daemon, least_s
         self._crashes = crashes or CrashLog(state_root())
         self._started_s = self._looked_s = time.monotonic()
-        self._words = LastWords(self._keep, daemon.publisher.fail)
+        self._words = LastWords(self._keep, self._tell_fatal)
         self._service_manager = ServiceManager()
-        self._next_p99_s = self._p99_ms = 0.0
+        self._seen = daemon.snapshot()
         self._closing, self._ending = threading.Event(), threading.Event()
-        self._marker = self._crashes.begin(Run(pid=os.getpid(), boot_id=boot_id(), model=daemon.model.id))
+        self._marker = self._crashes.begin(Run(pid=os.getpid(), boot_id=boot_id(), model=self._seen.model))
         self._tell_last_crash()
-        daemon.reloader.on_started.append(notify.reloading)
-        daemon.reloader.on_finished.append(lambda report: notify.ready(report.text))
 
     def run(self) -> None:
         """The thread's life. Where it dies, systemd misses its heartbeat."""
@@ -60,11 +75,12 @@ class Judge(threading.Thread):
         stall = find_stall(daemon.hearts(), self._deadline_s())
         if stall is not None and not self._closing.is_set():
             self._end_stalled(stall)
-        self._marker.note(daemon.backend_name, daemon.engine_key)
+        self._seen = daemon.snapshot()
+        self._marker.note(self._seen.backend, self._seen.engine_key)
         if self._ending.is_set():
             notify.watchdog()
-            return
-        self._service_manager.announce(View(daemon.serving_s, daemon.backend_name, daemon.books(), daemon.news))
+        else:
+            self._service_manager.announce(self._seen)
 
     def ending(self, error: EdgeinferError | None = None) -> None:
         """The run is over: for `error`, or as it should be; what is in flight may still be passed on, under watch.
@@ -94,15 +110,19 @@ class Judge(threading.Thread):
         self._crashes.write(crash)
         self._marker.close()  # what is told is no riddle for the next run
 
+    def _tell_fatal(self, reason: Reason) -> None:
+        self._daemon.bulletin.fatal = reason
+
     def _crash(self, code: str, text: str, stage: str, traces: str) -> Crash:
+        seen = self._seen  # not a new one: whoever hangs may hold a lock that it needs
         return Crash(
             code=code,
             text=text,
             stage=stage,
             stacks=traces,
-            model=self._daemon.model.id,
-            backend=self._daemon.backend_name,
-            engine_key=self._daemon.engine_key,
+            model=seen.model,
+            backend=seen.backend,
+            engine_key=seen.engine_key,
             pid=os.getpid(),
             boot_id=boot_id(),
             t_ns=now_ns(),
@@ -114,14 +134,10 @@ class Judge(threading.Thread):
         if crash is None:
             return
         told = LastCrash(code=crash.code, text=crash.text, stage=crash.stage, version=crash.version, t_ns=crash.t_ns)
-        self._daemon.publisher.set_fact("last_crash", told)
+        self._daemon.bulletin.note("last_crash", told)
 
     def _deadline_s(self) -> float:
-        """The rule of `health.deadline_s`; percentiles cost something, so they are looked at now and then."""
-        now = time.monotonic()
-        if now >= self._next_p99_s:
-            self._next_p99_s, self._p99_ms = now + P99_PERIOD_S, self._daemon.infer_p99_ms
-        return deadline_s(self._least_s, self._p99_ms)
+        return deadline_s(self._least_s, self._seen.latency_ms.get("infer", {}).get("p99", 0.0))
 
     def _forgive_standstill(self) -> None:
         before, self._looked_s = self._looked_s, time.monotonic()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from edgeinfer.messages import Reason
 from edgeinfer.systemd import notify
-from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 
 EXTEND_S = 15.0
 """Each extension of the start's timeout; repeated every second, so a start that hangs is found that much later."""
@@ -19,16 +16,6 @@ QUIET_READY_S = 10.0
 """Ready without a result once the model has been served so long and no camera has given a frame."""
 STATUS_PERIOD_S = 5.0
 PERIOD_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How the daemon is at one moment. `serving_s`: how long the pipeline has been running; None while it is not."""
-
-    serving_s: float | None
-    backend: str
-    books: Sequence[SourceSnapshot]
-    news: Reason | None
 
 
 class ServiceManager:
@@ -42,7 +29,7 @@ class ServiceManager:
         self._shown: tuple[str, ...] = ()
         self._progress: tuple[str, float] = ("", time.monotonic())
 
-    def announce(self, view: View) -> None:
+    def announce(self, view: DaemonSnapshot) -> None:
         """To be called several times a second while every stage is alive, and only then."""
         now = time.monotonic()
         if not self._ready and is_ready(view):
@@ -53,12 +40,12 @@ class ServiceManager:
             notify.watchdog()
             if not self._ready and self._moving(view, now):
                 notify.extend_timeout(EXTEND_S)
-        states = (view.backend, view.news.code if view.news else "", *(book.state for book in view.books))
+        states = (view.backend, view.news.code if view.news else "", *(book.state for book in view.sources.values()))
         if now >= self._next_status_s or states != self._shown:
             self._next_status_s, self._shown = now + STATUS_PERIOD_S, states
             notify.status(summary(view))
 
-    def _moving(self, view: View, now: float) -> bool:
+    def _moving(self, view: DaemonSnapshot, now: float) -> bool:
         """Whether the start makes progress. A build tells its own; loading a model has its limit."""
         text = view.news.text if view.news else ""
         if text != self._progress[0]:
@@ -66,20 +53,20 @@ class ServiceManager:
         return now - self._progress[1] < LOADING_S
 
 
-def is_ready(view: View) -> bool:
+def is_ready(view: DaemonSnapshot) -> bool:
     """After the first result; or when the model is served and no camera gives anything: that is no fault of ours."""
     if view.serving_s is None:
         return False
-    if any(book.inferred for book in view.books):
+    if any(book.inferred for book in view.sources.values()):
         return True
-    return view.serving_s >= QUIET_READY_S and not any(book.captured for book in view.books)
+    return view.serving_s >= QUIET_READY_S and not any(book.captured for book in view.sources.values())
 
 
-def summary(view: View) -> str:
+def summary(view: DaemonSnapshot) -> str:
     """One line: what runs, how fast, how the sources are, and what else there is to know."""
     news = f"; {view.news.text}" if view.news and view.news.code != "engine-ready" else ""
     if view.serving_s is None:
         return f"loading the model{news}" if not news else news.removeprefix("; ")
-    states = Counter(book.state for book in view.books)
+    states = Counter(book.state for book in view.sources.values())
     sources = ", ".join(f"{count} {state}" for state, count in states.items())
-    return f"{view.backend}: {sum(book.fps for book in view.books):.1f} fps, sources: {sources}{news}"
+    return f"{view.backend}: {sum(book.fps for book in view.sources.values()):.1f} fps, sources: {sources}{news}"

@@ -19,17 +19,18 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from edgeinfer.flow.statistics import BUCKETS_MS, Histogram
+from edgeinfer import __version__
+from edgeinfer.flow.statistics import BUCKETS_MS, Histogram, Statistics
 from edgeinfer.messages import MachineVitals
-from edgeinfer.web.numbers import Numbers
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web.server import Answer
 
 
 class Metrics:
-    """Answers /metrics. `take` gives the numbers; it is called once a scrape, from any thread."""
+    """Answers /metrics. `picture` gives the daemon as it is, once a scrape and from any thread; `stats` the times."""
 
-    def __init__(self, take: Callable[[], Numbers]) -> None:
-        self._take = take
+    def __init__(self, picture: Callable[[], DaemonSnapshot], stats: Statistics) -> None:
+        self._picture, self._stats = picture, stats
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -41,11 +42,11 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client's custom collectors."""
-        numbers = self._take()
-        yield _build(numbers.versions)
-        yield from _frames(numbers)
-        yield _histogram("edgeinfer_stage_duration_seconds", "time per frame", "stage", _stages(numbers.stages))
-        yield _histogram("edgeinfer_pipeline_latency_seconds", "capture to publish", "source", numbers.latency)
+        numbers, latency = self._picture(), self._stats.sources()
+        yield _build({"edgeinfer": __version__, **numbers.versions})
+        yield from _frames(numbers, latency)
+        yield _histogram("edgeinfer_stage_duration_seconds", "time per frame", "stage", _stages(self._stats.stages()))
+        yield _histogram("edgeinfer_pipeline_latency_seconds", "capture to publish", "source", latency)
         yield GaugeMetricFamily("edgeinfer_live_rate_ratio", "share of live sources' frames in use", numbers.rate)
         if numbers.subscribers is not None:
             yield GaugeMetricFamily("edgeinfer_zmq_subscribers", "connected and subscribed", numbers.subscribers)
@@ -61,7 +62,7 @@ def _build(versions: Mapping[str, str]) -> Metric:
     return family
 
 
-def _frames(numbers: Numbers) -> Iterator[Metric]:
+def _frames(numbers: DaemonSnapshot, latency: Mapping[str, Histogram]) -> Iterator[Metric]:
     sources = numbers.sources.items()
     yield _counter("frames_captured", "read from the source", {(n,): b.captured for n, b in sources})
     family = CounterMetricFamily("edgeinfer_frames_inferred", "through the network", labels=("source", "model"))
@@ -70,7 +71,7 @@ def _frames(numbers: Numbers) -> Iterator[Metric]:
     yield family
     dropped = {(n, reason): count for n, b in sources for reason, count in b.dropped.items()}
     yield _counter("frames_dropped", "given up, by reason", dropped, ("source", "reason"))
-    published = {(name,): histogram.counts[-1] for name, histogram in numbers.latency.items()}
+    published = {(name,): histogram.counts[-1] for name, histogram in latency.items()}
     yield _counter("messages_published", "detections messages", published)
     yield _gauge("frames_in_flight", "captured and not done yet", {n: b.in_flight for n, b in sources})
     yield _gauge("source_up", "1 while the source gives frames", {n: float(b.state == "running") for n, b in sources})

@@ -7,34 +7,35 @@ from collections.abc import Callable
 
 import msgspec
 
+from edgeinfer.flow.statistics import Statistics
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web import readiness
-from edgeinfer.web.numbers import Numbers
-from edgeinfer.web.readiness import Health, Observation
+from edgeinfer.web.readiness import Health
 from edgeinfer.web.server import Answer, Routes
 
 NO_LIBRARY = b"metrics need prometheus-client, which is not installed: pip install 'edgeinfer[metrics]'\n"
 
 
-def routes(observe: Callable[[], Observation], take: Callable[[], Numbers], min_sources: int) -> Routes:
-    """The pages. `observe` gives the daemon's state, `take` its numbers; both from any thread."""
+def routes(picture: Callable[[], DaemonSnapshot], stats: Statistics, min_sources: int) -> Routes:
+    """The pages. `picture` gives the daemon as it is, from any thread; `stats` its frames' times."""
     return {
-        "/healthz": lambda _: _answer(readiness.alive(observe())),
-        "/readyz": lambda _: _answer(readiness.ready(observe(), min_sources)),
-        "/metrics": _metrics(take),
+        "/healthz": lambda _: _answer(readiness.alive(picture())),
+        "/readyz": lambda _: _answer(readiness.ready(picture(), min_sources)),
+        "/metrics": _metrics(picture, stats),
     }
 
 
-def _answer(verdict: Health) -> Answer:
-    body = {"ok": verdict.ok, "reasons": verdict.reasons}
-    return Answer(200 if verdict.ok else 503, msgspec.json.encode(body) + b"\n")
+def _answer(health: Health) -> Answer:
+    body = {"ok": health.ok, "reasons": health.reasons}
+    return Answer(200 if health.ok else 503, msgspec.json.encode(body) + b"\n")
 
 
-def _metrics(take: Callable[[], Numbers]) -> Callable[[str], Answer]:
+def _metrics(picture: Callable[[], DaemonSnapshot], stats: Statistics) -> Callable[[str], Answer]:
     try:
         module = importlib.import_module("edgeinfer.web.metrics")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
         return lambda _: Answer(501, NO_LIBRARY, "text/plain")
-    page: Callable[[str], Answer] = module.Metrics(take).answer
+    page: Callable[[str], Answer] = module.Metrics(picture, stats).answer
     return page

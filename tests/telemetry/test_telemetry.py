@@ -22,6 +22,7 @@ from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.messages import DAEMON, MachineVitals, Reason, StatusMessage
 from edgeinfer.sources.demo import Demo, Options
 from edgeinfer.telemetry import sysfs
+from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.governor import CALM_S, STEPS, WORSE_S, Governor, Thinning
 from edgeinfer.telemetry.sampler import Sampler, hottest
 
@@ -110,7 +111,7 @@ def test_rubbish_in_a_sensor(tmp_path: Path, name: bytes, value: bytes) -> None:
 def test_over_current_counts_as_throttling_while_it_grows(tmp_path: Path) -> None:
     orin(tmp_path)
     governor = Governor()
-    sampler = Sampler(tmp_path, governor, lambda reason: None)
+    sampler = Sampler(tmp_path, governor, Bulletin())
     sampler.sample(0.0)
     assert sampler.machine is not None
     assert sampler.machine.throttled == []
@@ -196,7 +197,7 @@ def test_a_throttled_machine_says_so_lowers_the_rate_and_recovers(tmp_path: Path
         daemon.start()
         told: StatusMessage | None = None
         dropped, end = 0, time.monotonic() + 60
-        while (told is None or not dropped) and time.monotonic() < end and daemon.running():
+        while (told is None or not dropped) and time.monotonic() < end and daemon.turn():
             message = subscriber.receive(0.05)
             if isinstance(message, StatusMessage) and message.source == DAEMON and message.reason is not None:
                 told = message

@@ -35,17 +35,17 @@ class Intake:
         """Goes by another `max_fps` and `limit` from the next frame on."""
         self._job = job
 
-    def book(self, capture: Capture) -> Frame | None:
+    def book(self, capture: Capture, live: bool) -> Frame | None:
         """Enters a picture; None where it shows what the ones before showed, for `frozen_s`."""
-        frame = Frame(self._job.name, self._job.ledger.capture(), capture)
+        frame = Frame(self._job.name, self._job.ledger.capture(), capture, live)
         if self._is_frozen(capture):
             self._job.ledger.drop("frozen")
             return None
         return frame
 
-    def hand_over(self, frame: Frame, live: bool) -> None:
+    def hand_over(self, frame: Frame) -> None:
         """Puts a booked frame into the mailbox, or drops it with its reason. For a file it waits for room."""
-        job = self._job
+        job, live = self._job, frame.live
         if self._too_soon(frame.capture, live):
             job.ledger.drop("max_fps")
         elif live and job.governor is not None and not self._thinning.keep(job.governor.factor):

@@ -115,12 +115,12 @@ class Reader(threading.Thread):
         with self._gate:
             if self._given_up or (live and self._stopping.is_set()):
                 return False
-            frame = self._intake.book(capture)
+            frame = self._intake.book(capture, live)
             self.frozen = frame is None
             if frame is not None:
                 self._progress()
         if frame is not None:
-            self._intake.hand_over(frame, live)
+            self._intake.hand_over(frame)
         return True
 
     def _progress(self) -> None:
