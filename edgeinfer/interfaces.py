@@ -16,6 +16,16 @@ from edgeinfer.messages import Message
 from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, TensorSpec
 
 
+@runtime_checkable
+class Reconnecting(Protocol):
+    """What a source's module has besides that knows whether its sources are cameras, to be opened again and again.
+
+    Without it that is up to the source: a live one is opened again once it has been open.
+    """
+
+    RECONNECT: bool
+
+
 class Source(Protocol):
     """Gives pictures. Opened, read and closed by one thread of its own, which is left behind where it never returns.
 

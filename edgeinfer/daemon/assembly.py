@@ -12,7 +12,7 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
-from edgeinfer.interfaces import Decoder, Sink, Source
+from edgeinfer.interfaces import Decoder, Reconnecting, Sink, Source
 from edgeinfer.messages import ModelInfo
 
 
@@ -30,15 +30,16 @@ def model_info(model: Model) -> ModelInfo:
 
 
 def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox) -> Job:
-    """What a source's capture thread works on. A plugin may say with RECONNECT whether it is one of cameras."""
+    """What a source's capture thread works on. The configuration counts for more than what its plugin says."""
     ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
+    usual = module.RECONNECT if isinstance(module, Reconnecting) else None
     return Job(
         name,
         partial(open_source, config),
         ledger,
         mailbox,
         max_fps=config.max_fps,
-        reconnect=getattr(module, "RECONNECT", None) if ladder.reconnect is None else ladder.reconnect,
+        reconnect=usual if ladder.reconnect is None else ladder.reconnect,
         wait=ladder.wait,
         max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
         frozen_s=ladder.frozen_s,

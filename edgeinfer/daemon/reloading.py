@@ -56,7 +56,7 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class Trial:
+class PendingReload:
     """A reload whose network is on trial, and the sinks that wait for its end.
 
     `applied`: that took too long, and the rest of the reload has been done already.
@@ -95,7 +95,7 @@ class Reloader:
         self._taken = 0
         self._reading: Background[Prepared] | None = None
         self._building: tuple[Prepared, Background[Backend]] | None = None
-        self._trial: Trial | None = None
+        self._trial: PendingReload | None = None
 
     def request(self, count: int) -> None:
         """Tells how many reloads have been asked for so far."""
@@ -177,9 +177,9 @@ class Reloader:
             self._apply(prepared, sinks)
             return
         served = Served(prepared.config, prepared.model, swapped)
-        self._trial = Trial(prepared, sinks, self._serving.swap(served, new_model=backend is not None))
+        self._trial = PendingReload(prepared, sinks, self._serving.swap(served, new_model=backend is not None))
 
-    def _await(self, trial: Trial) -> bool:
+    def _await(self, trial: PendingReload) -> bool:
         """Acts on how a trial has ended. Whether everything else has to wait for that."""
         if trial.verdict.done():
             self._trial = None
@@ -190,7 +190,7 @@ class Reloader:
             self._apply(trial.prepared, trial.sinks)
         return not trial.applied
 
-    def _judged(self, trial: Trial, failure: EdgeinferError | None) -> None:
+    def _judged(self, trial: PendingReload, failure: EdgeinferError | None) -> None:
         if failure is not None:
             back = f"the new model failed in its first frames: {failure.message}; back on {self._serving.backend_name}"
             failure = EdgeinferError(back, failure.hint)
