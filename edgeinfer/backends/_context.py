@@ -65,6 +65,7 @@ class DeviceLoader:
         self._fitting = Fitting(card)
         self._pictures = Pair(cuda, (rows, PICTURE.size), np.uint8)
         self._host = memoryview(self._pictures.host.reshape(-1))  # type: ignore[arg-type] # (NumPy's stubs)
+        self._host[:] = bytes(len(self._host))  # pinned memory may hold what was there before, addresses among it
         self.device = self._pictures.device
         self._frames = [DeviceBuffer(cuda) for _ in range(rows)]
         self._staging = [PinnedBuffer(cuda) for _ in range(rows)]

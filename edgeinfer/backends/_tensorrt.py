@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,13 +134,7 @@ class TensorRt:
         try:
             lane.run(next(size for size in self._sizes if size >= lane.count))
         except NotStartedError as error:
-            reason = error_from_text(f"{error.message}: {self._log[-1] if self._log else 'no reason'}")
-            if isinstance(reason, OutOfMemoryError):
-                self._free.append(lane)
-            raise reason from None
-        except OutOfMemoryError:
-            self._free.append(lane)
-            raise
+            raise error_from_text(f"{error.message}: {self._log[-1] if self._log else 'no reason'}") from None
         lane.submitted_s = time.monotonic()
         self._in_flight.append(lane)
 
@@ -151,15 +146,15 @@ class TensorRt:
             sharpen_timer()
             self._sharp = threading.get_ident()
         lane = self._in_flight[0]
-        if not lane.wait(timeout_s, self._settings.spin):
-            if time.monotonic() - lane.submitted_s > DEADLINE_S:
-                raise FatalError(
-                    f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart"
-                )
-            return None
+        try:
+            if not self._finished(lane, timeout_s):
+                return None
+            lane.outputs, lane.candidates = lane.reader.read(lane.count)
+        except OutOfMemoryError:
+            self.release(self._in_flight.popleft())
+            raise
         self._in_flight.popleft()
         lane.infer_ms = (time.monotonic() - lane.submitted_s) * 1e3
-        lane.outputs, lane.candidates = lane.reader.read(lane.count)
         if self._probation is not None:
             self._probation.tick()
         return lane
@@ -172,9 +167,10 @@ class TensorRt:
     def close(self) -> None:
         """See `Backend.close`. Contexts go before the engine, the engine before its runtime."""
         while self._in_flight:
-            slot = self.collect(DEADLINE_S)
-            if slot is not None:
-                self.release(slot)
+            with suppress(OutOfMemoryError):  # a result that nobody waits for
+                slot = self.collect(DEADLINE_S)
+                if slot is not None:
+                    self.release(slot)
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
@@ -190,6 +186,13 @@ class TensorRt:
         """The engine has failed, or the process is about to end because of it. From any thread; touches no CUDA."""
         if self._probation is not None:
             self._probation.blame()
+
+    def _finished(self, lane: ContextSlot, timeout_s: float) -> bool:
+        if lane.wait(timeout_s, self._settings.spin):
+            return True
+        if time.monotonic() - lane.submitted_s > DEADLINE_S:
+            raise FatalError(f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
+        return False
 
     def _make_lanes(self, wanted: int, dtypes: dict[str, Any], mapped: bool) -> list[ContextSlot]:
         lanes: list[ContextSlot] = []

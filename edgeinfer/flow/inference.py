@@ -215,12 +215,14 @@ class Pipeline(threading.Thread):
             preprocess_ms = (time.monotonic_ns() - started) / 1e6
             network.backend.submit(slot)
         except OutOfMemoryError as error:
+            network.backend.release(slot)
             if self._may_roll_back:
                 self._again.extend(frames)
                 raise
             self._shed(frames, error)
             return True
         except BaseException:
+            network.backend.release(slot)
             self._again.extend(frames)
             raise
         self._flights.append(Flight(network, frames, letterboxes, waits, preprocess_ms))

@@ -72,7 +72,6 @@ class Faulty(onnxruntime.OnnxRuntime):
         if self._left < 0 and self._fault.fault == "cuda":
             raise cudastatus.error_of("cudaEventQuery", self._fault.code, "cudaErrorIllegalAddress")
         if self._fault.fault == "oom" and slot.count > self._fault.room:
-            self.release(slot)
             raise cudastatus.error_of("cudaMalloc", cudastatus.OUT_OF_MEMORY, "cudaErrorMemoryAllocation")
         super().submit(slot)
 
