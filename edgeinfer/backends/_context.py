@@ -10,9 +10,10 @@ import numpy as np
 
 from edgeinfer.config.card import InputCard
 from edgeinfer.errors import FatalError
-from edgeinfer.gpu.cuda import Cuda, DeviceBuffer, Pair, PinnedBuffer
+from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_code import CANDIDATE, PICTURE, packed
 from edgeinfer.gpu.kernel_launch import Kernels, Launch
+from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Fitting, Preprocessor

@@ -31,8 +31,9 @@ from edgeinfer.engine.build.runner import DTYPES
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.engine.toolkit import Toolkit, member
 from edgeinfer.errors import ConfigError, FatalError, OutOfMemoryError
-from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, Pair, sharpen_timer
+from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, sharpen_timer
 from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.memory import Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.gpu.status import error_from_text
 from edgeinfer.interfaces import Filter, Slot

@@ -17,8 +17,8 @@ from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
-from edgeinfer.errors import InputError, UnavailableError
-from edgeinfer.gpu.device import cuda_runtime
+from edgeinfer.errors import EdgeinferError, InputError
+from edgeinfer.gpu.device import free_memory
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32, Result
@@ -139,10 +139,9 @@ def raw_run(config: Config, frames: int) -> RawRun:
 def free_gpu_memory() -> int | None:
     """Bytes of device memory that nobody uses, None without a GPU."""
     try:
-        status, free, _ = cuda_runtime().cudaMemGetInfo()
-    except UnavailableError:
+        return free_memory()
+    except EdgeinferError:
         return None
-    return int(free) if int(status) == 0 else None
 
 
 def pipeline_run(config: Config) -> PipelineRun:

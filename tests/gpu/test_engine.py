@@ -135,8 +135,8 @@ from collections import deque
 from pathlib import Path
 import numpy as np
 from edgeinfer.engine import toolkit
-from edgeinfer.engine.cache import Cache
-from edgeinfer.engine.construct import make_logger
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.toolkit import make_logger
 from edgeinfer.gpu.device import open_device
 from edgeinfer.engine.build.runner import Runner
 engine, trt, log = Cache(Path(sys.argv[1])).get(sys.argv[2]), toolkit.load("tensorrt"), deque()

@@ -23,7 +23,7 @@ from edgeinfer.engine.build.progress import PhaseTree, make_monitor
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.build.runner import Runner
 from edgeinfer.engine.toolkit import Toolkit, load_plugins
-from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.errors import OutOfMemoryError, UnavailableError, UsageError
 
 Emit = Callable[[Event], None]
 OpenDevice = Callable[[], AbstractContextManager[Device]]
@@ -161,7 +161,7 @@ class Construction:
         self.emit(Step("Comparing with ONNX Runtime"))
         try:
             return self._compare(plan)
-        except UnavailableError as error:
+        except (UnavailableError, OutOfMemoryError) as error:
             return verify.skipped(error)
 
     def _compare(self, plan: memoryview) -> Verification:
