@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ DEADLINE_S = 10.0
 POLL_S = 50e-6
 _PR_SET_TIMERSLACK = 29
 RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+_thread = threading.local()
 DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
 
 
@@ -155,6 +157,12 @@ def _quick_copy() -> Callable[[int, int, int, int], int] | None:
 
 
 def sharpen_timer() -> None:
-    """Lets short sleeps of this thread end 1 µs late at most, where 50 is usual (prctl(2), PR_SET_TIMERSLACK)."""
+    """Lets short sleeps of this thread end 1 µs late at most, where 50 is usual (prctl(2), PR_SET_TIMERSLACK).
+
+    Only the first call of a thread does anything.
+    """
+    if hasattr(_thread, "sharp"):
+        return
+    _thread.sharp = True
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)

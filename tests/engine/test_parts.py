@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.config.card import InputCard
-from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.build import diagnose, samples, verify
+from edgeinfer.engine import diagnose, machine, toolkit
+from edgeinfer.engine.build import samples, verify
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.build.builder import BuildOutcome
 from edgeinfer.engine.build.ensure import ensure_task

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends._context import ContextSlot, DeviceLoader
+from edgeinfer.backends._lane import ContextSlot
+from edgeinfer.backends._loading import DeviceLoader
 from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.backends.tensorrt import Options, Preparation
 from edgeinfer.config.card import Model, load_model

@@ -142,7 +142,7 @@ from edgeinfer.engine.build.runner import Runner
 engine, trt, log = Cache(Path(sys.argv[1])).get(sys.argv[2]), toolkit.load("tensorrt"), deque()
 with open_device() as device:
     start = time.monotonic()
-    runner = Runner(trt, make_logger(trt.trt, log, lambda _: None), log, engine.read(), device)
+    runner = Runner(trt, make_logger(trt.trt, log), log, engine.read(), device)
     seconds = time.monotonic() - start
     for batch in (1, 4):
         outputs = runner({"images": np.zeros((batch, 3, 416, 416), np.float32)})

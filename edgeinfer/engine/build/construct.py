@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.engine.build import calibrate, convert, diagnose, network, samples, settings, verify
+from edgeinfer.engine import diagnose
+from edgeinfer.engine.build import calibrate, convert, network, samples, settings, verify
 from edgeinfer.engine.build.calibrate import replace
 from edgeinfer.gpu.device import Device, open_device
 from edgeinfer.engine.errors import BuildError
@@ -22,7 +23,7 @@ from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.progress import PhaseTree, make_monitor
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.build.runner import Runner
-from edgeinfer.engine.toolkit import Toolkit, load_plugins
+from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
 from edgeinfer.errors import OutOfMemoryError, UnavailableError, UsageError
 
 Emit = Callable[[Event], None]
@@ -42,7 +43,7 @@ class Construction:
         self.request, self.toolkit, self.emit = request, toolkit, emit
         self._stack, self._open_device = stack, device
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.logger = make_logger(toolkit.trt, self.log, emit)
+        self.logger = make_logger(toolkit.trt, self.log, lambda line: emit(Logged(line)))
         self.model = read_model(Path(request.model))
         self.precision = plan_precision(toolkit.trt, self.model, request.precision, request.options.calibrator)
 
@@ -172,22 +173,6 @@ class Construction:
         chosen = samples.load(given, self.model, shapes) if given else samples.noise(self.model, shapes, VERIFIED_NOISE)
         tolerance = request.tolerance or verify.TOLERANCES[request.precision]
         return verify.verify(reference, runner, chosen, tolerance, given.path if given else "noise")
-
-
-def make_logger(trt: Any, log: deque[str], emit: Emit) -> Any:
-    """TensorRT's logger: keeps the last lines and emits them, VERBOSE ones excepted."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class known only at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity != trt.ILogger.Severity.VERBOSE:
-                line = f"{str(severity).rsplit('.', 1)[-1]} {text.strip()}"
-                log.append(line)
-                emit(Logged(line))
-
-    return Logger()
 
 
 def make_builder(toolkit: Toolkit, logger: Any, log: deque[str]) -> Any:
