@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeinfer.engine.store.cache import Cache, CachedEngine
+from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.errors import PlanError, UnsafeError
+from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.engine.store.explain import differences
 from edgeinfer.engine.store.strikes import MAX_STRIKES
-from edgeinfer.engine.build.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgeinfer.engine import diagnose
-from edgeinfer.gpu.device import Device
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.engine.toolkit import DTYPES, Toolkit, member
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.device import Device
+
 
 class Runner:
     """One execution context on a plan. Raises PlanError, UnavailableError or BuildError where it can't be used."""
