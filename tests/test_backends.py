@@ -8,14 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import yaml
 
-from edgeinfer.backends import onnxruntime, tensorrt
+from edgeinfer.backends import (
+    BackendModule,
+    RawBackendModule,
+    StagedBackendModule,
+    SweepingBackendModule,
+    onnxruntime,
+    tensorrt,
+)
 from edgeinfer.backends._tensorrt import Settings, TensorRt
+from edgeinfer.bench.measure import raw_run
 from edgeinfer.config import plugins
 from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
-from edgeinfer.errors import EdgeinferError, OutOfMemoryError
+from edgeinfer.config.settings import load_config
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Backend, Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32, Image
@@ -403,3 +414,30 @@ def test_preparing_again_changes_the_threshold_of_the_next_batch(case: Case) -> 
     few = kept(collected(backend), 90.0)
     assert few == [item for item in many if item[1] >= 90.0]
     assert 0 < len(few) < len(many)
+
+
+@pytest.mark.parametrize(
+    ("name", "abilities"),
+    [
+        ("onnxruntime", {RawBackendModule}),
+        ("tensorrt", {StagedBackendModule, SweepingBackendModule}),
+        ("tests.plain_backend", set()),
+    ],
+)
+def test_a_module_shows_what_it_can(name: str, abilities: set[type]) -> None:
+    module = plugins.load("backends", name)
+    assert isinstance(module, BackendModule)
+    assert abilities == {
+        p for p in (StagedBackendModule, SweepingBackendModule, RawBackendModule) if isinstance(module, p)
+    }
+
+
+def test_a_backend_that_can_only_serve_is_not_measured_alone(echo: Model) -> None:
+    settings = [
+        ("backend", {"name": "tests.plain_backend"}),
+        ("model.path", str(echo.path)),
+        ("sources.d.uri", "demo:"),
+    ]
+    echo.path.with_suffix(".yaml").write_text(yaml.safe_dump(msgspec.to_builtins(echo.card)))
+    with pytest.raises(UnavailableError, match=r"'tests.plain_backend' can't run without the pipeline"):
+        raw_run(load_config(None, settings), 1)
