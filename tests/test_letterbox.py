@@ -20,7 +20,11 @@ def picture(width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 @pytest.mark.parametrize(
-    "size", [(1280, 720), (416, 416), (1, 1), (8000, 3), (3, 8000), (417, 415), (640, 480), (100, 100)]
+    "size",
+    [
+        *((1280, 720), (416, 416), (1, 1), (8000, 3), (3, 8000), (417, 415), (640, 480), (100, 100)),
+        *((2, 3599), (3599, 2), (16384, 1), (1, 16384)),
+    ],
 )
 def test_the_same_numbers_as_the_plain_way(size: tuple[int, int]) -> None:
     image = picture(*size)

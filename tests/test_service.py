@@ -119,6 +119,7 @@ def test_the_wheel_brings_the_units(tmp_path: Path) -> None:
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "edgeinfer").rglob("*.py")} <= names
     assert {f"edgeinfer/systemd/units/{path.name}" for path in FOLDER.iterdir()} <= names
     assert "edgeinfer/systemd/notify.py" in names
 

@@ -18,7 +18,7 @@ import pytest
 
 from edgeinfer.client import Subscriber
 from edgeinfer.engine.store.cache import Cache, CachedEngine
-from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError
+from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.gpu import status as cudastatus
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
@@ -87,7 +87,7 @@ def test_one_function_judges_cuda_errors(code: int) -> None:
     assert cudastatus.is_sticky(code) is sticky
     error = cudastatus.error_of("cudaMemcpyAsync", code, "x")
     assert isinstance(error, StickyError) is sticky
-    assert isinstance(error, OutOfMemoryError if code == 2 else FatalError)
+    assert isinstance(error, {2: OutOfMemoryError, 100: UnavailableError}.get(code, FatalError))
     texts = (f"CUDA failure {code}: an illegal memory access was encountered ; GPU=0", f"CUDA error {code} at x.cu:3")
     for text in texts:
         assert isinstance(cudastatus.error_from_text(text), StickyError) is sticky

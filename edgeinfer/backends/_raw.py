@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from edgeinfer.backends._context import ContextSlot
+from edgeinfer.backends._lane import ContextSlot
 from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.errors import FatalError
 from edgeinfer.gpu.cuda import Cuda

@@ -1,4 +1,4 @@
-"""TensorRT: which engine a model needs here, taken from the cache or built; `_inference.py` runs it."""
+"""TensorRT: which engine a model needs here, taken from the cache or built; `_tensorrt.py` runs it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,12 @@ class Options(Struct, frozen=True, kw_only=True):
 
 def open(model: Model, max_batch: int | None, options: Options) -> TensorRt:  # noqa: A001 (the plugin interface)
     """The backend, with an engine from the cache or built now. Blocks for the whole build. Raises EdgeinferError."""
-    return Preparation(model, max_batch, options).open(lambda _: None, threading.Event())
+    return prepare(model, max_batch, options).open(lambda _: None, threading.Event())
+
+
+def prepare(model: Model, max_batch: int | None, options: Options) -> Preparation:
+    """See `StagedBackendModule.prepare`."""
+    return Preparation(model, max_batch, options)
 
 
 class Preparation:

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec import Struct
 
+from edgeinfer.backends import RawBackendModule, SweepingBackendModule
 from edgeinfer.bench.memory import images
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
-from edgeinfer.errors import InputError, UnavailableError
-from edgeinfer.gpu.device import cuda_runtime
+from edgeinfer.errors import EdgeinferError, InputError, UnavailableError
+from edgeinfer.gpu.device import free_memory
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32, Result
@@ -124,8 +125,12 @@ def raw_run(config: Config, frames: int) -> RawRun:
     """
     model = load_model(config.model.path, config.model.card, config.model.sha256)
     module = plugins.load("backends", config.backend.name)
-    if hasattr(module, "raw_sweep"):
+    if isinstance(module, SweepingBackendModule):
         return RawRun(module.raw_sweep(model, config.backend.options, images(), SWEEP_S))
+    if not isinstance(module, RawBackendModule):
+        raise UnavailableError(
+            f"backend {config.backend.name!r} can't run without the pipeline, so there is nothing to measure it against"
+        )
     infer = module.raw(model, config.backend.options)
     inputs = _inputs(model)
     for index in range(WARM_UP):
@@ -139,10 +144,9 @@ def raw_run(config: Config, frames: int) -> RawRun:
 def free_gpu_memory() -> int | None:
     """Bytes of device memory that nobody uses, None without a GPU."""
     try:
-        status, free, _ = cuda_runtime().cudaMemGetInfo()
-    except UnavailableError:
+        return free_memory()
+    except EdgeinferError:
         return None
-    return int(free) if int(status) == 0 else None
 
 
 def pipeline_run(config: Config) -> PipelineRun:

@@ -13,17 +13,19 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from edgeinfer.config import card
+from edgeinfer.config import card, strict
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build import card_samples as checkset
+from edgeinfer.engine.build import samples
 from edgeinfer.engine.build.builder import BuildLimits
-from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, Task, make_task
 from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size, usual_batches
 from edgeinfer.engine.store.cache import Cache, default_root
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import Tolerance
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import ConfigError, UsageError
+from edgeinfer.models.onnxfile import read_model
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 many: dict[str, Any] = {"multiple": True}
@@ -126,12 +128,15 @@ def find_model(name: str) -> tuple[Path, card.ModelCard | None]:
 def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine."""
     model, described = find_model(arguments["model"])
-    normalize = normalize_of(arguments, checkset.normalize_of(described.input) if described else Normalize())
-    here = this_machine(arguments)
-    calibration = samples_of(arguments["calibration_data"], normalize)
-    extras = extras_of(arguments, calibration, normalize, described) if with_extras else None
     usual = usual_batches(described.max_batch) if described else (1, 1, 1)
-    return make_task(model, build_options(arguments, usual), here, extras or Extras(calibration=calibration))
+    wanted = build_options(arguments, usual)
+    with_data = arguments["calibration_data"] or arguments.get("verify_data")
+    plain = _plain_input(model, wanted) if with_data and not described else None
+    prepared = changed_input(arguments, described.input if described else plain)
+    here = this_machine(arguments)
+    calibration = samples_of(arguments["calibration_data"], prepared)
+    extras = extras_of(arguments, calibration, prepared, described) if with_extras else None
+    return make_task(model, wanted, here, extras or Extras(calibration=calibration))
 
 
 def this_machine(arguments: dict[str, Any]) -> Target:
@@ -170,7 +175,10 @@ def build_options(a: dict[str, Any], usual: tuple[int, int, int]) -> BuildOption
 
 
 def extras_of(
-    a: dict[str, Any], calibration: SampleSource | None, normalize: Normalize, described: card.ModelCard | None
+    a: dict[str, Any],
+    calibration: SampleSource | None,
+    prepared: card.InputCard | None,
+    described: card.ModelCard | None,
 ) -> Extras:
     """The options of `VERIFY_AND_LIMITS`. What has a card is compared on the package's photographs by default.
 
@@ -183,7 +191,7 @@ def extras_of(
     return Extras(
         calibration=calibration,
         verify=not a["no_verify"],
-        verification=samples_of(a["verify_data"] or photos, normalize),
+        verification=samples_of(a["verify_data"] or photos, prepared),
         tolerance=_tolerance(a["tolerance"]) or (checkset.tolerance_of(described) if described else None),
         keep_beyond_tolerance=a["keep_anyway"],
         timing_cache=timing and str(Path(timing).resolve()),
@@ -191,20 +199,29 @@ def extras_of(
     )
 
 
-def samples_of(path: str | None, normalize: Normalize) -> SampleSource | None:
+def samples_of(path: str | None, prepared: card.InputCard | None) -> SampleSource | None:
     """Inputs in a folder, prepared like this."""
-    return SampleSource(str(Path(path).resolve()), normalize) if path else None
+    return SampleSource(str(Path(path).resolve()), prepared) if path else None
 
 
-def normalize_of(a: dict[str, Any], base: Normalize) -> Normalize:
-    """`base` with what the options change of it. Raises UsageError."""
+def changed_input(a: dict[str, Any], base: card.InputCard | None) -> card.InputCard | None:
+    """`base` with what the options change of it; None where the network takes no pictures. Raises UsageError."""
     given = {
-        "mean": a["mean"] and _three(_numbers(a["mean"], 3, "--mean 103.53,116.28,123.675")),
-        "std": a["std"] and _three(_numbers(a["std"], 3, "--std 57.375,57.12,58.395")),
-        "order": a["order"],
-        "stretch": a["stretch"] or None,
+        "mean": a["mean"] and _numbers(a["mean"], 3, "--mean 103.53,116.28,123.675"),
+        "std": a["std"] and _numbers(a["std"], 3, "--std 57.375,57.12,58.395"),
+        "color": a["order"],
+        "resize": "stretch" if a["stretch"] else None,
     }
-    return msgspec.structs.replace(base, **{name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    try:
+        return None if base is None else strict.convert({**msgspec.to_builtins(base), **changes}, card.InputCard)
+    except ConfigError as error:
+        raise UsageError(f"the input's {error.message}", error.hint) from None
+
+
+def _plain_input(path: Path, wanted: BuildOptions) -> card.InputCard | None:
+    model = read_model(path)
+    return samples.plain_input(model, samples.usual_shapes(model, wanted))
 
 
 def _pairs(texts: tuple[str, ...], separator: str, example: str) -> list[tuple[str, str]]:
@@ -223,11 +240,6 @@ def _numbers(text: str, count: int, example: str) -> list[float]:
     if len(numbers) != count:
         raise UsageError(f"{text!r} are not {count} numbers", f"for instance {example}")
     return numbers
-
-
-def _three(values: list[float]) -> tuple[float, float, float]:
-    first, second, third = values
-    return first, second, third
 
 
 def _tolerance(text: str | None) -> Tolerance | None:

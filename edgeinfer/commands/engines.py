@@ -14,7 +14,8 @@ from edgeinfer.engine import toolkit
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
 from edgeinfer.engine.store import foreign
-from edgeinfer.engine.store.cache import PLAN, BrokenEngine, CachedEngine, folder_bytes
+from edgeinfer.engine.store.cache import PLAN, BrokenEngine, CachedEngine
+from edgeinfer.engine.store.disk import folder_bytes
 from edgeinfer.engine.store.explain import word
 from edgeinfer.errors import EdgeinferError, InputError
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeinfer.backends import StagedBackendModule
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
@@ -46,10 +47,10 @@ def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
     module = plugins.load("backends", TENSORRT if name == AUTO else name)
     if model.is_plan and name not in (AUTO, TENSORRT):
         raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
-    if not hasattr(module, "Preparation"):
+    if not isinstance(module, StagedBackendModule):
         return Choice(_ready(module.open(model, limit, options), wanted), None)
     try:
-        prepared = module.Preparation(model, limit, options)
+        prepared = module.prepare(model, limit, options)
         opener = _then_ready(prepared.open, wanted)
         if name != AUTO or model.is_plan:
             return Choice(None, opener)

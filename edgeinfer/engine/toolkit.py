@@ -6,11 +6,14 @@ import ctypes
 import importlib
 import mmap
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from edgeinfer.engine.store import trust
 from edgeinfer.engine.store.plan import Version
@@ -20,6 +23,17 @@ MODULES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
+
+DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+}
+"""TensorRT's name of an element type → NumPy's. What is missing here NumPy can't hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,25 @@ def loaded_libraries(flavour: str, maps: Path = Path("/proc/self/maps")) -> Iter
 def member(enum: Any, name: str) -> Any | None:
     """The member of a TensorRT enum, or None where this version lacks it (or the whole enum)."""
     return getattr(enum, name, None)
+
+
+def make_logger(trt: Any, log: deque[str], hear: Callable[[str], None] = lambda _: None) -> Any:
+    """TensorRT's logger: keeps the last lines in `log`, each with its severity, and tells them; not the VERBOSE ones.
+
+    TensorRT calls it from several threads.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class known only at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity != trt.ILogger.Severity.VERBOSE:
+                line = f"{str(severity).rsplit('.', 1)[-1]} {text.strip()}"
+                log.append(line)
+                hear(line)
+
+    return Logger()
 
 
 def load_plugins(toolkit: Toolkit, logger: Any, libraries: tuple[str, ...]) -> None:

@@ -1,45 +1,43 @@
-"""CUDA for a backend that runs for months: every status goes through one function, no wait is without an end."""
+"""CUDA for a process that runs for months: every status goes through one function, no wait is without an end."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import importlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgeinfer.errors import EdgeinferError, FatalError, UnavailableError
-from edgeinfer.gpu.device import cuda_runtime
-from edgeinfer.gpu.status import error_of
-from edgeinfer.types import AnyArray
+from edgeinfer.gpu.status import check
 
 DEADLINE_S = 10.0
 """A batch that takes longer will not come any more."""
 POLL_S = 50e-6
 _PR_SET_TIMERSLACK = 29
+RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+_thread = threading.local()
 DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
 
 
 class Cuda:
-    """The CUDA runtime of device 0. Any error is fatal: after most of them a process can't use its GPU any more."""
+    """The CUDA runtime of device 0. Raises UnavailableError where cuda-python is missing.
+
+    Its calls raise what `status.check` says: UnavailableError, OutOfMemoryError, StickyError or FatalError.
+    """
 
     def __init__(self) -> None:
-        self.api = cuda_runtime()
+        self.api = _imported(RUNTIME_MODULES)
         self._not_ready = int(self.api.cudaError_t.cudaErrorNotReady)
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy = _quick_copy()
 
     def __call__(self, name: str, *arguments: Any) -> Any:
-        """Calls a function of the runtime. Returns what it returns beside its status. Raises FatalError."""
-        status, *values = getattr(self.api, name)(*arguments)
-        if int(status) != 0:
-            raise self._error(name, status)
-        return values[0] if values else None
+        """Calls a function of the runtime. Returns the first of what it returns beside its status."""
+        return _called(self.api, name, arguments)
 
     def attempt(self, name: str, *arguments: Any) -> bool:
         """Calls a function that may fail without harm. Returns whether it did not."""
@@ -56,8 +54,8 @@ class Cuda:
         """Starts a copy from (pinned) host memory to the device."""
         if self._copy is None:
             self("cudaMemcpyAsync", target, source, size, self._to_device, stream)
-        elif status := self._copy(target, source, size, stream):
-            raise error_of("cuMemcpyHtoDAsync", status, "")
+        else:
+            check("cuMemcpyHtoDAsync", self._copy(target, source, size, stream))
 
     def download(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from the device to (pinned) host memory."""
@@ -72,14 +70,15 @@ class Cuda:
         return int(self("cudaEventCreateWithFlags", self.api.cudaEventDisableTiming | self.api.cudaEventBlockingSync))
 
     def done(self, event: int) -> bool:
-        """Whether everything before the event has finished. Raises FatalError where it failed."""
+        """Whether everything before the event has finished. Raises where something before it failed."""
         (status,) = self.api.cudaEventQuery(event)
-        if int(status) not in (0, self._not_ready):
-            raise self._error("cudaEventQuery", status)
-        return int(status) == 0
+        if int(status) == self._not_ready:
+            return False
+        check("cudaEventQuery", status)
+        return True
 
     def wait(self, event: int, timeout_s: float = DEADLINE_S, spin: bool = False) -> bool:
-        """Whether the event has happened before the time is up. Sleeps in between, or spins. Raises FatalError."""
+        """Whether the event has happened before the time is up. Sleeps in between, or spins."""
         until_s = time.monotonic() + timeout_s
         while not self.done(event):
             if time.monotonic() >= until_s:
@@ -113,28 +112,33 @@ class Cuda:
             return None
         return executable
 
-    def _error(self, name: str, status: Any) -> EdgeinferError:
-        return error_of(name, int(status), str(getattr(status, "name", status)))
-
 
 class Driver:
-    """The CUDA driver's functions, which load and launch kernels. Raises UnavailableError where it can't be reached."""
+    """The CUDA driver's functions, which load and launch kernels. Raises what `Cuda` does."""
 
     def __init__(self) -> None:
-        for name in DRIVER_MODULES:
-            try:
-                self._api = importlib.import_module(name)
-                return
-            except ImportError:
-                continue
-        raise UnavailableError("cuda-python has no module of the CUDA driver", "pip install 'edgeinfer[tensorrt]'")
+        self._api = _imported(DRIVER_MODULES)
 
     def __call__(self, name: str, *arguments: Any) -> Any:
-        """Calls a function of the driver. Returns what it returns beside its status. Raises FatalError."""
-        status, *values = getattr(self._api, name)(*arguments)
-        if int(status) != 0:
-            raise error_of(name, int(status), str(getattr(status, "name", status)))
-        return values[0] if values else None
+        """Calls a function of the driver. Returns the first of what it returns beside its status."""
+        return _called(self._api, name, arguments)
+
+
+def _called(api: Any, name: str, arguments: tuple[Any, ...]) -> Any:
+    status, *values = getattr(api, name)(*arguments)
+    check(name, status)
+    return values[0] if values else None
+
+
+def _imported(names: tuple[str, ...]) -> Any:
+    """The first of cuda-python's modules that can be imported: their names have changed."""
+    reason = ""
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = reason or str(error)
+    raise UnavailableError(f"cuda-python can't be imported: {reason}", "pip install 'edgeinfer[tensorrt]'")
 
 
 def _quick_copy() -> Callable[[int, int, int, int], int] | None:
@@ -153,89 +157,12 @@ def _quick_copy() -> Callable[[int, int, int, int], int] | None:
 
 
 def sharpen_timer() -> None:
-    """Lets short sleeps of this thread end 1 µs late at most, where 50 is usual (prctl(2), PR_SET_TIMERSLACK)."""
+    """Lets short sleeps of this thread end 1 µs late at most, where 50 is usual (prctl(2), PR_SET_TIMERSLACK).
+
+    Only the first call of a thread does anything.
+    """
+    if hasattr(_thread, "sharp"):
+        return
+    _thread.sharp = True
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
-
-
-class DeviceBuffer:
-    """Device memory that grows when more is asked for, and is freed by `close`."""
-
-    def __init__(self, cuda: Cuda, size: int = 0) -> None:
-        self._cuda = cuda
-        self._size = 0
-        self.address = 0
-        if size:
-            self.reserve(size)
-
-    def reserve(self, size: int) -> int:
-        """The address of at least `size` bytes; what they held is lost where they had to grow."""
-        if size > self._size:
-            self.close()
-            self.address = int(self._cuda("cudaMalloc", size))
-            self._size = size
-        return self.address
-
-    def close(self) -> None:
-        """Frees the memory."""
-        if self.address:
-            self._cuda("cudaFree", self.address)
-        self.address = self._size = 0
-
-
-class PinnedBuffer:
-    """Host memory that the device reaches, as bytes; grows and is freed like `DeviceBuffer`."""
-
-    def __init__(self, cuda: Cuda, size: int = 0) -> None:
-        self._cuda = cuda
-        self.address = 0
-        self.bytes: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
-        if size:
-            self.reserve(size)
-
-    def reserve(self, size: int) -> int:
-        """The address of at least `size` bytes."""
-        if size > self.bytes.nbytes:
-            self.close()
-            self.address = int(self._cuda("cudaHostAlloc", size, self._cuda.api.cudaHostAllocMapped))
-            self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.address))
-        return self.address
-
-    def close(self) -> None:
-        """Frees the memory; arrays over it must not be touched any more."""
-        if self.address:
-            self.bytes = np.empty(0, np.uint8)
-            self._cuda("cudaFreeHost", self.address)
-        self.address = 0
-
-
-class Pair:
-    """A device buffer, and pinned host memory of the same size once it is needed; freed by `close`."""
-
-    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: Any) -> None:
-        self._cuda = cuda
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self._size = int(np.prod(shape)) * self.dtype.itemsize
-        self._row = self._size // shape[0]
-        self._pinned, self._buffer = PinnedBuffer(cuda), DeviceBuffer(cuda, self._size)
-        self.device = self._buffer.address
-
-    @property
-    def host(self) -> AnyArray:
-        """The host's array, always the same memory."""
-        self._pinned.reserve(self._size)
-        array: AnyArray = self._pinned.bytes.view(self.dtype).reshape(self.shape)
-        return array
-
-    def upload(self, count: int, stream: int) -> None:
-        """Starts copying the first `count` rows to the device."""
-        self._cuda.upload(self.device, self._pinned.reserve(self._size), count * self._row, stream)
-
-    def download(self, count: int, stream: int) -> None:
-        """Starts copying the first `count` rows to the host."""
-        self._cuda.download(self._pinned.reserve(self._size), self.device, count * self._row, stream)
-
-    def close(self) -> None:
-        """Frees both. The host array must not be touched any more."""
-        self._buffer.close()
-        self._pinned.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, StickyError
+from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, StickyError, UnavailableError
 
 STICKY = frozenset({700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
 """After these the context is lost: CUDA's own text says that the process must be terminated and relaunched
@@ -15,8 +16,20 @@ large, unknown)."""
 OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation: the context is as good as before."""
 
+ABSENT = frozenset({3, 34, 35, 46, 100, 101, 802, 803, 804})
+"""No GPU that can be used: none there, taken by somebody else, or a driver that doesn't fit."""
+
 _NO_MEMORY = re.compile(r"(?i)out of memory|failed to allocate memory|OutOfMemory")
 _IN_TEXT = re.compile(r"(?i)\bCUDA (?:failure|error|driver error)[ :]+(\d{1,4})\b")
+
+
+def check(call: str, status: Any) -> None:
+    """Raises the error of a call that has failed; nothing happens for a status of 0. See `error_of`.
+
+    `status` is a number, or a member of cuda-python's enums.
+    """
+    if int(status):
+        raise error_of(call, int(status), str(getattr(status, "name", status)))
 
 
 def is_sticky(status: int) -> bool:
@@ -25,7 +38,9 @@ def is_sticky(status: int) -> bool:
 
 
 def error_of(call: str, status: int, name: str) -> EdgeinferError:
-    """The error for a failed call: StickyError where the process must end at once, OutOfMemoryError, or FatalError."""
+    """The error for a failed call: StickyError where the process must end at once, OutOfMemoryError, UnavailableError
+    where there is no GPU to work on, and FatalError for all others.
+    """
     return _kind(status)(f"{call}: CUDA error {status} ({name})", "see edgeinfer doctor")
 
 
@@ -46,4 +61,6 @@ def error_from_text(text: str) -> EdgeinferError:
 def _kind(status: int) -> type[EdgeinferError]:
     if is_sticky(status):
         return StickyError
+    if status in ABSENT:
+        return UnavailableError
     return OutOfMemoryError if status == OUT_OF_MEMORY else FatalError

@@ -6,6 +6,7 @@ what is not simulated raises when it is called.
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import json
 from collections.abc import Callable, Iterator
@@ -74,6 +75,10 @@ class World:
         self.previews: set[str] = set()
         self.calibrated: list[Any] = []
         self.memory: dict[int, bytes] = {}
+        self.cuda: Any = None  # a simulated GPU; without one, memory is the dictionary above
+        self.contexts = 0
+        self.refusals: list[str] = []  # batches that are not started, with the line in the log
+        self.logger: Any = None
 
 
 def make_class(name: str, members: set[str], module: Any) -> type:
@@ -319,6 +324,7 @@ class Runtime:
         import io  # noqa: PLC0415
 
         data, world = bytes(plan), self.trt.world
+        world.logger = self._logger
         header = parse_header(io.BytesIO(data), len(data), "plan")
         if header.version != world.version:
             log(self.trt, self._logger, "ERROR", "engine plan file is not compatible with this version of TensorRT")
@@ -343,10 +349,22 @@ class Engine:
         return self.trt.TensorLocation.DEVICE
 
     def get_tensor_dtype(self: Any, name: str) -> Any:
-        return self.trt.DataType.FLOAT
+        kinds = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int8": "INT8"}
+        return self.trt.DataType[kinds[next(item[2] for item in self._all() if item[0] == name)]]
+
+    def get_tensor_shape(self: Any, name: str) -> tuple[int, ...]:
+        return next(tuple(item[1]) for item in self._all() if item[0] == name)
+
+    def get_tensor_profile_shape(self: Any, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert profile == 0
+        low, usual, high = 1, 1, self._io["largest"]
+        return [(batch, *self.get_tensor_shape(name)[1:]) for batch in (low, usual, high)]
 
     def create_execution_context(self: Any) -> Any:
-        return made(self.trt.IExecutionContext, _shapes={}, _addresses={}, _io=self._io)
+        number = self.trt.world.contexts = self.trt.world.contexts + 1
+        most = self._io.get("contexts", number)
+        profile = 0 if number <= most else -1
+        return made(self.trt.IExecutionContext, _shapes={}, _addresses={}, _io=self._io, _profile=profile)
 
 
 class Context:
@@ -358,14 +376,39 @@ class Context:
         self._addresses[name] = address
         return True
 
+    active_optimization_profile = property(lambda self: self._profile)
+
     def get_tensor_shape(self: Any, name: str) -> tuple[int, ...]:
-        return tuple(self._shapes[self._io["inputs"][0][0]])
+        given = tuple(self._shapes[self._io["inputs"][0][0]])
+        if self.trt.world.cuda is None or name == self._io["inputs"][0][0]:
+            return given
+        own = next(item[1] for item in self._io["outputs"] if item[0] == name)
+        return (given[0] if own[0] < 0 else own[0], *own[1:])
 
     def execute_async_v3(self: Any, stream: int) -> bool:
+        world = self.trt.world
+        if world.refusals:
+            log(self.trt, world.logger, "ERROR", world.refusals.pop(0))
+            return False
+        if world.cuda is not None:
+            world.cuda.enqueue(stream, self._echo())
+            return True
         memory, (source, *_), (target, *_) = self.trt.world.memory, self._io["inputs"][0], self._io["outputs"][0]
         values = np.frombuffer(memory[self._addresses[source]], np.float32)
         memory[self._addresses[target]] = (values * np.float32(self.trt.world.gain)).tobytes()
         return True
+
+    def _echo(self: Any) -> Callable[[], None]:
+        """Copies the input of the shape that is set now into every output, as they lie in memory."""
+        source, *_ = self._io["inputs"][0]
+        size = int(np.prod(self._shapes[source])) * 4
+        targets = [self._addresses[item[0]] for item in self._io["outputs"]]
+
+        def step() -> None:
+            for target in targets:
+                ctypes.memmove(target, self._addresses[source], size)
+
+        return step
 
 
 def members(cls: type) -> dict[str, Any]:

@@ -6,10 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeinfer import cli
 from edgeinfer.commands import _engine_options
+from edgeinfer.commands._engine_options import task_of
+from edgeinfer.commands.build import command as build_command
+from edgeinfer.config.card import InputCard, load_model
+from edgeinfer.engine.build import card_samples
+from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.toolkit import Toolkit
 from tests.engine.fakes import fake_toolkit
@@ -155,6 +161,7 @@ def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> Non
         (("nanodet-g", "--precision", "int8"), 64, "int8 needs inputs to calibrate with; give --calibration-data DIR"),
         (("nanodet-g", "--workspace", "much"), 64, "'much' is no size; write it like 512M or 4G"),
         (("nanodet-g", "--mean", "1,2", "--calibration-data", "/x"), 64, "'1,2' are not 3 numbers"),
+        (("nanodet-g", "--std", "0,1,1"), 64, "the input's std"),
         (
             ("nanodet-g", "--io-format", "images"),
             64,
@@ -183,3 +190,47 @@ def test_without_tensorrt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run("build", "nanodet-g", "--batch", "1")
     assert (ended.code, ended.err.count("\n")) == (69, 1)
     assert "the Python module tensorrt is not installed" in ended.err
+
+
+def prepared_by(*arguments: str) -> InputCard | None:
+    """How the pictures of a folder are prepared for a build with these options."""
+    context = build_command.make_context("build", [*arguments, "--calibration-data", "/pictures"])
+    ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
+    made = task_of({name: value for name, value in context.params.items() if name not in ignored}, with_extras=True)
+    assert made.extras.calibration is not None
+    assert made.extras.calibration.path == "/pictures"
+    return made.extras.calibration.input
+
+
+def test_pictures_are_prepared_as_the_card_says_but_for_what_the_options_change(on_orin: Toolkit) -> None:
+    card = load_model("nanodet-g").card.input
+    assert prepared_by("nanodet-g") == card
+    assert prepared_by("nanodet-g", "--mean", "1,2,3") == msgspec.structs.replace(card, mean=[1.0, 2.0, 3.0])
+    changed = prepared_by("nanodet-g", "--std", "1,2,4", "--order", "rgb", "--stretch")
+    assert changed == msgspec.structs.replace(card, std=[1.0, 2.0, 4.0], color="rgb", resize="stretch")
+
+
+def test_without_a_card_pictures_are_rgb_from_0_to_1_of_the_networks_size(on_orin: Toolkit, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(NANODET.read_bytes())
+    plain = InputCard(name="images", width=416, height=416, color="rgb", mean=[0.0] * 3, std=[255.0] * 3)
+    assert prepared_by(str(bare)) == plain
+    assert prepared_by(str(bare), "--order", "bgr") == msgspec.structs.replace(plain, color="bgr")
+
+
+def test_what_has_a_card_is_compared_on_the_photographs_unless_other_inputs_are_given(
+    on_orin: Toolkit, tmp_path: Path
+) -> None:
+    def verified_on(*arguments: str) -> SampleSource | None:
+        context = build_command.make_context("build", list(arguments))
+        ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
+        left = {name: value for name, value in context.params.items() if name not in ignored}
+        return task_of(left, with_extras=True).extras.verification
+
+    card = load_model("nanodet-g").card.input
+    assert verified_on("nanodet-g") == SampleSource(str(card_samples.PHOTOS), card)
+    assert verified_on("nanodet-g", "--verify-data", "/mine") == SampleSource("/mine", card)
+    assert verified_on("nanodet-g", "--calibration-data", "/mine") is None, "those are used for both"
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(NANODET.read_bytes())
+    assert verified_on(str(bare)) is None

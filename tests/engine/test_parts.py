@@ -14,17 +14,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.build import diagnose, samples, verify
+from edgeinfer.config.card import InputCard
+from edgeinfer.engine import diagnose, machine, toolkit
+from edgeinfer.engine.build import samples, verify
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.build.builder import BuildOutcome
 from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.progress import PhaseTree, by_clock
 from edgeinfer.engine.build.protocol import BuildRequest
-from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import make_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
@@ -34,6 +35,7 @@ from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import OutputError, Tolerance, encode
 from edgeinfer.errors import InputError, UnavailableError
 from edgeinfer.models.onnxfile import Tensor
+from edgeinfer.preprocess.letterbox import Preprocessor
 from tests.engine.plans import make_plan
 from tests.engine.samples import NANODET, ORIN, manifest, model
 from tests.engine.test_ensure import build, outcome, task
@@ -188,32 +190,88 @@ def test_an_array_of_another_shape_is_refused(tmp_path: Path) -> None:
         list(samples.load(SampleSource(str(tmp_path)), model(), {"x": (1, 3, 8, 8)}))
 
 
-def test_pictures_are_letterboxed_and_normalized(tmp_path: Path) -> None:
+PREPARED = InputCard(name="x", width=8, height=8, color="bgr", mean=[0.0, 0.0, 10.0], std=[1.0, 2.0, 1.0])
+
+
+def save(path: Path, image: Any) -> None:
     cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(path), image)
+
+
+def test_pictures_are_letterboxed_and_normalized(tmp_path: Path) -> None:
     picture = np.zeros((4, 8, 3), np.uint8)
     picture[:] = (10, 20, 30)  # blue, green, red
-    cv2.imwrite(str(tmp_path / "p.png"), picture)
-    how = Normalize(mean=(0, 0, 10), std=(1, 2, 1), order="bgr", pad=114)
-    (sample,) = samples.load(SampleSource(str(tmp_path), how), model(), {"x": (1, 3, 8, 8)})
+    save(tmp_path / "p.png", picture)
+    (sample,) = samples.load(SampleSource(str(tmp_path), PREPARED), model(), {"x": (1, 3, 8, 8)})
     assert [sample["x"][0, channel, 4, 4] for channel in range(3)] == [10, 10, 20]
     assert [sample["x"][0, channel, 0, 0] for channel in range(3)] == [114, 57, 104]
-    (flat,) = samples.load(
-        SampleSource(str(tmp_path), Normalize(std=(1, 1, 1), stretch=True)), model(), {"x": (1, 3, 8, 8)}
-    )
-    assert [set(flat["x"][0, channel].ravel()) for channel in range(3)] == [{30}, {20}, {10}]
+    flat = msgspec.structs.replace(PREPARED, mean=[0.0] * 3, std=[1.0] * 3, color="rgb", resize="stretch")
+    (stretched,) = samples.load(SampleSource(str(tmp_path), flat), model(), {"x": (1, 3, 8, 8)})
+    assert [set(stretched["x"][0, channel].ravel()) for channel in range(3)] == [{30}, {20}, {10}]
 
 
-def test_the_digest_stands_for_files_and_method(tmp_path: Path) -> None:
+def test_a_picture_without_a_card_is_rgb_from_0_to_1(tmp_path: Path) -> None:
+    save(tmp_path / "p.png", np.full((8, 8, 3), (0, 51, 255), np.uint8))
+    (sample,) = samples.load(SampleSource(str(tmp_path)), model(), {"x": (2, 3, 8, 8)})
+    assert sample["x"].shape == (2, 3, 8, 8), "repeated, where the usual batch is larger"
+    assert [set(sample["x"][:, channel].ravel()) for channel in range(3)] == [{1}, {np.float32(0.2)}, {0}]
+
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.sampled_from([(3599, 2), (1, 4000), (300, 200)])
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SIZES, st.sampled_from(["bgr", "rgb"]), st.sampled_from(["letterbox", "stretch"]))
+@example((2, 3599), "rgb", "letterbox")
+def test_an_engine_is_checked_on_what_the_backend_makes_of_a_picture(
+    tmp_path: Path, size: tuple[int, int], color: Any, resize: Any
+) -> None:
+    """Bit for bit, whatever its size."""
+    width, height = size
+    card = msgspec.structs.replace(PREPARED, width=12, height=20, color=color, resize=resize, fill=7)
+    image = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    save(tmp_path / "p.png", image)
+    expected = np.empty((3, 20, 12), np.float32)
+    Preprocessor(card)(image, expected)
+    (sample,) = samples.load(SampleSource(str(tmp_path), card), model(shape=(-1, 3, 20, 12)), {"x": (1, 3, 20, 12)})
+    assert sample["x"].tobytes() == expected.tobytes()
+
+
+CHANGED: dict[str, Any] = {
+    "name": "y",
+    "width": 9,
+    "height": 9,
+    "color": "rgb",
+    "mean": [1.0, 0.0, 10.0],
+    "std": [1.0, 2.0, 2.0],
+    "resize": "stretch",
+    "fill": 0,
+}
+
+
+def test_the_digest_stands_for_files_preparation_and_method(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"1")
-    source = SampleSource(str(tmp_path))
+    source = SampleSource(str(tmp_path), PREPARED)
     digests = {samples.digest(source, "entropy"), samples.digest(source, "minmax")}
-    digests.add(samples.digest(SampleSource(str(tmp_path), Normalize(order="bgr")), "entropy"))
+    for name in InputCard.__struct_fields__:
+        other = msgspec.structs.replace(PREPARED, **{name: CHANGED[name]})
+        digests.add(samples.digest(SampleSource(str(tmp_path), other), "entropy"))
     (tmp_path / "a.npy").write_bytes(b"2")
     digests.add(samples.digest(source, "entropy"))
     (tmp_path / "b.npy").write_bytes(b"2")
     digests.add(samples.digest(source, "entropy"))
-    assert len(digests) == 5
+    assert len(digests) == 4 + len(CHANGED)
     assert len(samples.files(SampleSource(str(tmp_path), limit=1))) == 1
+
+
+def test_the_digest_is_stable(tmp_path: Path) -> None:
+    """A change here builds every INT8 engine in the field again."""
+    (tmp_path / "a.npy").write_bytes(b"1")
+    source = SampleSource(str(tmp_path), PREPARED)
+    sent = msgspec.json.decode(msgspec.json.encode(source), type=SampleSource)
+    assert sent == source
+    digest = "f710b64f39eb44169fd723e80f399899cc10e9e4ce2f74a9b0ee31752e7606b7"
+    assert samples.digest(source, "entropy") == samples.digest(sent, "entropy") == digest
 
 
 # --- comparison

@@ -16,16 +16,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends._context import ContextSlot, DeviceLoader
+from edgeinfer.backends._lane import ContextSlot
+from edgeinfer.backends._loading import DeviceLoader
 from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.backends.tensorrt import Options, Preparation
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.decoders.boxes_scores import candidates
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.frames import pool
-from edgeinfer.gpu.cuda import Cuda, Pair
-from edgeinfer.gpu.device import cuda_runtime
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.device import free_memory
 from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.memory import Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
@@ -198,21 +200,21 @@ def test_without_the_kernel_the_cpu_preprocesses(prepared: Preparation, model: M
 
 
 def test_opening_and_closing_leaks_no_gpu_memory(prepared: Preparation) -> None:
-    runtime = cuda_runtime()
     free = []
     for _ in range(CYCLES):
         backend = opened(prepared, Filter("boxes", "scores", 0.4))
         backend.release(run_batch(backend, pictures(2)))
         backend.close()
-        free.append(runtime.cudaMemGetInfo()[1])
+        free.append(free_memory())
     print(f"\nfree GPU memory after 2 and {CYCLES} cycles: {free[1]} {free[-1]}")
     assert free[1] - free[-1] < 16 << 20
 
 
 POISON = """
-from edgeinfer.backends._cuda import Cuda, Pair
-from edgeinfer.backends._kernels import load_kernels
-from edgeinfer.card import load_model
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.memory import Pair
+from edgeinfer.config.card import load_model
 from edgeinfer.errors import FatalError
 
 cuda = Cuda()

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
+from edgeinfer.config.card import load_model
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.build.ensure import ensure_task
-from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.errors import PlanError, ToleranceError
 from edgeinfer.engine.options import BuildOptions
@@ -34,7 +35,6 @@ from tests.engine.samples import NANODET
 
 pytestmark = pytest.mark.timeout(900)
 
-NORMALIZE = Normalize(mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), order="bgr")
 SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")  # the others need cuBLAS and cuDNN
 LEVEL = os.environ.get("EDGEINFER_TEST_OPT_LEVEL")
 
@@ -69,10 +69,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> SampleSource:
 
     photographs = Path(edgeinfer.__file__).parent / "sources/photos"
     if any(photographs.glob("*.jpg")):
-        return SampleSource(str(photographs), NORMALIZE)
+        return SampleSource(str(photographs), load_model("nanodet-g").card.input)
     folder = tmp_path_factory.mktemp("pictures")
     draw(folder)
-    return SampleSource(str(folder), NORMALIZE)
+    return SampleSource(str(folder), load_model("nanodet-g").card.input)
 
 
 def draw(folder: Path) -> None:
@@ -135,14 +135,14 @@ from collections import deque
 from pathlib import Path
 import numpy as np
 from edgeinfer.engine import toolkit
-from edgeinfer.engine.cache import Cache
-from edgeinfer.engine.construct import make_logger
+from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.toolkit import make_logger
 from edgeinfer.gpu.device import open_device
 from edgeinfer.engine.build.runner import Runner
 engine, trt, log = Cache(Path(sys.argv[1])).get(sys.argv[2]), toolkit.load("tensorrt"), deque()
 with open_device() as device:
     start = time.monotonic()
-    runner = Runner(trt, make_logger(trt.trt, log, lambda _: None), log, engine.read(), device)
+    runner = Runner(trt, make_logger(trt.trt, log), log, engine.read(), device)
     seconds = time.monotonic() - start
     for batch in (1, 4):
         outputs = runner({"images": np.zeros((batch, 3, 416, 416), np.float32)})

@@ -11,19 +11,20 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.engine.build import calibrate, convert, diagnose, network, samples, settings, verify
+from edgeinfer.engine import diagnose
+from edgeinfer.engine.build import calibrate, convert, network, samples, settings, verify
 from edgeinfer.engine.build.calibrate import replace
-from edgeinfer.gpu.device import Device, open_device
-from edgeinfer.engine.errors import BuildError
-from edgeinfer.engine.store.manifest import Verification
-from edgeinfer.models.onnxfile import read_model
-from edgeinfer.engine.options import Profile, profiles
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.progress import PhaseTree, make_monitor
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.build.runner import Runner
-from edgeinfer.engine.toolkit import Toolkit, load_plugins
-from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.options import Profile, profiles
+from edgeinfer.engine.store.manifest import Verification
+from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
+from edgeinfer.errors import OutOfMemoryError, UnavailableError, UsageError
+from edgeinfer.gpu.device import Device, open_device
+from edgeinfer.models.onnxfile import read_model
 
 Emit = Callable[[Event], None]
 OpenDevice = Callable[[], AbstractContextManager[Device]]
@@ -42,7 +43,7 @@ class Construction:
         self.request, self.toolkit, self.emit = request, toolkit, emit
         self._stack, self._open_device = stack, device
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.logger = make_logger(toolkit.trt, self.log, emit)
+        self.logger = make_logger(toolkit.trt, self.log, lambda line: emit(Logged(line)))
         self.model = read_model(Path(request.model))
         self.precision = plan_precision(toolkit.trt, self.model, request.precision, request.options.calibrator)
 
@@ -161,7 +162,7 @@ class Construction:
         self.emit(Step("Comparing with ONNX Runtime"))
         try:
             return self._compare(plan)
-        except UnavailableError as error:
+        except (UnavailableError, OutOfMemoryError) as error:
             return verify.skipped(error)
 
     def _compare(self, plan: memoryview) -> Verification:
@@ -172,22 +173,6 @@ class Construction:
         chosen = samples.load(given, self.model, shapes) if given else samples.noise(self.model, shapes, VERIFIED_NOISE)
         tolerance = request.tolerance or verify.TOLERANCES[request.precision]
         return verify.verify(reference, runner, chosen, tolerance, given.path if given else "noise")
-
-
-def make_logger(trt: Any, log: deque[str], emit: Emit) -> Any:
-    """TensorRT's logger: keeps the last lines and emits them, VERBOSE ones excepted."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a base class known only at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity != trt.ILogger.Severity.VERBOSE:
-                line = f"{str(severity).rsplit('.', 1)[-1]} {text.strip()}"
-                log.append(line)
-                emit(Logged(line))
-
-    return Logger()
 
 
 def make_builder(toolkit: Toolkit, logger: Any, log: deque[str]) -> Any:

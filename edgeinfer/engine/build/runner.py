@@ -7,21 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.engine.build import diagnose
-from edgeinfer.gpu.device import Device
+from edgeinfer.engine import diagnose
 from edgeinfer.engine.build.samples import Sample
-from edgeinfer.engine.toolkit import Toolkit, member
+from edgeinfer.engine.toolkit import DTYPES, Toolkit, member
 from edgeinfer.errors import UnavailableError
-
-DTYPES = {
-    "FLOAT": np.float32,
-    "HALF": np.float16,
-    "INT8": np.int8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-}
+from edgeinfer.gpu.device import Device
 
 
 class Runner:

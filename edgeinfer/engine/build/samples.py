@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from edgeinfer.models.onnxfile import OnnxModel, file_digest
+from edgeinfer.config.card import InputCard
 from edgeinfer.engine.options import BuildOptions, Profile, Shape, profiles
-from edgeinfer.errors import InputError, UnavailableError
+from edgeinfer.errors import InputError
+from edgeinfer.models.onnxfile import OnnxModel, file_digest
+from edgeinfer.preprocess.picture import picture_input
 from edgeinfer.types import AnyArray
 
 Sample = dict[str, AnyArray]
@@ -23,24 +23,14 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 ARRAYS = {".npy", ".npz"}
 
 
-class Normalize(msgspec.Struct, frozen=True):
-    """How a picture becomes input: letterboxed with `pad` or stretched, then (pixel - mean) / std per channel.
+class SampleSource(msgspec.Struct, frozen=True):
+    """Where samples come from: a file or folder. At most `limit` files.
 
-    `mean`, `std` and `pad` are in the picture's 0 to 255, in the channel order `order`.
+    `input` says how pictures there are prepared; None: as `plain_input` does. Its size gives way to the network's.
     """
 
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
-    order: Literal["rgb", "bgr"] = "rgb"
-    pad: int = 114
-    stretch: bool = False
-
-
-class SampleSource(msgspec.Struct, frozen=True):
-    """Where samples come from: a file or folder, and how pictures in it are prepared. At most `limit` files."""
-
     path: str
-    normalize: Normalize = Normalize()
+    input: InputCard | None = None
     limit: int = 512
 
 
@@ -63,8 +53,8 @@ def files(source: SampleSource) -> list[Path]:
 
 
 def digest(source: SampleSource, method: str) -> str:
-    """sha256 over the files used, how they are prepared and the calibration method."""
-    total = hashlib.sha256(msgspec.json.encode((method, source.normalize), order="sorted"))
+    """sha256 over the files used, everything about how they are prepared, and the calibration method."""
+    total = hashlib.sha256(msgspec.json.encode((method, source.input), order="sorted"))
     for path in files(source):
         total.update(f"{path.name} {file_digest(path)}\n".encode())
     return total.hexdigest()
@@ -73,9 +63,7 @@ def digest(source: SampleSource, method: str) -> str:
 def load(source: SampleSource, model: OnnxModel, shapes: dict[str, Shape]) -> Iterator[Sample]:
     """One sample per file, in the given shapes. Raises InputError for what does not fit."""
     for path in files(source):
-        sample = (
-            _arrays(path, model) if path.suffix.lower() in ARRAYS else _picture(path, model, shapes, source.normalize)
-        )
+        sample = _arrays(path, model) if path.suffix.lower() in ARRAYS else _picture(path, model, shapes, source.input)
         yield {
             tensor.name: _fit(path, sample, tensor.name, tensor.dtype, shapes[tensor.name]) for tensor in model.inputs
         }
@@ -119,36 +107,19 @@ def _fit(path: Path, sample: Sample, name: str, dtype: str, shape: Shape) -> Any
     raise InputError(f"{path}: holds {found} for input {name!r} of shape {shape}", "record it as the network takes it")
 
 
-def _picture(path: Path, model: OnnxModel, shapes: dict[str, Shape], how: Normalize) -> Sample:
+def _picture(path: Path, model: OnnxModel, shapes: dict[str, Shape], card: InputCard | None) -> Sample:
+    name, shape = model.inputs[0].name, shapes[model.inputs[0].name]
+    plain = plain_input(model, shapes)
+    if plain is None:
+        raise InputError(f"{path}: a picture can't be the input of {model.path}", "give .npz files with all its inputs")
+    size = {"height": shape[2], "width": shape[3]}
+    return {name: picture_input(path, msgspec.structs.replace(card or plain, **size))}
+
+
+def plain_input(model: OnnxModel, shapes: dict[str, Shape]) -> InputCard | None:
+    """How a picture is prepared where no card says it: letterboxed, RGB, 0 to 1. None where the network takes none."""
     name = model.inputs[0].name
     if len(model.inputs) != 1 or len(shapes[name]) != 4 or shapes[name][1] != 3:
-        raise InputError(f"{path}: a picture can't be the input of {model.path}", "give .npz files with all its inputs")
-    cv2 = _cv2()
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"{path}: can't be read as a picture", "remove it, or write it again")
-    fitted = _letterbox(cv2, image, shapes[name][2:], how)
-    pixels = fitted[..., ::-1] if how.order == "rgb" else fitted
-    values = (pixels.astype(np.float32) - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
-    return {name: values.transpose(2, 0, 1)}
-
-
-def _letterbox(cv2: Any, image: AnyArray, size: Shape, how: Normalize) -> AnyArray:
-    height, width = size
-    if how.stretch:
-        return np.asarray(cv2.resize(image, (width, height)))
-    scale = min(height / image.shape[0], width / image.shape[1])
-    inner_width, inner_height = round(image.shape[1] * scale), round(image.shape[0] * scale)
-    canvas = np.full((height, width, 3), how.pad, np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    canvas[top : top + inner_height, left : left + inner_width] = cv2.resize(image, (inner_width, inner_height))
-    return canvas
-
-
-def _cv2() -> Any:
-    try:
-        return importlib.import_module("cv2")
-    except ImportError as error:
-        raise UnavailableError(
-            f"pictures need OpenCV: {error}", "pip install opencv-python-headless, or give .npy files"
-        ) from error
+        return None
+    _, _, height, width = shapes[name]
+    return InputCard(name=name, width=width, height=height, color="rgb", mean=[0.0] * 3, std=[255.0] * 3)

@@ -19,7 +19,7 @@ import msgspec
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.build.construct import Construction, Emit
 from edgeinfer.engine.build.protocol import BuildRequest, Event, Failed
-from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, UnavailableError
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         with ExitStack() as stack:
             emit(_construct(request, emit, stack).run())
     except EdgeinferError as error:
-        emit(Failed(type(error).__name__, error.message, error.hint))
+        emit(_foreseen(error))
         code = error.exit_code
     except BaseException as error:
         emit(_unforeseen(error))
@@ -54,6 +54,15 @@ def _construct(request: BuildRequest, emit: Emit, stack: ExitStack) -> Construct
             f"{found} was found for the build, where {wanted} was expected", "restart after updating TensorRT"
         )
     return Construction(request, found, emit, stack)
+
+
+def _foreseen(error: EdgeinferError) -> Failed:
+    """A GPU that is lost to this process, or has no memory left for it, is not lost to the one that waits for it."""
+    if isinstance(error, FatalError):
+        return Failed("BuildError", f"the GPU failed in the build: {error.message}", "try another precision")
+    if isinstance(error, OutOfMemoryError):
+        return Failed("BuildKilledError", f"no GPU memory for the build: {error.message}", "stop what else runs")
+    return Failed(type(error).__name__, error.message, error.hint)
 
 
 def _unforeseen(error: BaseException) -> Failed:

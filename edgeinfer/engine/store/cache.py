@@ -11,7 +11,6 @@ build.lock
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -23,14 +22,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeinfer.engine.errors import CacheError, CrashLoopError, PlanError
-from edgeinfer.engine.store import lock, manifest, trust
+from edgeinfer.engine.errors import CrashLoopError, PlanError
+from edgeinfer.engine.store import lock, manifest, strikes, trust
+from edgeinfer.engine.store.disk import delete, folder_bytes, sync, told
 from edgeinfer.engine.store.manifest import Manifest
 from edgeinfer.engine.store.plan import parse_header
+from edgeinfer.engine.store.strikes import MAX_STRIKES
 from edgeinfer.errors import EdgeinferError, UsageError
 
-PLAN, MANIFEST, STRIKES = "engine.plan", "manifest.json", "strikes"
-MAX_STRIKES = 3
+PLAN, MANIFEST = "engine.plan", "manifest.json"
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
@@ -56,9 +56,7 @@ class CachedEngine:
     @property
     def strikes(self) -> int:
         """Starts on this engine that have not ended well so far."""
-        with suppress(OSError):
-            return (self.folder / STRIKES).stat().st_size
-        return 0
+        return strikes.count(self.folder)
 
     @property
     def used_at(self) -> float:
@@ -107,7 +105,7 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.engines, self.tmp, self.quarantined = root / "engines", root / "tmp", root / "quarantine"
-        with _space(root):
+        with told(root):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             trust.check_folder(root.resolve())
             for folder in (self.engines, self.tmp, self.quarantined):
@@ -176,7 +174,7 @@ class Cache:
     def workspace(self) -> Iterator[Path]:
         """A fresh folder for one build, gone afterwards. Call with the lock held: it sweeps up after killed builds."""
         self._sweep()
-        with _space(self.root):
+        with told(self.root):
             folder = Path(tempfile.mkdtemp(dir=self.tmp))
         try:
             yield folder
@@ -192,18 +190,18 @@ class Cache:
     def store(self, work: Path, record: Manifest) -> CachedEngine:
         """Puts the plan in the workspace `work` into the cache. Durable when it returns; raises CacheError."""
         target = self.engines / record.key
-        with _space(self.root):
+        with told(self.root):
             folder = work / "entry"
             folder.mkdir(mode=0o700)
             (work / PLAN).rename(folder / PLAN)
             (folder / MANIFEST).write_bytes(manifest.encode(record))
             for name in (PLAN, MANIFEST):
                 (folder / name).chmod(0o600)
-                _sync(folder / name)
-            _sync(folder)
+                sync(folder / name)
+            sync(folder)
             self.remove(record.key)
             folder.rename(target)
-            _sync(self.engines)
+            sync(self.engines)
         return CachedEngine(target, record)
 
     def remove(self, key: str) -> None:
@@ -217,20 +215,17 @@ class Cache:
 
     def strike(self, key: str) -> None:
         """Call before an engine is first run. Three strikes that nobody took back put it into quarantine."""
-        with suppress(OSError), (self.engines / key / STRIKES).open("ab") as file:
-            file.write(b"x")
-            file.flush()
-            os.fsync(file.fileno())
+        strikes.add(self.engines / key)
 
     def absolve(self, key: str) -> None:
         """Takes the strikes back: the engine has run well, or its process ended as it should."""
-        (self.engines / key / STRIKES).unlink(missing_ok=True)
+        strikes.clear(self.engines / key)
         self._discard(self.quarantined / key)  # what was built in its place is sound
 
     def file(self, folder: str, name: str) -> Path:
         """Path of a helper file (timing, calibration) that may be lost any time. Raises UnsafeError or CacheError."""
         place = self.root / folder
-        with _space(self.root):
+        with told(self.root):
             place.mkdir(exist_ok=True, mode=0o700)
             trust.check_folder(place)
         return place / name
@@ -254,45 +249,8 @@ class Cache:
         trash = self.tmp / f"{path.name}.{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
             path.rename(trash)
-            _delete(trash)
+            delete(trash)
 
     def _sweep(self) -> None:
         for left in self.tmp.iterdir():
-            _delete(left)
-
-
-def _delete(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink()
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder; 0 where it is gone."""
-    with suppress(OSError):
-        return sum(path.lstat().st_size for path in folder.iterdir()) if folder.is_dir() else folder.lstat().st_size
-    return 0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-
-
-@contextmanager
-def _space(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = (
-            "make room, or run `edgeinfer engines prune`"
-            if error.errno in NO_SPACE
-            else "check its owner and permissions"
-        )
-        raise CacheError(f"{root}: can't be written ({error.strerror})", hint) from error
+            delete(left)

@@ -1,0 +1,99 @@
+"""The network's outputs → the host: whole, or only the rows that a decoder will look at."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.kernel_code import CANDIDATE
+from edgeinfer.gpu.kernel_launch import Kernels
+from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
+from edgeinfer.interfaces import Filter
+from edgeinfer.types import AnyArray, Candidates, Outputs
+
+KEPT = 256
+"""So many candidates of a picture come back with the batch; more are fetched where there are more."""
+
+
+class OutputReader(Protocol):
+    """Brings back what the network made. `record` may become part of a graph."""
+
+    def record(self, rows: int, stream: int) -> None: ...
+    def read(self, count: int) -> tuple[Outputs, Candidates | None]: ...
+    def close(self) -> None: ...
+
+
+class WholeReader:
+    """Copies every output."""
+
+    def __init__(self, pairs: dict[str, Pair]) -> None:
+        self._pairs = pairs
+
+    def record(self, rows: int, stream: int) -> None:
+        """Copies `rows` pictures' outputs to the host."""
+        for pair in self._pairs.values():
+            pair.download(rows, stream)
+
+    def read(self, count: int) -> tuple[Outputs, Candidates | None]:
+        """The outputs, in pinned memory that is used again."""
+        return {name: pair.host[:count] for name, pair in self._pairs.items()}, None
+
+    def close(self) -> None:
+        """Nothing of its own to free."""
+
+
+class FilteringReader:
+    """Applies the score threshold on the GPU and copies only what reached it."""
+
+    def __init__(self, cuda: Cuda, kernels: Kernels, pictures: int, boxes: Pair, scores: Pair, stream: int) -> None:
+        batch, self._rows, classes = scores.shape
+        self._cuda, self._stream, self._event = cuda, stream, cuda.event()
+        self._first = Pair(cuda, (batch, KEPT), CANDIDATE)
+        self._counts = Pair(cuda, (batch,), np.int32)
+        self._kept, self._numbers = self._first.host, self._counts.host
+        self._rest = DeviceBuffer(cuda, batch * self._rows * CANDIDATE.itemsize)
+        addresses = (pictures, boxes.device, scores.device, self._first.device, self._rest.address)
+        self._kernel = kernels.keep_candidates((self._rows, classes, KEPT), *addresses, self._counts.device)
+
+    def record(self, rows: int, stream: int) -> None:
+        """Filters `rows` pictures' outputs and copies what is kept."""
+        self._cuda("cudaMemsetAsync", self._counts.device, 0, rows * 4, stream)
+        self._kernel(rows, stream)
+        self._counts.download(rows, stream)
+        self._first.download(rows, stream)
+
+    def read(self, count: int) -> tuple[Outputs, Candidates | None]:
+        """The candidates, in memory of their own."""
+        counts = self._numbers[:count].astype(np.intp)
+        parts = [self._kept[i, : min(n, KEPT)] for i, n in enumerate(counts.tolist())]
+        for i in np.flatnonzero(counts > KEPT).tolist():
+            parts[i] = np.concatenate([parts[i], self._more(i, int(counts[i]) - KEPT)])
+        kept = np.concatenate([part[np.argsort(part["row"])] for part in parts])
+        boxes, scores, classes = (np.ascontiguousarray(kept[name]) for name in ("box", "score", "class_id"))
+        return {}, Candidates(boxes, scores, classes, counts)
+
+    def close(self) -> None:
+        """Frees the buffers."""
+        for buffer in (self._first, self._counts, self._rest):
+            buffer.close()
+        self._cuda("cudaEventDestroy", self._event)
+
+    def _more(self, picture: int, count: int) -> AnyArray:
+        pinned = PinnedBuffer(self._cuda, count * CANDIDATE.itemsize)
+        source = self._rest.address + picture * self._rows * CANDIDATE.itemsize
+        self._cuda.download(pinned.address, source, pinned.bytes.nbytes, self._stream)
+        self._cuda.finish(self._event, self._stream)
+        more: AnyArray = pinned.bytes.view(CANDIDATE).copy()
+        pinned.close()
+        return more
+
+
+def filter_fits(wanted: Filter | None, pairs: dict[str, Pair]) -> bool:
+    """Whether the GPU can apply the filter to the network's outputs."""
+    if wanted is None or wanted.boxes not in pairs or wanted.scores not in pairs:
+        return False
+    boxes, scores = pairs[wanted.boxes], pairs[wanted.scores]
+    fits = len(boxes.shape) == len(scores.shape) == 3 and boxes.shape[:2] == scores.shape[:2] and boxes.shape[2] == 4
+    return fits and boxes.dtype == scores.dtype == np.float32

@@ -1,0 +1,1 @@
+"""Builds an engine in a child process, and checks it."""
