@@ -16,6 +16,7 @@ from edgeinfer.errors import CameraError, ConfigError, FatalError, InputError, S
 from edgeinfer.flow.capture import CaptureThread, Deadlines, Hung
 from edgeinfer.flow.capture.job import MAX_HUNG
 from edgeinfer.flow.capture.reader import Reader
+from edgeinfer.messages import Reason
 from edgeinfer.types import Capture
 from tests.capturing import Desk, Openings, Script, capturing, picture
 
@@ -284,14 +285,18 @@ def test_a_picture_that_breaks_the_contract_ends_its_source_and_no_other(desk: D
         other.until(other.got(3), "frames of another source")
 
 
+def stamped(**times: Any) -> Capture:
+    return replace(picture(), **times)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         (np.zeros((4, 4, 3), np.uint8), "a ndarray is no Capture"),
         ((True, np.zeros((4, 4, 3), np.uint8)), "a tuple is no Capture"),
-        (replace(picture(), t_mono_ns=1.5), "times"),
-        (replace(picture(), t_ns=None), "times"),
-        (replace(picture(), t_media_ns=0.5), "place in the medium"),
+        (stamped(t_mono_ns=1.5), "times"),
+        (stamped(t_ns=None), "times"),
+        (stamped(t_media_ns=0.5), "place in the medium"),
     ],
     ids=["image", "tuple", "float", "none", "media"],
 )
@@ -320,6 +325,19 @@ def test_without_threads_to_spare_a_camera_is_tried_again(desk: Desk, monkeypatc
     with capturing(desk, Script, reconnect=True):
         desk.until(desk.got(2), "frames")
         assert desk.code("reconnecting") == "error"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_source_ends_with_the_results_that_it_was_asked_for(desk: Desk, live: bool) -> None:
+    source = Script(live=live)
+    with capturing(desk, lambda: source, limit=5) as thread:
+        desk.until(lambda: not thread.is_alive(), "the end")
+        assert thread.live is live
+    assert desk.ledger.state == ("ended", Reason("end", "the source is at its end"))
+    assert desk.books.inferred >= 5
+    assert live or desk.books.captured == 5
+    assert source.closed.is_set()
+    assert thread.error is None
 
 
 def test_a_bug_in_the_ladder_itself_is_a_failure_of_the_source_and_told(

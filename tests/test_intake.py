@@ -53,12 +53,12 @@ class Clock:
 class Bench:
     """An intake with the books and the mailbox that it works on."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, open_source: Any = None, **settings: Any) -> None:
         self.clock = Clock()
         self.stopping = threading.Event()
         self.ledger = Ledger(self.clock)
         self.mailbox = Mailbox(1, self.clock)
-        self.job = Job("cam", lambda: None, self.ledger, self.mailbox, clock=self.clock, **settings)  # type: ignore[arg-type,return-value]
+        self.job = Job("cam", open_source, self.ledger, self.mailbox, clock=self.clock, **settings)
         self.intake = Intake(self.job, self.stopping)
 
     def give(self, live: bool = True, media_ns: int | None = None, image: Any = IMAGE) -> Frame | None:
@@ -190,12 +190,12 @@ def test_the_third_thread_that_hangs_is_one_too_many_until_it_comes_back() -> No
 
 @given(st.sampled_from([5.0, 7.5, 12.0, 20.0, 29.0, 30.0]), st.booleans())
 def test_max_fps_keeps_its_rate_and_does_not_drift(max_fps: float, live: bool) -> None:
-    """A camera by our clock, a file by its own: read faster than it plays, it is thinned out all the same."""
+    """A camera by our clock whatever it says of its own, a file by its own, however fast it is read."""
     bench = Bench(max_fps=max_fps)
     start, kept = bench.clock.ns, 0
     for number in range(600):
         bench.clock.ns = start + number * SECOND // (30 if live else 1000)
-        kept += bench.give(live, number * SECOND // 30) is not None
+        kept += bench.give(live, 0 if live else number * SECOND // 30) is not None
     assert kept == pytest.approx(20 * max_fps, abs=1.5)
     assert bench.dropped.get("max_fps", 0) == 600 - kept
 
@@ -328,10 +328,8 @@ def test_a_limit_counts_results_and_of_a_file_what_will_become_one() -> None:
 class Held:
     """A source whose every call is held until the test lets it go on. `script` says what each read does."""
 
-    fps = 30.0
-
-    def __init__(self, *script: Any, live: bool = True) -> None:
-        self.live = live
+    def __init__(self, *script: Any, live: bool = True, fps: float = 30.0) -> None:
+        self.live, self.fps = live, fps
         self.script = list(script)
         self.entered, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.closed = threading.Event()
@@ -361,14 +359,10 @@ class Watched:
     """A reader of a held source."""
 
     def __init__(self, source: Held, **settings: Any) -> None:
-        self.bench = Bench(limits=Deadlines(stall=1, timeout=2, first=10, grace=3), **settings)
+        self.bench = Bench(source.open, limits=Deadlines(stall=1, timeout=2, first=10, grace=3), **settings)
         self.source = source
-        job = Job(
-            "cam", source.open, self.bench.ledger, self.bench.mailbox, limits=self.bench.job.limits,
-            clock=self.bench.clock,
-        )  # fmt: skip
         self.ended = threading.Event()
-        self.reader = Reader(job, self.bench.intake, self.ended.set)
+        self.reader = Reader(self.bench.job, self.bench.intake, self.ended.set)
         self.reader.start()
         self.wait()
 
@@ -420,6 +414,55 @@ def test_every_call_into_a_camera_has_its_deadline(watched: Watched) -> None:
     watched.bench.clock.ns += SECOND
     watched.next()
     assert (watched.reader.first_frame_ns, watched.reader.last_frame_ns) == (first, watched.bench.clock.ns)
+
+
+def test_a_camera_that_is_slow_has_more_time() -> None:
+    watched = Watched(Held(fps=0.5))
+    watched.next()
+    assert (watched.reader.limits.stall, watched.reader.limits.timeout) == (6, 12)
+    assert watched.left_s() == 12 + 3
+    watched.end()
+    assert watched.reader.call_until_ns == math.inf, "nothing is expected of a thread that is in no call"
+
+
+def test_a_camera_that_has_nothing_at_once_is_not_asked_without_a_pause() -> None:
+    pauses = list[float]()
+
+    class Noting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0)
+            return super().wait(0)
+
+    watched = Watched(Held(StalledError("nothing"), StalledError("nothing")))
+    watched.reader._stopping = Noting()
+    watched.next()
+    watched.next()
+    watched.next()
+    assert pauses == [0.1, 0.1]
+    watched.end()
+
+
+def test_closing_a_camera_has_its_deadline_too() -> None:
+    source = Held()
+    source.close = source.hold  # type: ignore[method-assign]
+    watched = Watched(source)
+    watched.next()
+    watched.next()
+    assert watched.left_s() == 2 + 3
+    source.go.release()
+    assert watched.ended.wait(60)
+
+
+def test_a_picture_that_stays_the_same_is_no_sign_of_life() -> None:
+    watched = Watched(Held(picture(), picture(), picture()), frozen_s=1.0)
+    watched.next()
+    watched.next()
+    seen = watched.reader.last_frame_ns
+    watched.bench.clock.ns += SECOND
+    watched.next()
+    assert watched.reader.frozen
+    assert watched.reader.last_frame_ns == seen
+    watched.end()
 
 
 def test_reading_a_file_may_take_for_ever_but_opening_it_may_not() -> None:
@@ -502,4 +545,4 @@ def test_an_error_keeps_no_traceback_and_so_no_picture_alive() -> None:
     watched.next()
     watched.end()
     assert watched.reader.error is error
-    assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+    assert not any((error.__traceback__, error.__cause__, error.__context__))

@@ -43,7 +43,6 @@ class Reader(threading.Thread):
         self._intake = intake
         self._done = done
         self._stopping = threading.Event()
-        self._given_up = False
         self._call_until_ns = math.inf
         self._gate = threading.Lock()
 
@@ -54,10 +53,10 @@ class Reader(threading.Thread):
     def give_up(self) -> bool:
         """Lets go of a thread whose call is past its deadline: from now on it books nothing. False where it is not."""
         with self._gate:
-            self._given_up = self._job.clock() > self._call_until_ns
-            if self._given_up:
+            late = self._job.clock() > self._call_until_ns
+            if late:
                 self._stopping.set()
-            return self._given_up
+            return late
 
     @property
     def call_until_ns(self) -> float:
@@ -81,9 +80,8 @@ class Reader(threading.Thread):
         with self._call(self._job.limits.first):
             source = self._job.open()
         try:
-            if not self._given_up:
-                self._opened(source)
-                self._read_all(source)
+            self._opened(source)
+            self._read_all(source)
         finally:
             with self._call(self._job.limits.timeout):
                 source.close()
