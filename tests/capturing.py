@@ -121,7 +121,7 @@ def capturing(
 
 class Script:
     """A live source whose every read is a step of a script: a number is a picture, an exception is raised, a callable
-    is called. At the end of the script it gives pictures for ever."""
+    is called, anything else given as it is. At the end of the script it gives pictures for ever."""
 
     live, fps = True, 0.0
 
@@ -136,6 +136,9 @@ class Script:
             raise step
         if callable(step):
             step()
+        elif step is not None and not isinstance(step, int):
+            given: Capture = step
+            return given
         time.sleep(0.005)
         return picture(step if isinstance(step, int) else time.monotonic_ns())
 

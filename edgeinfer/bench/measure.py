@@ -1,120 +1,28 @@
-"""The measurements. Each returns plain numbers; `report.py` shows them."""
+"""The measurements. Each returns plain numbers; `figures.py` reckons with them and `report.py` shows them."""
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-import time
-from collections.abc import Sequence
 
 import numpy as np
-from msgspec import Struct
 
 from edgeinfer.backends import RawBackendModule, SweepingBackendModule
+from edgeinfer.bench.figures import PipelineRun, RawRun, Testbed
 from edgeinfer.bench.memory import images
+from edgeinfer.bench.stopwatch import Stopwatch, rate
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
-from edgeinfer.errors import EdgeinferError, InputError, UnavailableError
+from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.gpu.device import free_memory
-from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.types import Float32, Result
+from edgeinfer.types import Float32
 
-WARM_UP = 10
 SWEEP_S = 0.5
 """For each number of streams and batch size."""
-
-
-class Spread(Struct, frozen=True):
-    """Median, smallest and largest of the rounds."""
-
-    median: float
-    min: float
-    max: float
-
-    @staticmethod
-    def of(values: Sequence[float]) -> Spread:
-        """Of at least one value."""
-        return Spread(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
-
-
-class RawRun(Struct, frozen=True):
-    """What the runtime does alone, by "STREAMSxBATCH"; `best` of them is what the pipeline is held against."""
-
-    fps: dict[str, float]
-
-    @property
-    def best(self) -> float:
-        """The highest rate."""
-        return max(self.fps.values())
-
-
-class PipelineRun(Struct, frozen=True):
-    """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99.
-
-    `gpu_mb` is how much device memory the run took, None without a GPU; `detail` how the backend ran.
-    """
-
-    model: str
-    backend: str
-    versions: dict[str, str]
-    fps: float
-    cpu_ms: float
-    published: int
-    dropped: int
-    stages_ms: dict[str, dict[str, float]]
-    gpu_mb: float | None
-    detail: str
-
-
-class Testbed(Struct, frozen=True):
-    """Where it was measured."""
-
-    processor: str
-    cores: int
-    python: str
-    versions: dict[str, str]
-    backend: str
-    model: str
-
-
-class Stopwatch:
-    """A sink that notes when the first and the last result after the warm-up came out, on both clocks."""
-
-    blocks = False
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._first = (0.0, 0.0)
-        self._last = (0.0, 0.0)
-
-    def write(self, message: Message, result: Result | None) -> None:
-        """See `Sink.write`."""
-        if not isinstance(message, DetectionsMessage):
-            return
-        self.count += 1
-        self._last = (time.perf_counter(), time.process_time())
-        if self.count == WARM_UP:
-            self._first = self._last
-
-    def service(self) -> None:
-        """See `Sink.service`."""
-
-    def close(self) -> None:
-        """See `Sink.close`."""
-
-    def per_frame(self) -> tuple[float, float]:
-        """Seconds and CPU seconds per frame. Needs more than WARM_UP frames."""
-        frames = self.count - WARM_UP
-        if frames < 1:
-            raise InputError(
-                f"{self.count} frames came out, and measuring takes more than {WARM_UP}", "use a longer video"
-            )
-        return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames
 
 
 def raw_run(config: Config, frames: int) -> RawRun:
@@ -131,14 +39,7 @@ def raw_run(config: Config, frames: int) -> RawRun:
         raise UnavailableError(
             f"backend {config.backend.name!r} can't run without the pipeline, so there is nothing to measure it against"
         )
-    infer = module.raw(model, config.backend.options)
-    inputs = _inputs(model)
-    for index in range(WARM_UP):
-        infer(inputs[index])
-    started = time.perf_counter()
-    for index in range(frames):
-        infer(inputs[index % len(inputs)])
-    return RawRun({"1x1": frames / (time.perf_counter() - started)})
+    return RawRun({"1x1": rate(module.raw(model, config.backend.options), _inputs(model), frames)})
 
 
 def free_gpu_memory() -> int | None:

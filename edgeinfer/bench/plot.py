@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgeinfer.bench.report import Report, Row
+from edgeinfer.bench.figures import Report, Row
 from edgeinfer.errors import InputError
 
 COLOURS = {

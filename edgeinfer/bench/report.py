@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from edgeinfer.bench.clip import write_clip
-from edgeinfer.bench.measure import PipelineRun, Spread, Testbed, pipeline_run, raw_run, testbed
+from edgeinfer.bench.figures import Feed, PipelineRun, Report, Spread, by_shape, table_row
+from edgeinfer.bench.measure import pipeline_run, raw_run, testbed
 from edgeinfer.config.card import load_model
 from edgeinfer.config.paths import check_readable
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config, load_config
@@ -24,37 +25,6 @@ CLIP_FRAMES = 600
 
 Overrides = list[tuple[str, Any]]
 Tell = Callable[[str], None]
-
-
-class Row(Struct, frozen=True):
-    """One way of feeding the pipeline. `ratio` is its fps over the raw fps of the same round."""
-
-    source: str
-    sources: int
-    fps: Spread
-    ratio: Spread | None
-    cpu_ms: Spread
-    dropped: int
-    published: int
-    stages_ms: dict[str, dict[str, Spread]]
-    gpu_mb: Spread | None
-
-
-class Report(Struct, frozen=True):
-    """Everything that `edgeinfer bench` measured. `raw` is by "STREAMSxBATCH", `raw_fps` the best of a round."""
-
-    machine: Testbed
-    detail: str
-    rounds: int
-    frames: int
-    raw_fps: Spread
-    raw: dict[str, Spread]
-    pipelines: dict[str, Row]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        data: dict[str, Any] = to_builtins(self)
-        return data
 
 
 class BenchPlan(Struct, frozen=True):
@@ -85,11 +55,9 @@ def benchmark(overrides: Overrides, plan: BenchPlan, tell: Tell) -> Report:
             for name, config in configs.items():
                 tell(f"round {number} of {plan.rounds}: pipeline, {name}")
                 runs[name].append(pipeline_run(config))
-        best = [run.best for run in raw]
-        rows = {name: _row(configs[name], runs[name], best) for name in configs}
-        some = next(iter(runs.values()))[0]
-        by_shape = {shape: Spread.of([run.fps[shape] for run in raw]) for shape in raw[0].fps}
-        return Report(testbed(some), some.detail, plan.rounds, plan.frames, Spread.of(best), by_shape, rows)
+        rows = {name: table_row(_feed(config), runs[name], raw) for name, config in configs.items()}
+        some, best = next(iter(runs.values()))[0], Spread.of([run.best for run in raw])
+        return Report(testbed(some), some.detail, plan.rounds, plan.frames, best, by_shape(raw), rows)
 
 
 def concrete_backend(overrides: Overrides) -> str:
@@ -126,26 +94,11 @@ def _label(kind: str, number: int) -> str:
     return kind if number == 1 else f"{kind} ×{number}"
 
 
-def _row(config: Config, runs: list[PipelineRun], raw: list[float]) -> Row:
-    stages = runs[0].stages_ms
-    source, live = (
-        next(iter(config.sources.values())),
-        getattr(next(iter(config.sources.values())).options, "fps", None),
-    )
-    memory = [run.gpu_mb for run in runs if run.gpu_mb is not None]
-    return Row(
-        source=Path(str(source.uri)).name if "/" in str(source.uri) else str(source.uri),
-        sources=len(config.sources),
-        fps=Spread.of([run.fps for run in runs]),
-        ratio=None if live else Spread.of([run.fps / fps for run, fps in zip(runs, raw, strict=True)]),
-        cpu_ms=Spread.of([run.cpu_ms for run in runs]),
-        dropped=sum(run.dropped for run in runs),
-        published=sum(run.published for run in runs),
-        stages_ms={
-            stage: {q: Spread.of([run.stages_ms[stage][q] for run in runs]) for q in stages[stage]} for stage in stages
-        },
-        gpu_mb=Spread.of(memory) if memory else None,
-    )
+def _feed(config: Config) -> Feed:
+    source = next(iter(config.sources.values()))
+    uri = str(source.uri)
+    live = getattr(source.options, "fps", None) is not None
+    return Feed(Path(uri).name if "/" in uri else uri, len(config.sources), live)
 
 
 def print_report(report: Report) -> None:

@@ -90,8 +90,8 @@ class Outbox(threading.Thread):
             while (item := self._next()) is not None:
                 self._sink.write(*item)
                 self._written += 1
-        except Exception as error:  # whatever a sink does, the others go on
-            self.error = error
+        except BaseException as error:  # whatever a sink does, the others go on and hear of it
+            self.error = _plain(error)
         finally:
             self._close_sink()
         if self.error is not None and self._retired.is_set():
@@ -104,8 +104,8 @@ class Outbox(threading.Thread):
     def _close_sink(self) -> None:
         try:
             self._sink.close()
-        except Exception as error:
-            self.error = self.error or error
+        except BaseException as error:
+            self.error = self.error or _plain(error)
 
     def _put(self, item: tuple[Message, Result | None] | None) -> None:
         while self.error is None and self.is_alive():
@@ -115,3 +115,8 @@ class Outbox(threading.Thread):
                 self._waiting()
                 continue
             return
+
+
+def _plain(error: BaseException) -> Exception:
+    """An error that may be raised in another thread: a sink's sys.exit must not end that."""
+    return error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")

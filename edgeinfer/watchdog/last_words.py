@@ -36,8 +36,10 @@ class LastWords:
         started = time.monotonic()
         guard = threading.Timer(LIMIT_S, os._exit, (FatalError.exit_code,))
         guard.daemon = True
-        guard.start()
-        self.tell(Reason("fatal", printable(crash.text)))
+        with contextlib.suppress(RuntimeError):  # without a thread to spare the rest must be said too
+            guard.start()
+        with contextlib.suppress(Exception):
+            self.tell(Reason("fatal", printable(crash.text)))
         with contextlib.suppress(Exception):  # standard error may be closed, or no file
             click.echo(f"edgeinfer: error: {printable(crash.text)}; the process ends, start it again", err=True)
             faulthandler.dump_traceback(sys.stderr, all_threads=True)

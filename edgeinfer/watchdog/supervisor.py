@@ -65,6 +65,7 @@ class Supervisor:
 
     def _loop(self, channel: socket.socket, environ: Mapping[str, str]) -> int:
         while True:
+            _messages(channel, 0.0)  # what the run before said last is not this one's word
             started = time.monotonic()
             self._child = subprocess.Popen(self._argv, env=environ, start_new_session=True)  # noqa: S603 (ourselves)
             code = self._watch(self._child, channel)

@@ -8,14 +8,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from edgeinfer.config.settings import LadderConfig
 from edgeinfer.errors import FatalError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.interfaces import Source
 from edgeinfer.telemetry.governor import Governor
 
-MAX_AGE_NS = 500_000_000
 MAX_HUNG = 3
+_USUAL = LadderConfig()
+"""What a source without settings of its own gets; the numbers stand there and nowhere else."""
+
+
+def age_ns(max_age_ms: float | None) -> int | None:
+    """A setting in milliseconds as nanoseconds; None, no limit, stays None."""
+    return None if max_age_ms is None else int(max_age_ms * 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,8 @@ class Deadlines:
     grace: a call that has not come back so long after its deadline never will: its thread is given up.
     """
 
-    stall: float = 2.5
-    timeout: float = 5.0
+    stall: float = _USUAL.stall_s
+    timeout: float = _USUAL.timeout_s
     first: float = 20.0
     grace: float = 5.0
 
@@ -82,10 +89,10 @@ class Job:
     mailbox: Mailbox
     max_fps: float | None = None
     limit: int | None = None
-    reconnect: bool | None = None
-    wait: bool = True
-    max_age_ns: int | None = MAX_AGE_NS
-    frozen_s: float | None = None
+    reconnect: bool | None = _USUAL.reconnect
+    wait: bool = _USUAL.wait
+    max_age_ns: int | None = age_ns(_USUAL.max_age_ms)
+    frozen_s: float | None = _USUAL.frozen_s
     limits: Deadlines = Deadlines()
     governor: Governor | None = None
     hung: Hung = field(default_factory=Hung)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edgeinfer.errors import ConfigError, EdgeinferError, StalledError, printable
+from edgeinfer.flow.capture.contract import breach
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.redaction import redact
@@ -42,7 +43,6 @@ class Reader(threading.Thread):
         self._intake = intake
         self._done = done
         self._stopping = threading.Event()
-        self._given_up = False
         self._call_until_ns = math.inf
         self._gate = threading.Lock()
 
@@ -53,8 +53,10 @@ class Reader(threading.Thread):
     def give_up(self) -> bool:
         """Lets go of a thread whose call is past its deadline: from now on it books nothing. False where it is not."""
         with self._gate:
-            self._given_up = self._job.clock() > self._call_until_ns
-            return self._given_up
+            late = self._job.clock() > self._call_until_ns
+            if late:
+                self._stopping.set()
+            return late
 
     @property
     def call_until_ns(self) -> float:
@@ -67,7 +69,7 @@ class Reader(threading.Thread):
             self._read_source()
         except EdgeinferError as error:
             self.error = _bare(error)
-        except Exception as error:  # a plugin's bug must not pass for a camera that went quiet
+        except BaseException as error:  # a plugin's bug, or its sys.exit, must not pass for the end of the source
             self.error = EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}")
             log.debug("%s", redact(traceback.format_exc()))
         finally:
@@ -78,9 +80,8 @@ class Reader(threading.Thread):
         with self._call(self._job.limits.first):
             source = self._job.open()
         try:
-            if not self._given_up:
-                self._opened(source)
-                self._read_all(source)
+            self._opened(source)
+            self._read_all(source)
         finally:
             with self._call(self._job.limits.timeout):
                 source.close()
@@ -105,15 +106,29 @@ class Reader(threading.Thread):
                 self.stall = error.message
                 self._stopping.wait(_PAUSE_S)  # one that says so at once must not become a busy loop
             except UnreadableItem as error:
-                self._intake.skip(printable(str(error)))
+                self._skip(printable(str(error)), live)
             else:
                 if capture is None or not self._accept(capture, live):
                     return
 
-    def _accept(self, capture: Capture, live: bool) -> bool:
-        """Passes a picture on, unless nobody waits for this thread's any more."""
+    def _skip(self, text: str, live: bool) -> None:
         with self._gate:
-            if self._given_up or (live and self._stopping.is_set()):
+            if not self._unwanted(live):
+                self._intake.skip(text)
+
+    def _unwanted(self, live: bool) -> bool:
+        """Whether nobody waits for this thread's pictures any more: it was given up, or a camera was stopped."""
+        return live and self._stopping.is_set()
+
+    def _accept(self, capture: Capture, live: bool) -> bool:
+        """Passes a picture on. False where nobody waits for it."""
+        if fault := breach(capture):
+            raise ConfigError(
+                f"source {self._job.name}: what it gave breaks the contract of a source: {fault}",
+                "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
+            )
+        with self._gate:
+            if self._unwanted(live):
                 return False
             frame = self._intake.book(capture, live)
             self.frozen = frame is None

@@ -6,7 +6,15 @@ import logging
 import threading
 from dataclasses import replace
 
-from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, FatalError, StalledError, UnavailableError
+from edgeinfer.errors import (
+    CameraError,
+    ConfigError,
+    EdgeinferError,
+    FatalError,
+    StalledError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.flow.capture.backoff import Backoff
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
@@ -62,10 +70,19 @@ class CaptureThread(threading.Thread):
 
     def run(self) -> None:
         """The source's life. An error ends this source, never another."""
+        try:
+            self._climb()
+        except Exception as error:  # a bug of ours: a state that says `running` for ever would hide it
+            log.exception("source %s: unexpected error", self._job.name)
+            self._fail(EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}"))
+        finally:
+            if self._reader is not None:
+                self._reader.stop()
+
+    def _climb(self) -> None:
         while True:
             reader = self._reader = Reader(self._job, self._intake, self._wake.set)
-            reader.start()
-            trouble = self._watch(reader)
+            trouble = self._read(reader)
             if self._stopping.is_set():
                 self._stopped()
                 return
@@ -82,6 +99,13 @@ class CaptureThread(threading.Thread):
                 self._stopped()
                 return
             self._job.ledger.open_again()
+
+    def _read(self, reader: Reader) -> EdgeinferError | None:
+        try:
+            reader.start()
+        except RuntimeError as error:  # the system has no more threads for us; it may have some later
+            return TemporaryError(f"source {self._job.name}: {error}")
+        return self._watch(reader)
 
     def _watch(self, reader: Reader) -> EdgeinferError | None:
         """Until the reader has ended, or is given up. Returns what went wrong, if anything did."""
