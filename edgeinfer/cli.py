@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import os
 import pkgutil
 import sys
 import traceback
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from edgeinfer import __version__, commands
+from edgeinfer.commands import _streams
 from edgeinfer.errors import EdgeinferError, UsageError
 from edgeinfer.guard.redaction import redact
 
@@ -57,29 +57,31 @@ def edgeinfer() -> None:
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with its code. Every error is one line on stderr."""
     args = sys.argv[1:] if args is None else args
-    _replace_closed_streams()
+    outlet = _streams.prepare()
     try:
         code = run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # whoever read us has gone; there is nobody left to tell
-        _replace_closed_streams(broken=True)
-        code = 0
+    except (BrokenPipeError, SystemExit) as error:  # click and rich exit where a reader of ours has gone
+        if outlet is not None and outlet.gone:
+            code = 0
+        elif isinstance(error, SystemExit):
+            raise
+        else:  # another pipe
+            code = _tell(error, args)
     except Exception as error:
-        if "--verbose" in args:
-            click.echo(redact(traceback.format_exc()), err=True)
-        click.echo(f"edgeinfer: error: {_one_line(error)}", err=True)
-        code = error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
+        code = _tell(error, args)
+    if outlet is not None:
+        outlet.drops = True  # the interpreter flushes once more, and there is nobody left to tell
     sys.exit(code)
 
 
-def _replace_closed_streams(broken: bool = False) -> None:
-    """Gives a process that was started without standard streams, or has lost their readers, the null device."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None or (broken and mode == "w"):
-            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115, PTH123 (open until the process ends)
-            setattr(sys, name, stream)
+def _tell(error: Exception, args: list[str]) -> int:
+    if "--verbose" in args:
+        click.echo(redact(traceback.format_exc()), err=True)
+    click.echo(f"edgeinfer: error: {_one_line(error)}", err=True)
+    return error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
 
 
 def run(args: list[str]) -> int:

@@ -18,6 +18,7 @@ import msgspec
 
 from edgeinfer.messages import DetectionsMessage, Message, decode, topic
 from edgeinfer.transport.connection import Connection
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 Kind = Literal["detections", "status", "info"]
 
@@ -31,7 +32,7 @@ class Subscriber:
 
     def __init__(  # noqa: PLR0913 (keywords, each with a default)
         self,
-        endpoint: str = "tcp://127.0.0.1:5555",
+        endpoint: str = DEFAULT_ENDPOINT,
         *,
         sources: Sequence[str] = (),
         kinds: Sequence[Kind] = ("detections",),

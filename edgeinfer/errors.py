@@ -5,16 +5,7 @@ Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix th
 
 from __future__ import annotations
 
-from edgeinfer.guard.redaction import redact
-
-MAX_LENGTH = 2000
-"""Of a message, in characters: a line that nobody can read helps nobody."""
-
-
-def printable(text: str) -> str:
-    """`text` as one line that can be encoded and shown: no line breaks, no half characters, no credentials."""
-    line = redact(" ".join(text.split()).encode("utf-8", "backslashreplace").decode())
-    return line if len(line) <= MAX_LENGTH else f"{line[:MAX_LENGTH]}…"
+from edgeinfer.guard.printable import printable
 
 
 class EdgeinferError(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from edgeinfer.errors import printable
+from edgeinfer.guard.printable import printable
 from edgeinfer.messages import Message
 from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, TensorSpec
 

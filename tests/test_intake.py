@@ -63,9 +63,9 @@ class Bench:
 
     def give(self, live: bool = True, media_ns: int | None = None, image: Any = IMAGE) -> Frame | None:
         """One picture of now, booked and handed over. Returns it as it came out of the mailbox, if it did."""
-        frame = self.intake.book(Capture(image, 0, self.clock.ns, "arrival", media_ns))
+        frame = self.intake.book(Capture(image, 0, self.clock.ns, "arrival", media_ns), live)
         if frame is not None:
-            self.intake.hand_over(frame, live)
+            self.intake.hand_over(frame)
         out = self.mailbox.take(1, 0)
         for _ in out:
             self.ledger.infer()

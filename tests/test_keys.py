@@ -7,21 +7,24 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from edgeinfer.cli import run
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UsageError
-from edgeinfer.messages import StatusMessage
+from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UnavailableError, UsageError
+from edgeinfer.messages import DAEMON, StatusMessage
+from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Curve, Options
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.transport import keys
 from tests.conftest import Cli
 from tests.test_messages import example
 from tests.test_run import one_error_line
-from tests.test_zmq import Start, wait_for
+from tests.test_zmq import Start, serve_until, wait_for
 
 
 def test_a_pair_is_written_once_and_its_secret_is_private(tmp_path: Path) -> None:
@@ -47,14 +50,27 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     assert pair.secret not in repr(pair)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
-def test_a_secret_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
-    secret, _ = keys.write_pair(keys.generate(), tmp_path / "a")
+@pytest.fixture(params=["root's", "a user's"])
+def secret(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A secret of root, read by root, or of a user, read by that user."""
+    path, _ = keys.write_pair(keys.generate(), tmp_path / "a")
+    owner = 0 if request.param == "root's" else os.geteuid() or 12345
+    if owner != os.geteuid():
+        if os.geteuid() != 0:
+            pytest.skip("needs root to give a file away")
+        os.chown(path, owner, owner)
+        monkeypatch.setattr(os, "geteuid", lambda: owner)
+    return path
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o660, 0o620, 0o644, 0o666, 0o640, 0o610, 0o600, 0o400])
+def test_a_secret_that_others_can_read_or_write_is_refused(secret: Path, mode: int) -> None:
+    """root may keep one for a group, as systemd's credentials are; nobody else may."""
     secret.chmod(mode)
-    if os.geteuid() == 0:  # root may share one with a group, for instance through systemd's credentials
-        assert mode != 0o640 or keys.read_pair(secret)
-        if mode == 0o640:
-            return
+    good = {0o600, 0o400} | ({0o640, 0o610} if secret.stat().st_uid == 0 else set())
+    if mode in good:
+        assert keys.read_pair(secret).secret in secret.read_text()
+        return
     with pytest.raises(ConfigError, match=r"others may read|may write it"):
         keys.read_pair(secret)
 
@@ -153,14 +169,19 @@ class Serving:
         keys.allow(self.list, keys.read_public(str(folder / "laptop.pub")))
         curve = Curve(secret_key=str(folder / "server.key"), allow=str(self.list))
         self.sink = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=curve))
+        self._all = [example("status"), *(structs.replace(example(kind), source=DAEMON) for kind in ("info", "status"))]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
         while not self._stop.wait(0.01):
-            self.sink.write(example("status"), None)
+            for message in self._all:
+                self.sink.write(message, None)
             self.sink.service()
+
+    def options(self, client: str) -> list[str]:
+        return ["--server-key", str(self.folder / "server.pub"), "--key", str(self.folder / f"{client}.key")]
 
     def close(self) -> None:
         self._stop.set()
@@ -220,6 +241,34 @@ def test_a_client_with_keys_and_a_daemon_without(serving: Serving, tmp_path: Pat
         assert "uses no keys" in subscriber.refused
 
 
+@pytest.mark.parametrize("asked_first", [False, True], ids=["the publisher notices", "a client's question notices"])
+def test_a_key_that_is_taken_back_ends_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_first: bool
+) -> None:
+    """Whoever reads the changed list first."""
+    monkeypatch.setattr(zmq_sink, "REFRESH_S", 0.0)
+    for name in ("server", "laptop", "desk"):
+        keys.write_pair(keys.generate(), tmp_path / name)
+    for name in ("laptop", "desk"):
+        keys.allow(tmp_path / "clients", keys.read_public(str(tmp_path / f"{name}.pub")))
+    curve = Curve(secret_key=str(tmp_path / "server.key"), allow=str(tmp_path / "clients"))
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=curve))
+    with ExitStack() as stack:
+        stack.callback(sink.close)
+        for name in ("laptop", "desk"):
+            public, key = tmp_path / "server.pub", tmp_path / f"{name}.key"
+            stack.enter_context(Subscriber(sink.endpoint, kinds=("status",), server_key=public, key=key))
+        serve_until(sink, lambda: sink.subscribers == 2, "both")
+        gone = keys.revoke(tmp_path / "clients", "laptop")
+        if asked_first:
+            assert sink._guard is not None
+            assert not sink._guard.callback("edgeinfer", gone.public.encode())
+        serve_until(sink, lambda: sink.subscribers == 1, "the end of one")
+        for _ in range(20):
+            sink.service()
+        assert sink.subscribers == 1, "the other one stays"
+
+
 @pytest.mark.slow
 def test_the_list_takes_effect_while_the_daemon_runs(serving: Serving) -> None:
     with serving.subscriber("stranger") as subscriber:
@@ -230,6 +279,19 @@ def test_the_list_takes_effect_while_the_daemon_runs(serving: Serving) -> None:
         keys.revoke(serving.list, "stranger")
         wait_for(lambda: subscriber.receive(0.5) is None, "the end of messages once revoked")
         wait_for(lambda: subscriber.receive(0.05) is None and bool(subscriber.refused), "the refusal")
+
+
+@pytest.mark.parametrize("command", ["reload", "status"])
+@pytest.mark.parametrize(("client", "says"), [(None, "wants a key"), ("stranger", "does not allow this key")])
+def test_a_command_that_is_turned_away_says_why(serving: Serving, command: str, client: str | None, says: str) -> None:
+    with pytest.raises(UnavailableError, match=says):
+        run([command, serving.sink.endpoint, *(serving.options(client) if client else ())])
+
+
+def test_reload_comes_through_with_its_keys(serving: Serving) -> None:
+    """As far as the daemon's own word that it runs elsewhere, where a signal would not reach it."""
+    with pytest.raises(UnavailableError, match="the daemon runs on x, not here"):
+        run(["reload", serving.sink.endpoint, *serving.options("laptop")])
 
 
 def test_one_key_without_the_other() -> None:

@@ -114,10 +114,44 @@ def test_unknown_fields_are_ignored(kind: str) -> None:
     assert decode(json.dumps({**plain, "later": [1]}).encode()) == example(kind)
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: b"{" + tail))
+@st.composite
+def changed(draw: st.DrawFn) -> bytes:
+    """A message of ours with a byte changed, or its end cut off."""
+    data = bytearray(encode(example(draw(st.sampled_from(sorted(KINDS)))), draw(st.sampled_from(["json", "msgpack"]))))
+    data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(len(data) - 2, len(data)))])
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda tail: b"{" + tail) | changed())
 def test_any_payload_is_a_message_or_a_clean_error(payload: bytes) -> None:
+    """What is taken for a message is one: it has a kind and survives the way there and back."""
+    message: Message | None = None
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        message = decode(payload)
+    if message is not None:
+        assert kind_of(message) in KINDS
+        assert decode(encode(message, "msgpack")) == decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{}", b"null", b"[]", b"\x80", b"\xc0", b'{"kind":"status"}', b'{"kind":"other","v":1}']
+)
+def test_what_is_no_message(payload: bytes) -> None:
+    with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
         decode(payload)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_field_but_those_with_a_default_is_needed(kind: str, encoding: Encoding) -> None:
+    whole = json.loads(encode(example(kind)))
+    pack = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
+    optional = {field.encode_name for field in msgspec.structs.fields(KINDS[kind]) if not field.required}
+    for name in whole.keys() - optional - {"v"}:
+        with pytest.raises(msgspec.ValidationError):
+            decode(pack({key: value for key, value in whole.items() if key != name}))
+    for name in optional & whole.keys():
+        decode(pack({key: value for key, value in whole.items() if key != name}))
 
 
 def test_topics_do_not_catch_each_other() -> None:

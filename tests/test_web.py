@@ -205,39 +205,69 @@ def test_head_has_no_body(running: Server) -> None:
 
 
 def test_a_web_page_under_its_own_name_gets_nothing(running: Server) -> None:
-    assert request(running, "/metrics", Host="attacker.example")[0] == 421
-    for host in ("localhost:9108", "127.0.0.1", "[::1]:9108"):
-        assert request(running, "/healthz", Host=host)[0] == 200
+    for host in FOREIGN:
+        assert request(running, "/metrics", Host=host)[0] == 421, host
+    for host in ("localhost:9108", "LOCALHOST", "localhost.localdomain", "127.0.0.1", "192.0.2.1:80", "[::1]:9108", ""):
+        assert request(running, "/healthz", Host=host)[0] == 200, host
 
 
-def raw(running: Server, data: bytes) -> bytes:
+FOREIGN = [
+    "attacker.example", "attacker.example:9108", "localhost.attacker.example", "attacker.localhost", "notlocalhost",
+    "localhost.localdomain.attacker.example", "127.0.0.1.attacker.example", "127.0.0.1@attacker.example", "localhost:x",
+    "localhost:9108:9108", "[::1].attacker.example", "localhost:123456",
+]  # fmt: skip
+
+
+def test_an_insecure_bind_is_reached_by_any_name() -> None:
+    """As far as it goes: nobody is kept out there, so a name keeps nobody out either."""
+    made = Server("0.0.0.0", 0, {"/x": lambda _: Answer(200, b"{}")})  # noqa: S104 (its peers come from loopback)
+    made.start()
+    assert request(made, "/x", Host="cameras.example")[0] == 200
+    made.stop()
+
+
+def raw(running: Server, data: bytes, finish: bool = False) -> bytes:
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as peer:
+        answer = b""
         try:
             peer.sendall(data)
-            answer = b""
+            if finish:
+                peer.shutdown(socket.SHUT_WR)
             while block := peer.recv(4096):
                 answer += block
         except OSError:  # it was cut, which is an answer too
-            return b""
+            return answer
         return answer
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "status"),
     [
-        b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(500)) + b"\r\n",
-        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
-        b"\0" * 3000 + b"\r\n\r\n",
-        b"GET /healthz HTTP/9.9\r\n\r\n",
-        b"GET\r\n\r\n",
+        (b"GET /healthz HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /healthz HTTP/1.0\r\nX: " + b"y" * 15_000 + b"\r\n\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\nX: ".ljust(16 << 10, b"y"), b"431"),
+        (b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(99)) + b"\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % n for n in range(101)) + b"\r\n", b"431"),
+        (b"GET /".ljust(16 << 10, b"y"), b"431"),
+        (b"\0" * 3000 + b"\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/9.9\r\n\r\n", b"505"),
+        (b"GET\r\n\r\n", b"400"),
+        (b"GET /healthz\xff HTTP/1.0\r\n\r\n", b"404"),
     ],
 )
-def test_requests_that_are_too_much_or_none(running: Server, data: bytes) -> None:
-    answer = raw(running, data)
-    assert not answer or answer.startswith((b"HTTP/1.0 4", b"HTTP/1.0 505"))
-    assert b"aaaa" not in answer
+def test_requests_that_are_too_much_or_none(running: Server, data: bytes, status: bytes) -> None:
+    """Each gets an answer, and none of what it sent back."""
+    answer = raw(running, data, finish=True)
+    assert answer.split(b" ")[:2] == [b"HTTP/1.0", status]
+    assert b"yyyy" not in answer
     assert request(running, "/healthz")[0] == 200
+
+
+def test_a_request_that_has_no_end_is_cut_off(running: Server) -> None:
+    """What is still under way when the answer comes may cut it short, and so may it be."""
+    answer = raw(running, b"GET /" + b"a" * 1_000_000)
+    assert not answer or answer.startswith(b"HTTP/1.0 4")
+    assert b"aaaa" not in answer
 
 
 def test_slow_peers_are_cut_and_hold_up_nobody(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import zmq
+from msgspec import structs
 
+from edgeinfer import client
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, TemporaryError
-from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, topic
+from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, encode, topic
+from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.transport import peers
@@ -56,8 +60,10 @@ def serve_until(publisher: ZmqPublisher, condition: Callable[[], bool], what: st
 def test_a_late_subscriber_gets_info_and_status_at_once(publisher: ZmqPublisher) -> None:
     for kind in ("info", "status", "detections"):
         publisher.write(example(kind), None)
-    for _ in range(2):  # the second subscriber subscribes to what the first one has already
-        with Subscriber(publisher.endpoint, kinds=("info", "status", "detections")) as subscriber:
+    with ExitStack() as stack:
+        for _ in range(2):  # the second one subscribes to what the first one, still there, has already
+            subscriber = Subscriber(publisher.endpoint, kinds=("info", "status", "detections"))
+            stack.enter_context(subscriber)
             kinds = [type(first_message(publisher, subscriber)) for _ in range(2)]
             assert kinds == [InfoMessage, StatusMessage]
 
@@ -77,24 +83,68 @@ def first_message(publisher: ZmqPublisher, subscriber: Subscriber) -> Message:
 def test_gaps_and_sessions_are_seen(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint) as subscriber:
         publisher_ready(publisher, subscriber)
-        for number, session in ((5, "s"), (6, "s"), (9, "s"), (0, "t"), (1, "t")):
+        sent = ((5, "s"), (6, "s"), (9, "s"), (0, "t"), (1, "t"), (7, "u"), (8, "u"), (10, "u"), (10, "u"), (11, "u"))
+        for number, session in sent:
             publisher.write(example("detections", number, session), None)
-        got = [subscriber.receive(10) for _ in range(5)]
-        assert [m.seq for m in got if isinstance(m, DetectionsMessage)] == [5, 6, 9, 0, 1]
-        assert subscriber.lost == {"front": 2}
+        got = [subscriber.receive(10) for _ in sent]
+        assert [m.seq for m in got if isinstance(m, DetectionsMessage)] == [number for number, _ in sent]
+        assert subscriber.lost == {"front": 2 + 1}, "of a daemon that is started again nothing was lost"
 
 
-def test_latest_skips_to_the_newest(publisher: ZmqPublisher) -> None:
-    with Subscriber(publisher.endpoint, latest=True) as subscriber:
+def test_each_source_has_gaps_of_its_own(publisher: ZmqPublisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
         publisher_ready(publisher, subscriber)
-        for number in range(8):
-            publisher.write(example("detections", number), None)
-        time.sleep(0.3)
-        newest = subscriber.receive(10)
-        assert isinstance(newest, DetectionsMessage)
-        assert newest.seq == 7
-        assert subscriber.skipped == {"front": 7}
-        assert not subscriber.lost
+        for source, number in (("a", 0), ("b", 10), ("a", 1), ("b", 13)):
+            publisher.write(of(source, number), None)
+        for _ in range(4):
+            assert subscriber.receive(10) is not None
+        assert subscriber.lost == {"b": 2}
+
+
+def of(source: str, number: int) -> Message:
+    return structs.replace(example("detections", number), source=source)
+
+
+class Arrived:
+    """A connection on which these messages have come, and no more will."""
+
+    refused = ""
+
+    def __init__(self, *messages: Message) -> None:
+        self._waiting = [[b"", encode(message)] for message in messages]
+
+    @property
+    def socket(self) -> Arrived:
+        return self
+
+    def poll(self, timeout_ms: int | None) -> bool:
+        return bool(self._waiting)
+
+    def recv_multipart(self) -> list[bytes]:
+        return self._waiting.pop(0)
+
+    def close(self) -> None: ...
+
+
+def test_latest_gives_the_newest_in_the_place_in_line_of_the_one_that_it_overtakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = [of(*what) for what in (("a", 0), ("b", 0), ("c", 0), ("b", 1), ("a", 1), ("a", 2))]
+    monkeypatch.setattr(client, "Connection", lambda *_: Arrived(*sent, example("status")))
+    with Subscriber("x", latest=True) as subscriber:
+        assert subscriber.receive(0) == sent[5]
+        assert subscriber.receive(0) == sent[3]
+        assert subscriber.receive(0) == sent[2]
+        assert subscriber.receive(0) == example("status"), "a status overtakes no detections"
+        assert subscriber.receive(0) is None
+        assert subscriber.skipped == {"a": 2, "b": 1}
+        assert not subscriber.lost, "what was passed over has arrived"
+
+
+def test_without_latest_everything_comes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = [of(*what) for what in (("a", 0), ("b", 0), ("a", 1), ("a", 2))]
+    monkeypatch.setattr(client, "Connection", lambda *_: Arrived(*sent))
+    assert list(Subscriber("x", timeout_s=0)) == sent
 
 
 @pytest.mark.slow
@@ -227,10 +277,19 @@ def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
 
 def test_localhost_counts_where_it_is_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     check_endpoint("tcp://localhost:5555", secured=False)
-    elsewhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: elsewhere)
-    with pytest.raises(ConfigError, match="other machines"):
+    here, elsewhere = ("127.0.0.1", "::1"), ("192.0.2.1", "fe80::1%eth0", "0.0.0.0")  # noqa: S104 (it is refused)
+    for found in ([address] for address in here):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: answers(found))
         check_endpoint("tcp://localhost:5555", secured=False)
+    for other in elsewhere:  # alone, and among others
+        for addresses in ([other], [*here, other], [other, *here]):
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=addresses, **__: answers(found))
+            with pytest.raises(ConfigError, match="other machines"):
+                check_endpoint("tcp://localhost:5555", secured=False)
+
+
+def answers(addresses: list[str]) -> list[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
 
 def test_an_insecure_bind_is_warned_of_at_every_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -242,11 +301,20 @@ def test_an_insecure_bind_is_warned_of_at_every_start(caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+def connected(endpoint: str) -> socket.socket:
+    """A connection on which nothing has been said."""
+    if endpoint.startswith("tcp://"):
+        return socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(endpoint.removeprefix("ipc://"))
+    return peer
+
+
 class Peer:
     """A raw ZMTP 3 subscriber, for what a ZeroMQ library would not send."""
 
     def __init__(self, endpoint: str) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+        self.socket = connected(endpoint)
         self.socket.settimeout(0.2)
         self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32))
         ready = b"\5READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
@@ -290,14 +358,90 @@ def test_a_peer_with_too_many_subscriptions_is_cut_and_others_are_not(caplog: py
     sink.close()
 
 
-@pytest.mark.parametrize("size", [5000, 1_000_000])
-def test_a_subscription_that_is_too_long_ends_the_connection(size: int) -> None:
+@pytest.mark.parametrize(("size", "taken"), [(4096, True), (4097, False), (5000, False), (1_000_000, False)])
+def test_a_subscription_that_is_too_long_ends_the_connection(size: int, taken: bool) -> None:
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
     peer = Peer(sink.endpoint)
     with suppress(OSError):
         peer.socket.sendall(b"\2" + size.to_bytes(8, "big") + b"\1" + b"x" * (size - 1))
-    serve_until(sink, lambda: peer.is_cut, "the end")
+    serve_until(sink, lambda: peer.is_cut or sink.subscribers > 0, "the end, or a subscription")
+    assert bool(sink.subscribers) == taken, "it was not booked before the connection ended"
     peer.socket.close()
+    sink.close()
+
+
+def test_subscriptions_wait_at_the_expense_of_who_sends_them(ipc: str) -> None:
+    """While the publisher is busy elsewhere, the kernel's buffer fills up, and not libzmq's memory."""
+    sink = open_publisher(Options(bind=ipc))
+    peer = Peer(ipc)
+    buffer = peer.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    frame = b"\2" + (4000).to_bytes(8, "big") + b"\1" + b"x" * 3999
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < buffer + 1_000_000:
+            sent += peer.socket.send(frame)
+    assert sent < buffer + 1_000_000
+    peer.socket.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["nothing at all", "nothing more"])
+def test_a_peer_that_says_nothing_is_given_up(speaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the handshake as after it; a laptop that was shut leaves its connection open."""
+    assert (zmq_sink.HANDSHAKE_MS, zmq_sink.HEARTBEAT_MS, zmq_sink.SILENCE_MS) == (5000, 2000, 6000), "as documented"
+    for name, value in (("HANDSHAKE_MS", 100), ("HEARTBEAT_MS", 50), ("SILENCE_MS", 100)):
+        monkeypatch.setattr(zmq_sink, name, value)
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    peer = Peer(sink.endpoint).socket if speaks else connected(sink.endpoint)
+    peer.settimeout(15)  # libzmq's own patience with a handshake is 30 s, and with a silent peer it has no end
+    heard = b""
+    while block := peer.recv(4096):
+        heard += block
+    assert (b"\4PING" in heard) == speaks
+    peer.close()
+    sink.close()
+
+
+def test_a_descriptor_that_is_not_ours_any_more_is_left_alone() -> None:
+    """A connection ends, and its number is that of a file or another socket before we cut it."""
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        theirs = socket.create_connection(elsewhere.getsockname())
+        other, _ = elsewhere.accept()
+    one, two = socket.socketpair()
+    read, write = os.pipe()
+    for descriptor in (other.fileno(), one.fileno(), read):
+        sink._peers._peers[descriptor] = peers.Peer(key="k")
+    sink._peers.keep(())
+    assert sink._peers.cut == 0
+    other.sendall(b"x")
+    one.sendall(b"x")
+    assert (theirs.recv(1), two.recv(1)) == (b"x", b"x")
+    for used in (other, theirs, one, two):
+        used.close()
+    os.close(read)
+    os.close(write)
+    sink.close()
+
+
+@pytest.mark.parametrize("where", ["tcp", "ipc"])
+def test_who_is_cut_is_cut_on_either_kind_of_socket(where: str, ipc: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "MAX_SUBSCRIPTIONS", 2)
+    sink = open_publisher(Options(bind=ipc if where == "ipc" else "tcp://127.0.0.1:*"))
+    greedy, modest = Peer(sink.endpoint), Peer(sink.endpoint)
+    modest.subscribe([b"1", b"2"])
+    serve_until(sink, lambda: sink.subscribers == 1, "the modest one")
+    greedy.subscribe([b"1", b"2", b"3"])
+    serve_until(sink, lambda: greedy.is_cut, "the end of the greedy one")
+    modest.socket.sendall(b"\0\2\0" + b"1")  # the end of a subscription makes room
+    modest.subscribe([b"4"])
+    for _ in range(20):
+        sink.service()
+    assert not modest.is_cut
+    assert sink.subscribers == 1
+    for peer in (greedy, modest):
+        peer.socket.close()
+    serve_until(sink, lambda: sink.subscribers == 0, "both to have gone")
     sink.close()
 
 

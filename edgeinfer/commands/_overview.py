@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from rich.text import Text
 from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.commands._report import plain_table
 from edgeinfer.errors import UnavailableError
+from edgeinfer.guard.printable import without_controls
 from edgeinfer.messages import InfoMessage, MachineVitals, StatusMessage, Vitals
 
 COLOURS = {"running": "green", "ended": "dim", "failed": "red"}
@@ -44,7 +44,7 @@ def header(overview: RemoteDaemon) -> Text:
     text = f"{parts[0]}\n{parts[1]}{f' ({versions})' if versions else ''}"
     if daemon is not None and daemon.reason is not None:
         text += f"\n{daemon.reason.code}: {daemon.reason.text}"
-    return Text(plain(text))
+    return Text(without_controls(text))
 
 
 def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
@@ -56,13 +56,13 @@ def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
         dropped = ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count) or "0"
         reason = "" if status.reason is None else f"{status.reason.code}: {status.reason.text}"
         table.add_row(
-            Text(plain(name)),
+            Text(without_controls(name)),
             Text(status.state, COLOURS.get(status.state, "yellow")),
             f"{status.fps:.1f}",
             str(status.captured),
             str(status.inferred),
-            Text(plain(dropped)),
-            Text(plain(reason)),
+            Text(without_controls(dropped)),
+            Text(without_controls(reason)),
         )
     return table
 
@@ -71,7 +71,7 @@ def stages(vitals: Vitals) -> RenderableType:
     """The stages' latencies."""
     table = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
     for stage, values in vitals.latency_ms.items():
-        name = "capture → publish" if stage == "total" else plain(stage)
+        name = "capture → publish" if stage == "total" else without_controls(stage)
         table.add_row(Text(name), *(f"{values[q]:.2f}" if q in values else "" for q in ("p50", "p95", "p99")))
     return table
 
@@ -91,7 +91,7 @@ def machine(found: MachineVitals) -> Text:
         parts.append(f"power mode {found.power_mode}")
     if found.throttled:
         parts.append(f"throttled: {', '.join(found.throttled)}")
-    return Text(plain(" · ".join(parts)))
+    return Text(without_controls(" · ".join(parts)))
 
 
 def page(overview: RemoteDaemon) -> RenderableType:
@@ -104,11 +104,6 @@ def page(overview: RemoteDaemon) -> RenderableType:
         if vitals.machine is not UNSET:
             parts += [Text(), machine(vitals.machine)]
     return Group(*parts)
-
-
-def plain(text: str) -> str:
-    """Without control characters: a message may come from anybody, and a terminal obeys them."""
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "�", text)
 
 
 def _duration(info: InfoMessage) -> str:

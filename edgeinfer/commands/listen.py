@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 import msgspec
 
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
-from edgeinfer.config.settings import DEFAULT_BIND
 from edgeinfer.daemon.signals import Signals
 from edgeinfer.errors import UnavailableError
+from edgeinfer.guard.printable import escaped, printable, without_controls
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
 from edgeinfer.transport.connection import Connection
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 POLL_MS = 100
 
 
 @click.command("listen")
-@click.argument("endpoint", default=DEFAULT_BIND)
+@click.argument("endpoint", default=DEFAULT_ENDPOINT)
 @click.option(
     "--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this."
 )
@@ -33,9 +32,6 @@ def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_ke
     try:
         with Signals() as signals:
             return _print_all(link, jsonl, count, signals)
-    except BrokenPipeError:
-        sys.stdout = None  # whoever read us has gone; the interpreter must not try to flush to it
-        return 0
     finally:
         link.close()
 
@@ -48,7 +44,7 @@ def _print_all(link: Connection, jsonl: bool, count: int | None, signals: Signal
             try:
                 line = raw_line(payload) if jsonl else describe(decode(payload))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                click.echo(f"edgeinfer: not a message of schema v1: {error}", err=True)
+                click.echo(f"edgeinfer: not a message of schema v1: {printable(str(error))}", err=True)
                 continue
             click.echo(line)
             printed += 1
@@ -65,13 +61,17 @@ def raw_line(payload: bytes) -> str:
     try:
         if payload[:1] != b"{":
             payload = msgspec.json.encode(msgspec.msgpack.decode(payload))
-        return msgspec.json.format(payload, indent=-1).decode()
+        return escaped(msgspec.json.format(payload, indent=-1).decode())
     except (TypeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from None
 
 
 def describe(message: Message) -> str:
-    """A message as one line for a person."""
+    """A message as one line for a person, without what a terminal would obey."""
+    return without_controls(_described(message))
+
+
+def _described(message: Message) -> str:
     if isinstance(message, DetectionsMessage):
         return f"{scene_line(message)}  ({message.timing_ms.total:.0f} ms)"
     if isinstance(message, StatusMessage):

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import click
-import zmq
 
-from edgeinfer.client import Subscriber
-from edgeinfer.commands._options import verbose
-from edgeinfer.config.settings import DEFAULT_BIND
-from edgeinfer.errors import ConfigError, UnavailableError, UsageError
+from edgeinfer.client import Kind, Subscriber
+from edgeinfer.commands._options import curve_options, verbose
+from edgeinfer.commands._overview import no_daemon
+from edgeinfer.errors import ConfigError, UnavailableError
 from edgeinfer.messages import DAEMON, InfoMessage, ReloadReport, StatusMessage
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 from edgeinfer.watchdog.crash import boot_id
 
 ANSWER_S = 5.0
@@ -25,19 +25,17 @@ SILENCE_S = 15.0
 
 
 @click.command("reload")
-@click.argument("endpoint", default=DEFAULT_BIND)
+@click.argument("endpoint", default=DEFAULT_ENDPOINT)
+@curve_options
 @verbose
-def command(endpoint: str) -> int:
+def command(endpoint: str, server_key: str | None, key: str | None) -> int:
     """Has the daemon that publishes on ENDPOINT, on this machine, read its configuration file again.
 
     Waits until the changes are in force, and says what they are; a model that must be built first takes its time. When
     the file is wrong the daemon goes on as before, and the reason is the error here.
     """
-    try:
-        subscriber = Subscriber(endpoint, kinds=("info", "status"), sources=(DAEMON,))
-    except zmq.ZMQError as error:
-        raise UsageError(f"{endpoint!r}: {error.strerror}", f"an endpoint looks like {DEFAULT_BIND}") from None
-    with subscriber:
+    kinds: tuple[Kind, ...] = ("info", "status")
+    with Subscriber(endpoint, kinds=kinds, sources=(DAEMON,), server_key=server_key, key=key) as subscriber:
         info, requested = _meet(subscriber, endpoint)
         _check_here(info)
         _hang_up(info.pid)
@@ -55,13 +53,13 @@ def _meet(subscriber: Subscriber, endpoint: str) -> tuple[InfoMessage, int]:
     requested: int | None = None
     until_s = time.monotonic() + ANSWER_S
     while info is None or requested is None:
-        message = subscriber.receive(max(0.0, until_s - time.monotonic()))
+        message = subscriber.receive(min(0.1, max(0.0, until_s - time.monotonic())))
         if isinstance(message, InfoMessage):
             info = message
         elif isinstance(message, StatusMessage):
             requested = _report(message).requested
-        elif time.monotonic() >= until_s:
-            raise UnavailableError(f"{endpoint}: no daemon answers", "is it running, and is this its publish.bind?")
+        elif subscriber.refused or time.monotonic() >= until_s:
+            raise no_daemon(endpoint, subscriber.refused)
     return info, requested
 
 

@@ -13,14 +13,14 @@ from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
 from edgeinfer.commands._options import curve_options, json_output, verbose
 from edgeinfer.commands._remote import RemoteDaemon, ask
-from edgeinfer.config.settings import DEFAULT_BIND
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 PATIENCE_S = 3.0
 NOT_ALL_RUN = 75
 
 
 @click.command("status")
-@click.argument("endpoint", default=DEFAULT_BIND)
+@click.argument("endpoint", default=DEFAULT_ENDPOINT)
 @curve_options
 @json_output
 @verbose

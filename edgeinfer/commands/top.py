@@ -17,15 +17,15 @@ from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._remote import RemoteDaemon, ask
-from edgeinfer.config.settings import DEFAULT_BIND
 from edgeinfer.daemon.signals import Signals
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 PATIENCE_S = 3.0
 WAIT_S = 0.1
 
 
 @click.command("top")
-@click.argument("endpoint", default=DEFAULT_BIND)
+@click.argument("endpoint", default=DEFAULT_ENDPOINT)
 @curve_options
 @click.option("--once", is_flag=True, help="Print the table once and end; so it is too where no terminal shows it.")
 @verbose

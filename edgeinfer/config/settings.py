@@ -23,7 +23,6 @@ DEFAULT_MODEL = "nanodet-g"
 AUTO = "auto"
 TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
 """`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
-DEFAULT_BIND = "tcp://127.0.0.1:5555"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 

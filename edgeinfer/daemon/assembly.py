@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from edgeinfer.config import plugins, strict
@@ -72,14 +72,19 @@ def close_sinks(sinks: Mapping[str, Sink]) -> None:
 
 
 def open_decoder(model: Model, config: ModelConfig) -> Decoder:
-    """The card's decoder with the card's thresholds, or those of the config where it has some."""
+    """The card's decoder. The configuration's thresholds go before the card's options, and those before its thresholds.
+
+    A threshold that the decoder does not know is left out.
+    """
     card = model.card
     module = plugins.load("decoders", card.decoder.name, "decoder.name")
-    thresholds = {
-        "score": card.thresholds.score if config.score is None else config.score,
-        "iou": card.thresholds.iou if config.iou is None else config.iou,
-    }
+    ours = {key: value for key, value in (("score", config.score), ("iou", config.iou)) if value is not None}
+    thresholds = {"score": card.thresholds.score, "iou": card.thresholds.iou}
     known = strict.field_names(module.Options)
-    table = {**{key: value for key, value in thresholds.items() if key in known}, **card.decoder.options}
+    table = {**_known(thresholds, known), **card.decoder.options, **_known(ours, known)}
     decoder: Decoder = module.open(plugins.options(module, table, "decoder.options"))
     return decoder
+
+
+def _known(thresholds: Mapping[str, float], known: Collection[str]) -> dict[str, float]:
+    return {key: value for key, value in thresholds.items() if key in known}

@@ -21,6 +21,7 @@ from edgeinfer.guard.ownership import folder_writers, writers
 from edgeinfer.guard.reachability import is_loopback
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.transport import keys
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 from edgeinfer.transport.peers import Peers
 from edgeinfer.types import Result
 
@@ -37,6 +38,12 @@ REFRESH_S = 0.5
 INBOUND = 4
 """Subscriptions that one peer may have under way. What is more waits in the kernel, at the peer's expense; without
 that bound a peer makes libzmq grow by 300 MB a second and holds up every send (measured)."""
+MAX_SUBSCRIPTION_BYTES = 4096
+"""Subscriptions are all that we expect from a peer."""
+HANDSHAKE_MS = 5000
+"""Whoever has not said by then what he is has to go."""
+HEARTBEAT_MS, SILENCE_MS = 2000, 6000
+"""A peer is asked so often whether it is there, and given up after so long without an answer."""
 DOMAIN = "edgeinfer"
 """Without a ZAP domain libzmq lets in any client that knows the server's public key (zmq_setsockopt(3))."""
 MAX_IPC_PATH = 107
@@ -55,7 +62,7 @@ class Options(Struct, frozen=True, kw_only=True):
     file, and `allow`, the list of the clients that are let in; it is read again when it changes. `insecure: true`
     allows a bind that other machines can reach without keys: anybody there can then read the detections."""
 
-    bind: str = "tcp://127.0.0.1:5555"
+    bind: str = DEFAULT_ENDPOINT
     format: Encoding = "json"
     high_water_mark: Annotated[int, Meta(ge=1, le=100_000)] = 64
     curve: Curve | None = None
@@ -225,7 +232,7 @@ def check_endpoint(endpoint: str, secured: bool) -> None:
     if not match or (match[2] != "*" and int(match[2]) > 65535):
         raise ConfigError(
             f"publish.bind: {endpoint!r} is not an endpoint",
-            "for instance tcp://127.0.0.1:5555 or ipc:///run/edgeinfer.sock",
+            f"for instance {DEFAULT_ENDPOINT} or ipc:///run/edgeinfer.sock",
         )
     if not secured and reaches_out(endpoint):
         raise ConfigError(
@@ -245,10 +252,10 @@ def _configure(socket: zmq.Socket[bytes], options: Options) -> None:
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
     socket.setsockopt(zmq.RCVHWM, INBOUND)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.MAXMSGSIZE, 4096)  # inbound: subscriptions are all that we expect
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 30), (zmq.TCP_KEEPALIVE_INTVL, 10)):
         socket.setsockopt(option, value)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)

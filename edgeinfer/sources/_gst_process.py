@@ -24,6 +24,7 @@ import numpy as np
 
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
 from edgeinfer.frames import pool
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image
 
@@ -36,7 +37,6 @@ ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
 START_S = 15.0
 LEAVE_S, TERM_S = 1.0, 2.0
-MAX_PIXELS = 8192 * 8192
 MAX_AGE_NS = 1_000_000_000
 REMEDY = "apt install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 

@@ -22,6 +22,7 @@ from msgspec import Meta, Struct
 
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.frames import pool
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._credentials import Account, account
@@ -32,7 +33,6 @@ from edgeinfer.types import Capture, Image
 RECONNECT = True
 READ_DEADLINE_S = 2.0
 """For a picture while packets come; for a packet it is `silence_s`."""
-MAX_PIXELS = 8192 * 8192
 CATCH_UP_S = 1.0
 """So far behind, only key frames are decoded until we are there again."""
 MAX_CLOCK_AGE_NS = 10_000_000_000

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeinfer.errors import printable
+from edgeinfer.guard.printable import printable
 from edgeinfer.guard.redaction import redact
 
 Send = Callable[..., Any]

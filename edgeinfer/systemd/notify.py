@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-from edgeinfer.errors import printable
+from edgeinfer.guard.printable import printable
 
 log = logging.getLogger(__name__)
 

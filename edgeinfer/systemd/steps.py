@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeinfer.errors import EdgeinferError, printable
+from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.printable import printable
 
 Say = Callable[[str], None]
 TIMEOUT_S = 180.0

@@ -11,6 +11,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from edgeinfer.errors import UsageError
 from edgeinfer.transport import keys
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 RETRY_S = 1.0
 """ZeroMQ itself gives up for ever on a daemon that refuses a key; the key may be allowed a moment later."""
@@ -59,7 +60,7 @@ class Connection:
             self.socket.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            hint = "an endpoint looks like tcp://127.0.0.1:5555"
+            hint = f"an endpoint looks like {DEFAULT_ENDPOINT}"
             raise UsageError(f"{endpoint!r}: {error.strerror}", hint) from None
 
     def poll(self, timeout_ms: int | None) -> bool:

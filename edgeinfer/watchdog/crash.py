@@ -22,7 +22,8 @@ import msgspec
 from msgspec import Struct
 
 from edgeinfer import __version__
-from edgeinfer.errors import printable
+from edgeinfer.config.folders import own_folder
+from edgeinfer.guard.printable import printable
 from edgeinfer.guard.redaction import redact
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
 def state_root(environ: Mapping[str, str] = os.environ) -> Path:
     """systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/edgeinfer, else ~/.local/state/edgeinfer."""
-    if given := environ.get("STATE_DIRECTORY", "").split(":")[0]:
-        return Path(given)
-    base = environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "edgeinfer"
+    return own_folder(environ, "STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state")
 
 
 def boot_id() -> str:

@@ -14,7 +14,8 @@ from typing import NoReturn
 
 import click
 
-from edgeinfer.errors import FatalError, printable
+from edgeinfer.errors import FatalError
+from edgeinfer.guard.printable import printable
 from edgeinfer.messages import Reason
 from edgeinfer.watchdog.crash import Crash
 

@@ -22,6 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeinfer.config.folders import own_folder
 from edgeinfer.engine.errors import CrashLoopError, PlanError
 from edgeinfer.engine.store import lock, manifest, strikes, trust
 from edgeinfer.engine.store.disk import delete, folder_bytes, sync, told
@@ -35,10 +36,7 @@ PLAN, MANIFEST = "engine.plan", "manifest.json"
 
 def default_root(environ: Mapping[str, str]) -> Path:
     """Where the cache lives: systemd's $CACHE_DIRECTORY, else $XDG_CACHE_HOME/edgeinfer, else ~/.cache/edgeinfer."""
-    if given := environ.get("CACHE_DIRECTORY", "").split(":")[0]:
-        return Path(given)
-    base = environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "edgeinfer"
+    return own_folder(environ, "CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edgeinfer.errors import ConfigError, EdgeinferError, StalledError, printable
+from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.contract import breach
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
+from edgeinfer.guard.printable import printable
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.types import Capture
