@@ -1,6 +1,7 @@
 # Sourced by the other scripts: makes .venv once, with what the script needs, and puts it on the PATH.
 #   source scripts/_env.sh EXTRAS     e.g. cpu,dev
 # PYTHON chooses the interpreter, VENV the folder (.venv); SYSTEM_SITE_PACKAGES=1 lets it see the system's packages.
+# OLDEST=1 installs the oldest versions that pyproject.toml allows, of all but the developers' tools.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv}
@@ -27,12 +28,18 @@ make_venv() {
 }
 
 # What is installed is written down with what it was made from; only a change of either installs again.
-wanted="$1 $PWD $(cksum <pyproject.toml)"
+wanted="$1 $PWD ${OLDEST:-} $(cksum <pyproject.toml)"
 stamp=$venv/.edgeinfer-$1
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   if ! usable "$venv/bin/python" || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then make_venv; fi
   echo "edgeinfer: installing $1 into $venv (a minute or two, once)" >&2
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]" ||
+  constraints=$venv/constraints.txt
+  if [ "${OLDEST:-}" = 1 ]; then
+    sed -n '/^\[project\]/,/^dev = /p' pyproject.toml | grep -oE '"[a-z0-9-]+>=[0-9.]+' | sed 's/"//; s/>=/==/' >"$constraints"
+  else
+    : >"$constraints"
+  fi
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]" --constraint "$constraints" ||
     fail "pip could not install the dependencies (the lines above say which); is there a network, or a package mirror in pip's settings?"
   printf '%s' "$wanted" >"$stamp"
 fi

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -22,12 +23,18 @@ from tests.rtsp_server import RtspServer
 CLIP_FRAMES = 60
 CAMERA_WIDTH, CAMERA_HEIGHT = 320, 192
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+as_generated = pytest.mark.skipif(
+    tuple(map(int, version("msgspec").split(".")[:2])) < (0, 22),
+    reason="this msgspec writes the alternatives of a schema in another order than the one that docs/ was made with",
+)
+"""For what must be the same to the byte."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that starts the program as a process is slow: together they take minutes."""
+    """A test that starts the program as a process is slow: together they take minutes. So is what is long or alone."""
     for item in items:
-        if {"cli", "daemon_process", "gst_python", "gst_server"} & set(getattr(item, "fixturenames", ())):
+        starts = {"cli", "daemon_process", "gst_python", "gst_server"} & set(getattr(item, "fixturenames", ()))
+        if starts or any(item.iter_markers("long")) or any(item.iter_markers("alone")):
             item.add_marker(pytest.mark.slow)
 
 

@@ -16,7 +16,7 @@ from edgeinfer.cli import _command_names
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
 from edgeinfer.transport.keys import allow, generate, read_public, write_pair
-from tests.conftest import Cli
+from tests.conftest import Cli, as_generated
 from tests.test_run import write_constant_network
 from tests.test_zmq import wait_for
 
@@ -128,5 +128,6 @@ def test_links_and_code_names_exist(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+@as_generated
 def test_what_is_generated_is_current() -> None:
     subprocess.run([sys.executable, "scripts/generate.py", "--check"], cwd=ROOT, check=True)

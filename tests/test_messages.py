@@ -25,6 +25,7 @@ from edgeinfer.messages import (
     kind_of,
     topic,
 )
+from tests.conftest import as_generated
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
 
@@ -96,11 +97,15 @@ def test_both_encodings_carry_the_same_fields(kind: str) -> None:
     assert plain["kind"] == kind_of(message) == kind
 
 
+@as_generated
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_published_schema_is_current_and_true(kind: str) -> None:
-    published = (SCHEMAS / f"{kind}.json").read_bytes()
-    assert published == json_schema(kind), "run scripts/generate"
-    schema = json.loads(published)
+def test_the_published_schema_is_current(kind: str) -> None:
+    assert (SCHEMAS / f"{kind}.json").read_bytes() == json_schema(kind), "run scripts/generate"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_published_schema_is_true(kind: str) -> None:
+    schema = json.loads((SCHEMAS / f"{kind}.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(json.loads(encode(example(kind))))
