@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from edgeinfer import codes
+
 VERSION = 1
 DAEMON = "_daemon"
 """The source of messages that speak of the daemon as a whole."""
@@ -20,7 +22,7 @@ SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 Count = Annotated[int, Meta(ge=0)]
 Box = tuple[float, float, float, float]
-State = Literal["starting", "running", "stalled", "reconnecting", "ended", "failed"]
+State = codes.State
 
 
 class _Base(Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -60,7 +62,7 @@ class DetectionsMessage(_Base, frozen=True, kw_only=True, tag="detections"):
     frame_id: Annotated[int, Meta(ge=0, description="captured frames of this source; a gap is drops before inference")]
     t_capture_ns: int
     t_capture_mono_ns: int
-    capture_clock: Literal["driver", "rtcp", "arrival", "file"]
+    capture_clock: codes.CaptureClock
     t_media_ns: int | UnsetType = UNSET
     width: Count
     height: Count

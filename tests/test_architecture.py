@@ -32,6 +32,7 @@ STOREYS = [
     "models frames interfaces",
     "types",
     "messages",
+    "codes",
     "errors",
     "guard",
 ]
