@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeinfer.engine.store.cache import MAX_STRIKES, Cache, CachedEngine
-from edgeinfer.engine.errors import PlanError, UnsafeError
-from edgeinfer.engine.store.explain import differences
 from edgeinfer.engine.build.task import Task
+from edgeinfer.engine.errors import PlanError, UnsafeError
+from edgeinfer.engine.store.cache import MAX_STRIKES, Cache, CachedEngine
+from edgeinfer.engine.store.explain import differences
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ import msgspec
 
 from edgeinfer import errors
 from edgeinfer.engine import errors as engine_errors
-from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
-from edgeinfer.engine.build.progress import OnProgress, BuildProgress, by_clock
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress, by_clock
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Failed, Logged, Step, Warned
+from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.errors import EdgeinferError
 
 POLL_S = 0.2

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import edgeinfer
 from edgeinfer.config.card import InputCard, ModelCard
-from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.engine.build.samples import Normalize, SampleSource
+from edgeinfer.engine.store.manifest import Tolerance
 
 PHOTOS = Path(edgeinfer.__file__).parent / "sources/photos"
 

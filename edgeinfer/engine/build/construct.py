@@ -13,17 +13,17 @@ from typing import Any
 
 from edgeinfer.engine.build import calibrate, convert, diagnose, network, samples, settings, verify
 from edgeinfer.engine.build.calibrate import replace
-from edgeinfer.gpu.device import Device, open_device
-from edgeinfer.engine.errors import BuildError
-from edgeinfer.engine.store.manifest import Verification
-from edgeinfer.models.onnxfile import read_model
-from edgeinfer.engine.options import Profile, profiles
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.progress import PhaseTree, make_monitor
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.build.runner import Runner
+from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.options import Profile, profiles
+from edgeinfer.engine.store.manifest import Verification
 from edgeinfer.engine.toolkit import Toolkit, load_plugins
 from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.gpu.device import Device, open_device
+from edgeinfer.models.onnxfile import read_model
 
 Emit = Callable[[Event], None]
 OpenDevice = Callable[[], AbstractContextManager[Device]]

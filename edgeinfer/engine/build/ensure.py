@@ -10,16 +10,16 @@ from pathlib import Path
 
 from edgeinfer import __version__
 from edgeinfer.engine.build import verify
-from edgeinfer.engine.build.builder import BuildOutcome, BuildLimits, run_build
-from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
-from edgeinfer.engine.errors import BuildCancelledError, BuildError, ToleranceError
-from edgeinfer.engine.store.key import Target
-from edgeinfer.engine.store.manifest import BuildRecord, Manifest
-from edgeinfer.engine.options import BuildOptions, Precision
-from edgeinfer.engine.store.plan import read_header
-from edgeinfer.engine.build.progress import OnProgress, BuildProgress
+from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, run_build
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.task import Extras, Task, make_task
+from edgeinfer.engine.errors import BuildCancelledError, BuildError, ToleranceError
+from edgeinfer.engine.options import BuildOptions, Precision
+from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
+from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import BuildRecord, Manifest
+from edgeinfer.engine.store.plan import read_header
 from edgeinfer.errors import UnavailableError
 
 Build = Callable[[BuildRequest, BuildLimits, OnProgress, threading.Event, int, float | None], BuildOutcome]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.engine.errors import BuildError
-from edgeinfer.models.onnxfile import Node, OnnxModel
 from edgeinfer.engine.toolkit import Toolkit, member
+from edgeinfer.models.onnxfile import Node, OnnxModel
 
 WAYS_OUT = (
     "export it with another opset, load a plugin that has the operator (--plugin), or use ONNX Runtime: with its "

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgeinfer.models.onnxfile import OnnxModel
 from edgeinfer.engine.options import Precision
 from edgeinfer.engine.toolkit import member
+from edgeinfer.models.onnxfile import OnnxModel
 
 CALIBRATORS = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 

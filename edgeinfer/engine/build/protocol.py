@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeinfer.engine.store.manifest import Tolerance, Verification
-from edgeinfer.engine.options import BuildOptions, Precision
-from edgeinfer.engine.store.plan import Version
 from edgeinfer.engine.build.samples import SampleSource
+from edgeinfer.engine.options import BuildOptions, Precision
+from edgeinfer.engine.store.manifest import Tolerance, Verification
+from edgeinfer.engine.store.plan import Version
 
 
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgeinfer.engine.build import diagnose
-from edgeinfer.gpu.device import Device
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.engine.toolkit import Toolkit, member
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.device import Device
 
 DTYPES = {
     "FLOAT": np.float32,

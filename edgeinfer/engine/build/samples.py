@@ -11,9 +11,9 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from edgeinfer.models.onnxfile import OnnxModel, file_digest
 from edgeinfer.engine.options import BuildOptions, Profile, Shape, profiles
 from edgeinfer.errors import InputError, UnavailableError
+from edgeinfer.models.onnxfile import OnnxModel, file_digest
 from edgeinfer.types import AnyArray
 
 Sample = dict[str, AnyArray]

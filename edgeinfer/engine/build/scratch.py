@@ -11,11 +11,11 @@ import threading
 from pathlib import Path
 
 from edgeinfer.engine.build.builder import run_build
-from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.engine.build.ensure import Build, ensure_task
-from edgeinfer.engine.errors import CacheError, UnsafeError
 from edgeinfer.engine.build.progress import OnProgress
 from edgeinfer.engine.build.task import Task
+from edgeinfer.engine.errors import CacheError, UnsafeError
+from edgeinfer.engine.store.cache import Cache, CachedEngine
 
 log = logging.getLogger(__name__)
 

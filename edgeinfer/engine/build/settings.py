@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from edgeinfer.engine.build.precision import PrecisionPlan
 from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.options import BuildOptions, Profile
-from edgeinfer.engine.build.precision import PrecisionPlan
 from edgeinfer.engine.toolkit import Toolkit, member
 from edgeinfer.errors import UsageError
 

@@ -10,14 +10,14 @@ import msgspec
 
 from edgeinfer.engine.build import samples
 from edgeinfer.engine.build.builder import BuildLimits, total_memory_bytes
+from edgeinfer.engine.build.protocol import BuildRequest
+from edgeinfer.engine.build.samples import SampleSource
+from edgeinfer.engine.options import BuildOptions, Precision
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.engine.store.manifest import Tolerance
-from edgeinfer.models.onnxfile import OnnxModel, read_model
-from edgeinfer.engine.options import BuildOptions, Precision
-from edgeinfer.engine.build.protocol import BuildRequest
-from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.errors import UsageError
+from edgeinfer.models.onnxfile import OnnxModel, read_model
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
-from edgeinfer.models.onnxfile import OnnxModel
 from edgeinfer.engine.build.samples import Sample
+from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
 from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.models.onnxfile import OnnxModel
 from edgeinfer.types import AnyArray
 
 Run = Callable[[Sample], Sample]
