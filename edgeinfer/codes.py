@@ -63,9 +63,9 @@ NEWS: Final[Mapping[str, str]] = {
     "engine-ready": "The engine has been built and runs the model.",
     "engine-failed": "The engine could not be built or failed in its first frames; another backend serves.",
     "reloaded": "The configuration was read again and applied; `text` tells what is different.",
-    "reload-failed": "The configuration was read again and refused; the daemon goes on as before.",
+    "reload-failed": "A changed configuration was refused, or its model failed; what served before goes on.",
     "throttled": "The machine is throttled, and live sources are used at a share of their frames.",
-    "out-of-memory": "The GPU had no room for a batch; smaller ones are tried. This is told in one message only.",
+    "out-of-memory": "The GPU had no room for a batch; smaller ones are tried.",
     "fatal": "The process can't go on and is about to end.",
 }
 """`reason.code` in the status of the daemon as a whole (source `_daemon`)."""

@@ -14,8 +14,8 @@ from edgeinfer.flow import accounting
 from edgeinfer.watchdog.supervisor import FINAL
 from tests.source_codes import PACKAGE, Module, UnknownError, Use, modules, uses
 
-STAGES = {"name": "the name of a stage that has died; see test_a_stage_that_dies_has_a_code"}
-"""Codes that are not written where they are used, by the expression that stands there."""
+STAGES = ("name", "stage.name")
+"""How the name of a stage that has died is written; see `test_a_stage_that_dies_has_a_code`."""
 
 TABLES: dict[str, Mapping[Any, str]] = {
     "STATES": codes.STATES,
@@ -33,12 +33,8 @@ def of_a_source(module: Module) -> bool:
     return module.name.startswith(("flow/capture/", "sources/")) or module.name == "daemon/sourceset.py"
 
 
-def of_the_web(module: Module) -> bool:
-    return module.name.startswith("web/")
-
-
 def of_the_daemon(module: Module) -> bool:
-    return not of_a_source(module) and not of_the_web(module)
+    return not of_a_source(module)
 
 
 def found(wanted: Iterable[Use]) -> set[str]:
@@ -84,27 +80,31 @@ def test_reasons_of_sources() -> None:
     assert reasons(of_a_source) | errors | child == set(codes.SOURCE_REASONS)
 
 
-def test_news_of_the_daemon() -> None:
-    assert reasons(of_the_daemon) == set(codes.NEWS)
-
-
-def test_reasons_of_health() -> None:
-    stages = {"inference", "publisher"}
-    assert reasons(of_the_web) == (codes.HEALTH.keys() - stages) | codes.READINESS.keys()
+def test_news_of_the_daemon_and_reasons_of_health() -> None:
+    tables = {*codes.NEWS, *codes.HEALTH, *codes.READINESS}
+    assert reasons(of_the_daemon) == tables - stages()
     assert not codes.HEALTH.keys() & codes.READINESS.keys()
 
 
 def test_a_stage_that_dies_has_a_code() -> None:
-    """A stage is a thread with a heart, called as the heart is."""
-    stages = {
-        call_name.value
-        for module in modules()
-        if any("Heart(self.name)" in ast.unparse(node) for node in module.tree.body)
-        for call in module.calls("__init__")
-        if isinstance(call_name := next((k.value for k in call.keywords if k.arg == "name"), None), ast.Constant)
-    }
-    assert stages
-    assert stages <= set(codes.HEALTH)
+    assert stages() == codes.HEALTH.keys() - reasons(of_the_daemon)
+
+
+def stages() -> set[str]:
+    """The names of the threads that have a heart, from what they call their base class with."""
+    found: set[str] = set()
+    for node in (node for module in modules() for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)):
+        if "Heart(self.name)" in ast.unparse(node) or "Stage" in map(ast.unparse, node.bases):
+            begin = next(call for call in ast.walk(node) if isinstance(call, ast.Call) and is_super_init(call))
+            given = [*begin.args, *(keyword.value for keyword in begin.keywords)]
+            found |= {
+                value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str)
+            }
+    return found
+
+
+def is_super_init(call: ast.Call) -> bool:
+    return ast.unparse(call.func) == "super().__init__"
 
 
 def test_crash_codes() -> None:
