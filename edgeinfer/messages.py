@@ -139,7 +139,8 @@ class Vitals(Struct, frozen=True, kw_only=True):
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
-    captured = inferred + dropped + in_flight, always. The daemon's own status has the sums over its sources.
+    captured = inferred + dropped + in_flight, always. The daemon's own status sums up all sources of the session, those
+    that were removed included.
     """
 
     state: Annotated[State, _about("of the source; of the daemon starting, running, ended or failed")]

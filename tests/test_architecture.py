@@ -81,6 +81,13 @@ def test_every_folder_has_its_storey() -> None:
     assert rooms == known
 
 
+def test_every_folder_says_in_one_sentence_what_it_is_for() -> None:
+    for folder in {path.parent for path in MODULES}:
+        said = (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").partition("\n\n")[0]
+        assert said.endswith("."), folder
+        assert ". " not in said, folder
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_imports_point_down(path: Path) -> None:
     own = room(dotted(path))

@@ -1,1 +1,1 @@
-"""What runs the network. One file a runtime; its name is the config's `backend`."""
+"""What runs the network: a file for each runtime, called as in the configuration's `backend`."""

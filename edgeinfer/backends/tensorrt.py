@@ -1,4 +1,4 @@
-"""TensorRT: which engine a model needs here, taken from the cache or built; `_inference.py` runs it."""
+"""TensorRT: which engine a model needs here, taken from the cache or built; `_tensorrt.py` runs it."""
 
 from __future__ import annotations
 

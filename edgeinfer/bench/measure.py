@@ -25,7 +25,7 @@ from edgeinfer.types import Float32, Result
 
 WARM_UP = 10
 SWEEP_S = 0.5
-"""For each number of streams and batch size."""
+"""How long each number of streams and batch size is measured."""
 
 
 class Spread(Struct, frozen=True):
@@ -37,7 +37,7 @@ class Spread(Struct, frozen=True):
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """The spread of at least one value."""
         return Spread(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
 
 
