@@ -232,7 +232,7 @@ def test_the_page_on_architecture_names_every_thread_and_queue() -> None:
     names = {name for path in PACKAGE.rglob("*.py") for name in thread_names(path)}
     assert len(names) >= 8
     for name in names:
-        assert re.search(rf"\b{name}", diagram), name
+        assert re.search(rf"(?:^|►) *{name}", diagram, re.MULTILINE), name
     assert f"queue of {publisher.QUEUE_DEPTH} results" in diagram
     assert f"outbox of {outbox.DEPTH} messages" in diagram
 
