@@ -12,175 +12,182 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from edgeinfer import codes
+
 VERSION = 1
 DAEMON = "_daemon"
 """The source of messages that speak of the daemon as a whole."""
 
 SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
-Count = Annotated[int, Meta(ge=0)]
 Box = tuple[float, float, float, float]
-State = Literal["starting", "running", "stalled", "reconnecting", "ended", "failed"]
+State = codes.State
+
+
+def _about(text: str) -> Meta:
+    """What a field means, for the JSON Schema and `docs/messages.md`."""
+    return Meta(description=text)
+
+
+def _count(text: str) -> Meta:
+    """The same for a number that is never below 0."""
+    return Meta(ge=0, description=text)
 
 
 class _Base(Struct, frozen=True, kw_only=True, tag_field="kind"):
-    source: str
-    session: Annotated[str, Meta(description="new at every start of the daemon; counters start again with it")]
-    t_publish_ns: int
-    t_publish_mono_ns: int
-    v: Literal[1] = 1
+    """What every message has."""
+
+    source: Annotated[str, _about("the source's name in the configuration, `_daemon` for the daemon as a whole")]
+    session: Annotated[str, _about("new at every start of the daemon; counters start again with it")]
+    t_publish_ns: Annotated[int, _about("when the message was made, CLOCK_REALTIME")]
+    t_publish_mono_ns: Annotated[int, _about("the same instant, CLOCK_MONOTONIC")]
+    v: Annotated[Literal[1], _about("the version of the schema")] = 1
 
 
 class Detection(Struct, frozen=True):
-    """One object. `box` is x1 y1 x2 y2 in float pixels of the captured frame, origin top left."""
+    """One object."""
 
-    class_id: Count
-    label: str
-    score: Annotated[float, Meta(ge=0, le=1)]
-    box: Box
-    track_id: int | UnsetType = UNSET
-    keypoints: list[tuple[float, float, float]] | UnsetType = UNSET
-    angle: float | UnsetType = UNSET
+    class_id: Annotated[int, _count("index into the model's labels")]
+    label: Annotated[str, _about("the class in words")]
+    score: Annotated[float, Meta(ge=0, le=1, description="how sure the network is")]
+    box: Annotated[Box, _about("x1 y1 x2 y2 in pixels of the captured frame, origin top left")]
+    track_id: Annotated[int | UnsetType, _about("reserved; not filled in yet")] = UNSET
+    keypoints: Annotated[list[tuple[float, float, float]] | UnsetType, _about("reserved; not filled in yet")] = UNSET
+    angle: Annotated[float | UnsetType, _about("reserved; not filled in yet")] = UNSET
 
 
 class TimingMs(Struct, frozen=True, kw_only=True):
-    """Where the frame's time went, in milliseconds; `total` is capture to publish."""
+    """Where the frame's time went, in milliseconds."""
 
-    queue: float
-    preprocess: float
-    infer: float
-    decode: float
-    total: float
+    queue: Annotated[float, _about("from capture to preprocessing")]
+    preprocess: Annotated[float, _about("of the whole batch that the frame was in")]
+    infer: Annotated[float, _about("of the whole batch")]
+    decode: Annotated[float, _about("of the whole batch")]
+    total: Annotated[float, _about("from capture to publish")]
 
 
 class DetectionsMessage(_Base, frozen=True, kw_only=True, tag="detections"):
     """What was found in one frame. An empty scene is an empty list."""
 
-    seq: Annotated[int, Meta(ge=0, description="published messages of this source; a gap is loss in transport")]
-    frame_id: Annotated[int, Meta(ge=0, description="captured frames of this source; a gap is drops before inference")]
-    t_capture_ns: int
-    t_capture_mono_ns: int
-    capture_clock: Literal["driver", "rtcp", "arrival", "file"]
-    t_media_ns: int | UnsetType = UNSET
-    width: Count
-    height: Count
-    model: str
-    backend: str
-    timing_ms: TimingMs
-    dropped: Annotated[int, Meta(ge=0, description="frames of this source dropped so far, for any reason")]
-    detections: list[Detection]
+    seq: Annotated[int, _count("published messages of this source; a gap is loss in transport")]
+    frame_id: Annotated[int, _count("captured frames of this source; a gap is drops before inference")]
+    t_capture_ns: Annotated[int, _about("when the frame was captured, CLOCK_REALTIME")]
+    t_capture_mono_ns: Annotated[int, _about("the same instant, CLOCK_MONOTONIC")]
+    capture_clock: Annotated[codes.CaptureClock, _about("who stamped the capture")]
+    t_media_ns: Annotated[int | UnsetType, _about("the place in a file's own timeline, where there is one")] = UNSET
+    width: Annotated[int, _count("of the captured frame, in pixels")]
+    height: Annotated[int, _count("of the captured frame, in pixels")]
+    model: Annotated[str, _about("the `id` of the model that ran")]
+    backend: Annotated[str, _about("what ran it on this frame, for instance `tensorrt-fp16`")]
+    timing_ms: Annotated[TimingMs, _about("where the frame's time went")]
+    dropped: Annotated[int, _count("frames of this source dropped so far, for any reason")]
+    detections: Annotated[list[Detection], _about("the objects, best score first")]
 
 
 class Reason(Struct, frozen=True):
     """Why a source is in its state: a short code for programs and a sentence for people."""
 
-    code: str
-    text: str
+    code: Annotated[str, _about("one of those in `edgeinfer/codes.py`")]
+    text: Annotated[str, _about("one line, without credentials")]
 
 
 class ReloadReport(Struct, frozen=True, kw_only=True):
-    """How far the daemon has come with changing its configuration. It counts the requests since its start.
+    """How far the daemon has come with changing its configuration. Several requests may become one reload."""
 
-    `finished` is the last request that has been dealt with; those before it are too, as several become one reload.
-    `ok` and `text` tell how that went (null while there was none), `changes` what is different now, a line each.
-    """
-
-    requested: Count
-    finished: Count
-    ok: bool | None = None
-    text: str = ""
-    changes: tuple[str, ...] = ()
+    requested: Annotated[int, _count("how often it has been asked since its start")]
+    finished: Annotated[int, _count("the last request that has been dealt with; those before it are too")]
+    ok: Annotated[bool | None, _about("whether that succeeded; null while there was none")] = None
+    text: Annotated[str, _about("what is different now, or why nothing is, in one line")] = ""
+    changes: Annotated[tuple[str, ...], _about("what is different now, a line each")] = ()
 
 
 class LastCrash(Struct, frozen=True, kw_only=True):
     """How an earlier run of this daemon ended badly; the file `last_crash.json` has the stacks too."""
 
-    code: str
-    text: str
-    stage: Annotated[str, Meta(description="the stage that stood still, empty where it was none")]
-    version: str
-    t_ns: int
+    code: Annotated[str, _about("one of the crash codes")]
+    text: Annotated[str, _about("what happened, in one line")]
+    stage: Annotated[str, _about("the stage that stood still, empty where it was none")]
+    version: Annotated[str, _about("the edgeinfer that ran then")]
+    t_ns: Annotated[int, _about("when it ended, CLOCK_REALTIME")]
 
 
 class MachineVitals(Struct, frozen=True, kw_only=True):
-    """What the machine's sensors say. A field is left out where the machine has no such sensor.
+    """What the machine's sensors say. A field is left out where the machine has no such sensor."""
 
-    `throttled` names what slows the machine down at this moment, for heat or current.
-    """
-
-    throttled: list[str] = []
-    temperatures_c: dict[str, float] | UnsetType = UNSET
-    gpu_load: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
-    gpu_hz: Count | UnsetType = UNSET
-    power_mode: str | UnsetType = UNSET
-    memory_total_bytes: Count | UnsetType = UNSET
-    memory_available_bytes: Count | UnsetType = UNSET
+    throttled: Annotated[list[str], _about("what slows the machine down at this moment, for heat or current")] = []
+    temperatures_c: Annotated[dict[str, float] | UnsetType, _about("thermal zone → °C")] = UNSET
+    gpu_load: Annotated[float, Meta(ge=0, le=1, description="share of the GPU's time in use")] | UnsetType = UNSET
+    gpu_hz: Annotated[int, _count("the GPU's clock")] | UnsetType = UNSET
+    power_mode: Annotated[str | UnsetType, _about("a Jetson's power mode")] = UNSET
+    memory_total_bytes: Annotated[int, _count("the machine's memory")] | UnsetType = UNSET
+    memory_available_bytes: Annotated[int, _count("what of it can still be had")] | UnsetType = UNSET
 
 
 class Vitals(Struct, frozen=True, kw_only=True):
-    """What only the status of the daemon as a whole says.
+    """What only the status of the daemon as a whole says."""
 
-    `latency_ms` is stage → p50, p95, p99 of the last thousand frames, `subscribers` how many are connected and listen,
-    `rate` the share of live sources' frames that is used: below 1 while the machine is throttled.
-    """
-
-    latency_ms: dict[str, dict[str, float]] = {}
-    rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    subscribers: Count | UnsetType = UNSET
-    machine: MachineVitals | UnsetType = UNSET
+    latency_ms: Annotated[
+        dict[str, dict[str, float]], _about("stage → p50, p95 and p99 of the last thousand frames")
+    ] = {}
+    rate: Annotated[
+        float, Meta(gt=0, le=1, description="share of live sources' frames in use; below 1 while throttled")
+    ] = 1.0
+    subscribers: Annotated[int, _count("how many are connected and subscribed to something")] | UnsetType = UNSET
+    machine: Annotated[MachineVitals | UnsetType, _about("what the machine's sensors say")] = UNSET
 
 
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
-    captured = inferred + dropped + in_flight, always.
+    captured = inferred + dropped + in_flight, always. The daemon's own status sums up all sources of the session, those
+    that were removed included.
     """
 
-    state: State
-    reason: Reason | None
-    captured: Count
-    inferred: Count
-    in_flight: Count
-    dropped: Count
-    dropped_by_reason: dict[str, int]
-    fps: Annotated[float, Meta(ge=0, description="results per second over the last seconds")]
-    stalls: Annotated[int, Meta(ge=0, description="how often the source went quiet")] = 0
-    reconnects: Annotated[int, Meta(ge=0, description="how often it was opened again")] = 0
+    state: Annotated[State, _about("of the source; of the daemon starting, running, ended or failed")]
+    reason: Annotated[Reason | None, _about("why it is in that state; of the daemon, its news")]
+    captured: Annotated[int, _count("frames read so far")]
+    inferred: Annotated[int, _count("frames with a result so far")]
+    in_flight: Annotated[int, _count("frames captured and not done yet")]
+    dropped: Annotated[int, _count("frames given up so far")]
+    dropped_by_reason: Annotated[dict[str, int], _about("drop reason → how many of them")]
+    fps: Annotated[float, _count("results per second over the last seconds")]
+    stalls: Annotated[int, _count("how often the source went quiet")] = 0
+    reconnects: Annotated[int, _count("how often it was opened again")] = 0
     clock_step_s: Annotated[
-        float | UnsetType, Meta(description="of the daemon: by how much the wall clock was last set while it ran")
+        float | UnsetType, _about("of the daemon: by how much the wall clock was last set while it ran")
     ] = UNSET
     last_crash: Annotated[
-        LastCrash | UnsetType, Meta(description="in the daemon's own status, where a run has ended badly")
+        LastCrash | UnsetType, _about("of the daemon: how an earlier run ended badly, where one did")
     ] = UNSET
     reload: Annotated[
-        ReloadReport | UnsetType, Meta(description="of the daemon, once it has been asked to reload its configuration")
+        ReloadReport | UnsetType, _about("of the daemon, once it has been asked to reload its configuration")
     ] = UNSET
-    vitals: Vitals | UnsetType = UNSET
+    vitals: Annotated[Vitals | UnsetType, _about("of the daemon: latencies, subscribers, sensors")] = UNSET
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True):
-    """The model that runs. `id` is what detections carry; `input_size` is width, height."""
+    """The model that runs."""
 
-    id: str
-    name: str
-    sha256: str
-    task: str
-    input_size: tuple[int, int]
-    labels: list[str]
+    id: Annotated[str, _about("what detections carry: its name and the beginning of its digest")]
+    name: Annotated[str, _about("what its card calls it")]
+    sha256: Annotated[str, _about("digest of its file")]
+    task: Annotated[str, _about("what it is for: `detection`")]
+    input_size: Annotated[tuple[int, int], _about("width and height of its input, in pixels")]
+    labels: Annotated[list[str], _about("one per class, in the order of `class_id`")]
 
 
 class InfoMessage(_Base, frozen=True, kw_only=True, tag="info"):
     """What the daemon is. Latched like `status`."""
 
-    version: str
-    host: str
-    boot_id: str
-    pid: int
-    t_start_ns: int
-    model: ModelInfo
-    backend: Annotated[str | None, Meta(description="null until the model is loaded")]
-    versions: dict[str, str]
-    sources: list[str]
+    version: Annotated[str, _about("of edgeinfer")]
+    host: Annotated[str, _about("the machine's name")]
+    boot_id: Annotated[str, _about("new at every boot; CLOCK_MONOTONIC is comparable within one")]
+    pid: Annotated[int, _about("the daemon's process")]
+    t_start_ns: Annotated[int, _about("when it started, CLOCK_REALTIME")]
+    model: Annotated[ModelInfo, _about("the model that runs")]
+    backend: Annotated[str | None, _about("what runs it; null until it is loaded")]
+    versions: Annotated[dict[str, str], _about("library → version")]
+    sources: Annotated[list[str], _about("the names of the sources that the run has now")]
 
 
 Message = DetectionsMessage | StatusMessage | InfoMessage

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
+import msgspec
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from edgeinfer import codes, messages
 from edgeinfer.cli import _command_names
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
+from edgeinfer.config import plugins
+from edgeinfer.config.settings import _File
+from edgeinfer.flow import outbox, publisher
 from edgeinfer.transport.keys import allow, generate, read_public, write_pair
 from tests.conftest import Cli, as_generated
-from tests.test_run import write_constant_network
+from tests.test_run import QUIET, write_constant_network
 from tests.test_zmq import wait_for
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -27,6 +38,9 @@ TEXT = {page: page.read_text() for page in PAGES}
 COMMANDS = sorted(
     {line.removeprefix("$ ") for text in TEXT.values() for line in text.splitlines() if line.startswith("$ ")}
 )
+PACKAGE = ROOT / "edgeinfer"
+ARCHITECTURE = TEXT[ROOT / "docs" / "architecture.md"]
+EXTENDING = TEXT[ROOT / "docs" / "extending.md"]
 HARDWARE = {"edgeinfer run --camera 0", "edgeinfer service status"}
 """Need a camera, or a machine that systemd runs; `tests/test_service_systemd.py` makes one for the second."""
 
@@ -42,9 +56,16 @@ def folder(tmp_path: Path, clip: Path, photos: Path) -> Path:
     for name in ("server", "laptop"):
         write_pair(generate(), tmp_path / name)
     allow(tmp_path / "clients", read_public(str(tmp_path / "laptop.pub")))
-    (tmp_path / "mycameras").mkdir()
-    (tmp_path / "mycameras" / "noise.py").write_text(python_blocks(ROOT / "docs" / "extending.md")[0])
+    for name, code in examples().items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(code)
     return tmp_path
+
+
+def examples() -> dict[str, str]:
+    """The plugins of the page on extending: file name → code. The name stands in the sentence before the code."""
+    found = re.findall(r"^`(my\w+/\w+\.py)`[^`]+```python\n(.*?)^```", EXTENDING, re.MULTILINE | re.DOTALL)
+    return dict(found)
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -100,6 +121,75 @@ def test_every_command_is_documented() -> None:
         assert any(f"edgeinfer {name}" in text for text in TEXT.values()), name
 
 
+def test_there_is_an_example_of_every_kind_of_plugin() -> None:
+    assert [name.partition("/")[0] for name in examples()] == ["mycameras", "mysinks", "mydecoders", "mybackends"]
+    assert list(examples().values()) == python_blocks(ROOT / "docs" / "extending.md")
+
+
+def test_the_example_of_a_source_keeps_the_contract(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    module = plugins.load("sources", "mycameras.noise")
+    source = module.open("", plugins.options(module, {"width": 64, "height": 48}, ""))
+    captures = [source.read() for _ in range(3)]
+    assert all(capture.image.shape == (48, 64, 3) and not capture.image.flags.writeable for capture in captures)
+    assert len({capture.image.tobytes() for capture in captures}) == 3
+
+
+@pytest.mark.slow
+def test_the_example_of_a_sink_counts_what_was_found(cli: Cli, folder: Path) -> None:
+    process = cli("run", "--source", "clip.mp4", "--set", "sinks={mysinks.count: {path: counts.json}}", *QUIET)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((folder / "counts.json").read_text())["person"] > 0
+
+
+@pytest.mark.slow
+def test_the_example_of_a_backend_finds_what_ours_finds(cli: Cli, folder: Path) -> None:
+    args = ("run", "--source", "clip.mp4", "--frames", "5", "--jsonl", "-", *QUIET)
+    runs = [cli(*args, "--backend", backend) for backend in ("mybackends.opencv", "onnxruntime")]
+    theirs, ours = ([json.loads(line) for line in run.stdout.splitlines()] for run in runs)
+    assert {message["backend"] for message in theirs} == {"opencv-cpu"}
+    labels = [[[found["label"] for found in message["detections"]] for message in run] for run in (theirs, ours)]
+    assert labels[0] == labels[1]
+    assert any(labels[0])
+
+
+@pytest.mark.slow
+def test_the_example_of_a_decoder_reads_its_network(cli: Cli, folder: Path) -> None:
+    write_rows_network(folder / "rows.onnx", [[16, 14, 48, 50, 0.9, 1], [0, 0, 8, 8, 0.1, 0]])
+    card = {
+        "name": "rows",
+        "file": "rows.onnx",
+        "input": {"name": "x", "width": 64, "height": 64, "color": "bgr", "mean": [0, 0, 0], "std": [1, 1, 1]},
+        "decoder": {"name": "mydecoders.rows"},
+        "labels": ["cat", "dog"],
+    }
+    (folder / "rows.yaml").write_text(json.dumps(card))
+    process = cli("run", "--source", "photos/4.webp", "--model", "rows.onnx", "--jsonl", "-", *QUIET)
+    assert process.returncode == 0, process.stderr
+    (message,) = map(json.loads, process.stdout.splitlines())
+    (found,) = message["detections"]
+    assert (found["label"], found["box"]) == ("dog", [16, 14, 48, 50])
+
+
+def write_rows_network(path: Path, rows: list[list[float]]) -> None:
+    """A network that finds the same in every picture: one output, [1, M, 6]."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["found", "nothing"], ["rows"]),
+    ]
+    constants = {"zero": np.array(0, np.float32), "found": np.array([rows], np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [1, len(rows), 6])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
 @pytest.mark.parametrize("block", range(2))
 def test_the_subscribers_of_the_readme(daemon_process: Start, tmp_path: Path, ipc: str, block: int) -> None:
     code = python_blocks(ROOT / "README.md")[block]
@@ -126,6 +216,75 @@ def test_links_and_code_names_exist(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
     for path in re.findall(r"`((?:edgeinfer|tests|docs|configs|systemd)/[\w/.-]+\.\w+)`", TEXT[page]):
         assert (ROOT / path).exists(), path
+
+
+def test_the_page_on_architecture_names_what_there_is() -> None:
+    named = {name for name in re.findall(r"`(\w[\w./-]*)`", ARCHITECTURE) if "/" in name or name.endswith(".py")}
+    assert len(named) > 30
+    for name in named:
+        assert (PACKAGE / name).exists() or (ROOT / name).exists(), name
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}:
+        assert f"{folder.relative_to(PACKAGE)}/" in named, folder
+
+
+def test_the_page_on_architecture_names_every_thread_and_queue() -> None:
+    _, diagram, _ = ARCHITECTURE.partition("## Threads")[2].split("```\n", 2)
+    names = {name for path in PACKAGE.rglob("*.py") for name in thread_names(path)}
+    assert len(names) >= 8
+    for name in names:
+        assert re.search(rf"(?:^|►) *{name}", diagram, re.MULTILINE), name
+    assert f"queue of {publisher.QUEUE_DEPTH} results" in diagram
+    assert f"outbox of {outbox.DEPTH} messages" in diagram
+
+
+def thread_names(path: Path) -> Iterator[str]:
+    """What the threads of a file are called, as far as that is written there: of `read:{source}` the part before."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for call in calls_that_name_a_thread(node):
+            for value in (*call.args, *(item.value for item in call.keywords if item.arg == "name")):
+                text = value.values[0] if isinstance(value, ast.JoinedStr) else value
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    yield text.value
+
+
+def calls_that_name_a_thread(node: ast.AST) -> Iterator[ast.Call]:
+    if isinstance(node, ast.ClassDef) and {"threading.Thread", "Stage"} & set(map(ast.unparse, node.bases)):
+        found = [child for child in ast.walk(node) if isinstance(child, ast.Call)]
+        yield from (call for call in found if ast.unparse(call.func) == "super().__init__")
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "threading.Thread":
+        yield node
+
+
+def test_every_key_of_the_configuration_is_documented() -> None:
+    page = TEXT[ROOT / "docs" / "configuration.md"]
+    first, _, rest = page.partition("## ")
+    for field in msgspec.structs.fields(_File):
+        assert f"| `{field.encode_name}` |" in first, field.encode_name
+    for kind in get_args(plugins.Kind):
+        for name in plugins.names(kind):
+            section = rest.partition(f"## {kind[:-1].capitalize()} `{name}`\n")[2].partition("\n## ")[0]
+            for field in msgspec.structs.fields(plugins.load(kind, name).Options):
+                assert f"| `{field.encode_name}` |" in section, f"{kind} {name} {field.encode_name}"
+
+
+def test_every_field_of_a_message_is_documented_with_its_meaning() -> None:
+    page = TEXT[ROOT / "docs" / "messages.md"]
+    structs = [value for value in vars(messages).values() if isinstance(value, type) and is_struct(value)]
+    assert len(structs) >= 10
+    for struct in structs:
+        for field in msgspec.structs.fields(struct):
+            assert re.search(rf"^\| `{field.encode_name}` \|[^|]+\| \w.*\|$", page, re.MULTILINE), field.encode_name
+
+
+def is_struct(value: type) -> bool:
+    return issubclass(value, msgspec.Struct) and value.__module__ == messages.__name__
+
+
+def test_every_code_is_documented() -> None:
+    everything = "\n".join(TEXT.values())
+    tables = (codes.STATES, codes.DROP_REASONS, codes.SOURCE_REASONS, codes.NEWS, codes.HEALTH, codes.READINESS)
+    for code in {str(code) for table in (*tables, codes.CRASHES, codes.EXIT_CODES) for code in table}:
+        assert f"| `{code}` |" in everything, code
 
 
 @as_generated

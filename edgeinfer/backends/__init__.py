@@ -1,4 +1,4 @@
-"""What runs the network. One file a runtime; its name is the config's `backend`.
+"""What runs the network: a file for each runtime, called as in the configuration's `backend`.
 
 Below is what a backend's module has: `BackendModule` always, the others where its runtime can do that.
 """

@@ -22,7 +22,7 @@ from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32
 
 SWEEP_S = 0.5
-"""For each number of streams and batch size."""
+"""How long each number of streams and batch size is measured."""
 
 
 def raw_run(config: Config, frames: int) -> RawRun:

@@ -1,1 +1,1 @@
-"""One module per command; its click command is called `command`, and the module's name is the command's name."""
+"""A module for each command, called as the command; its click command is called `command`."""

@@ -1,1 +1,1 @@
-"""Every setting declared once; strict reading; URIs, model cards, plugins, paths."""
+"""Every setting, declared once and read strictly; source URIs, model cards, and the loading of plugins."""

@@ -64,7 +64,7 @@ class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SourceConfig(Struct, frozen=True, kw_only=True):
-    """General settings of a source. `max_fps` leaves frames out evenly; `options` are the plugin's own, checked."""
+    """A source's settings, checked. `max_fps` leaves frames out evenly; `options` are the plugin's own."""
 
     uri: SourceUri
     max_fps: float | None
@@ -124,11 +124,11 @@ class Config(Struct, frozen=True, kw_only=True):
 class SourceSettings(LadderConfig, frozen=True, kw_only=True):
     """What every source's table may hold beside the plugin's options. `max_fps` leaves frames out evenly.
 
-    Without a frame for `stall_s` the status of a live source says `stalled`; without one for `timeout_s` it is opened
-    again, and again, unless `reconnect` is false (by default it is true for cameras and false for files). With
-    `wait: false` a source that has never given a frame is not waited for: its first error ends it; so it is for those
-    named on the command line. A live frame older than `max_age_ms` when its turn comes is dropped; `null` is no limit.
-    The same picture for `frozen_s` counts as none.
+    A live source without a frame for `stall_s` is `stalled`; without one for `timeout_s` it is opened again, and again.
+    `reconnect: false` makes its first error final; cameras reconnect by default and files do not. `wait: false` makes
+    the first error final where the source has never given a frame; that is the default for sources of the command line.
+    A live frame older than `max_age_ms` when its turn comes is dropped; with `null` none is. With `frozen_s` a source
+    that shows the same picture for so long counts as one without a frame.
     """
 
     uri: Annotated[str, Meta(min_length=1)]

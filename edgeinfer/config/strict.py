@@ -47,7 +47,7 @@ def convert(value: Any, target: type[T], path: str = "") -> T:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean …?)" where a known name is near, else the known ones, else nothing."""
+    """A hint: "did you mean …?" where a known name is near, else the known names, empty where there are none."""
     known = sorted(known)
     match = difflib.get_close_matches(name, known, n=1)
     if match:

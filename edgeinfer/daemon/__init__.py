@@ -1,1 +1,1 @@
-"""The composition root, and a life of changes: start, sources, model, reload, stop."""
+"""The running daemon: puts the parts together, starts them, changes them while they run, and stops them."""

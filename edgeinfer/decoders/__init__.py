@@ -1,1 +1,1 @@
-"""Raw network outputs → detections. One file a family of output layouts; its name is the card's `decoder.name`."""
+"""Raw network outputs → detections: a file for each family of layouts, called as in the card's `decoder.name`."""

@@ -1,4 +1,4 @@
-"""TensorRT engines: read their headers, name them by everything that binds them, build, check and keep them.
+"""TensorRT engines: the options of a build, the machine that an engine is for, and the library that makes it.
 
 TensorRT, ONNX, ONNX Runtime and CUDA are imported when a function needs them.
 """

@@ -1,4 +1,4 @@
-"""What machine is this? JetPack, L4T, CUDA, TensorRT, GPU, Python: each value with where it came from."""
+"""What this machine is: JetPack, L4T, CUDA, TensorRT, GPU and Python, each value with where it was read."""
 
 from edgeinfer.environment.facts import Environment, Fact, Fault, Flavour, Reading
 from edgeinfer.environment.probe import probe

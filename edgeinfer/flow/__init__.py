@@ -1,1 +1,1 @@
-"""The data path: capture → mailbox → inference → publisher, and the books that are kept of it."""
+"""The way of a frame: capture, mailbox, inference, publisher, and the books that are kept of it."""

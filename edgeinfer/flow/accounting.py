@@ -6,17 +6,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
+from edgeinfer import codes
 from edgeinfer.messages import Reason, State
 from edgeinfer.telemetry.snapshot import SourceSnapshot
 
-DropReason = Literal["overload", "max_fps", "stale", "frozen", "thermal", "publish", "shutdown", "unreadable", "memory"]
-"""overload: a newer frame took its place. max_fps: left out on purpose. stale: too old when its turn came. frozen: the
-same picture again. thermal: left out while the machine is throttled. publish: the sinks could not keep up. shutdown:
-the run, or the source's part in it, ended first. unreadable: the picture could not be decoded. memory: the GPU had no
-room for it."""
-
+DropReason = codes.DropReason
 _FPS_WINDOW_NS = 3_000_000_000
 
 

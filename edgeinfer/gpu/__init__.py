@@ -1,1 +1,1 @@
-"""The CUDA runtime, its status, kernels, pinned memory. One checker for all."""
+"""CUDA: its runtime, the judgement of its errors, our kernels, and memory that the GPU can read."""

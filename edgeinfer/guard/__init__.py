@@ -1,1 +1,1 @@
-"""What may be trusted: ownership, reachability, limits, redaction. Imports nothing of the rest."""
+"""What may be trusted: who can write a file, who can reach an address, how large an input may be, what is a secret."""

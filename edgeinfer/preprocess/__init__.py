@@ -1,1 +1,1 @@
-"""Frames → network input. `letterbox.py` is the CPU reference whose numbers every other way must match."""
+"""Frames → network input, on the CPU; the kernels in `gpu/` must give the same numbers."""

@@ -1,1 +1,1 @@
-"""Where messages go. One file a kind of sink; `zmq` is the one that `publish` in the config sets up."""
+"""Where messages go: a file for each kind of sink; `zmq` is the one that `publish` sets up."""

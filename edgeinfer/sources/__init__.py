@@ -1,1 +1,1 @@
-"""Where pictures come from. One file a kind of source; its name is the URI's scheme."""
+"""Where pictures come from: a file for each kind of source, called as the URI's scheme."""

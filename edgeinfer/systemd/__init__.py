@@ -1,4 +1,4 @@
-"""What the daemon says to systemd: its state and its heartbeat (`notify`), its log (`journal`).
+"""systemd: what the daemon tells it, the journal, and the installation of the units.
 
-Outside systemd nothing here does anything.
+Outside systemd `notify` and `journal` do nothing.
 """

@@ -1,1 +1,1 @@
-"""What the machine's sensors say while the daemon runs, and what is done about heat."""
+"""What there is to know of a running daemon and its machine: snapshots, sensors, and the answer to heat."""

@@ -1,1 +1,1 @@
-"""A subscriber's connection, CURVE keys, and who is connected."""
+"""Connections over ZeroMQ: a subscriber's side, CURVE keys, and who is connected."""

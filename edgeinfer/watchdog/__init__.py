@@ -1,1 +1,1 @@
-"""Hearts, who judges them, the last words, the record of a crash, the supervisor."""
+"""Whether the daemon is alive: heartbeats, who judges them, how a process ends, and who starts it again."""

@@ -13,7 +13,6 @@ from edgeinfer.config.card import InputCard
 from edgeinfer.engine.options import BuildOptions, Profile, Shape, profiles
 from edgeinfer.errors import InputError
 from edgeinfer.models.onnxfile import OnnxModel, file_digest
-from edgeinfer.preprocess.picture import picture_input
 from edgeinfer.types import AnyArray
 
 Sample = dict[str, AnyArray]
@@ -108,6 +107,8 @@ def _fit(path: Path, sample: Sample, name: str, dtype: str, shape: Shape) -> Any
 
 
 def _picture(path: Path, model: OnnxModel, shapes: dict[str, Shape], card: InputCard | None) -> Sample:
+    from edgeinfer.preprocess.picture import picture_input  # noqa: PLC0415 (OpenCV, only where pictures are given)
+
     name, shape = model.inputs[0].name, shapes[model.inputs[0].name]
     plain = plain_input(model, shapes)
     if plain is None:

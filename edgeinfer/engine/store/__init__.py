@@ -1,1 +1,1 @@
-"""The cache of engines: key, manifest, lock, trust."""
+"""The cache of engines: what an engine depends on, what is written beside it, and which files are trusted."""

@@ -1,4 +1,4 @@
-"""From a source to the mailbox: a thread that reads, a thread that watches it, and the ladder that it climbs back."""
+"""From a source to the mailbox: one thread reads; another watches it, and opens the source again where it fails."""
 
 from edgeinfer.flow.capture.job import Deadlines, Hung, Job
 from edgeinfer.flow.capture.ladder import CaptureThread
