@@ -147,7 +147,8 @@ def _teller(tell: Tell, serving: str) -> OnProgress:
 
     def on_progress(progress: BuildProgress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-        tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}"))
+        why = f"; building because {progress.reason}" if progress.reason else ""
+        tell(Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{why}{meanwhile}"))
 
     return on_progress
 
