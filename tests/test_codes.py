@@ -14,8 +14,9 @@ from edgeinfer.flow import accounting
 from edgeinfer.watchdog.supervisor import FINAL
 from tests.source_codes import PACKAGE, Module, UnknownError, Use, modules, uses
 
-STAGES = ("name", "stage.name")
-"""How the name of a stage that has died is written; see `test_a_stage_that_dies_has_a_code`."""
+HANDED_ON = ("name", "stage.name", "reason")
+"""How a code is written that comes from elsewhere: a dead stage's name (see `test_a_stage_that_dies_has_a_code`), and
+the reason that `Delivery.give_up` is given."""
 
 TABLES: dict[str, Mapping[Any, str]] = {
     "STATES": codes.STATES,
@@ -44,7 +45,7 @@ def found(wanted: Iterable[Use]) -> set[str]:
         try:
             seen |= use.module.codes(use.expression)
         except UnknownError as unknown:
-            if str(unknown) not in STAGES:
+            if str(unknown) not in HANDED_ON:
                 pytest.fail(f"{use.place}: it can't be seen which code {unknown} is")
     return seen
 
@@ -54,7 +55,8 @@ def reasons(where: Callable[[Module], bool]) -> set[str]:
 
 
 def test_drop_reasons() -> None:
-    assert found(uses("drop", 0, "reason", modules())) | late() == set(codes.DROP_REASONS)
+    given_up = found(uses("give_up", 1, "reason", modules()))
+    assert found(uses("drop", 0, "reason", modules())) | given_up | late() == set(codes.DROP_REASONS)
 
 
 def late() -> set[str]:

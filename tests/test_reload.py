@@ -481,7 +481,7 @@ def test_a_decoder_that_fails_in_its_first_frames_is_rolled_back(
 
 
 def test_after_its_trial_a_backends_error_is_fatal(run: Run) -> None:
-    assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": succession.TRIAL_FRAMES + 20}).ok
+    assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": succession.TRIAL_FRAMES + 2000}).ok
     with pytest.raises(EdgeinferError, match="scripted failure") as caught:
         run.until(lambda: False, "the error")
     assert caught.value.exit_code == 70

@@ -280,8 +280,8 @@ def test_every_frame_once_every_slot_back_every_offer_answered(
             scene.steps()
     except EdgeinferError as raised:  # as in the thread: it ends there
         error = raised
-        scene.inference.delivery.drop(scene.inference.batching.close(), "shutdown")
-        scene.inference.delivery.drop(scene.networks.end(close=False), "shutdown")
+        scene.inference.delivery.give_up(scene.inference.batching.close(), "shutdown")
+        scene.inference.delivery.give_up(scene.networks.end(close=False), "shutdown")
     else:
         scene.end(drain)
     scene.check()

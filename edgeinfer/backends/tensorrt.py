@@ -103,7 +103,7 @@ class Preparation:
             return self._load(engine)
         except PlanError as error:  # sound by its checksum, and still not for this TensorRT: a new one may be
             log.warning("%s; building the engine again", error.message)
-            self._cache.quarantine(engine.key)
+            self._cache.quarantine(engine.key, f"TensorRT refused its engine: {error.message}")
             engine, self._cache = ensure_somewhere(self._task, self._cache, on_progress, cancel)
             return self._load(engine)
 

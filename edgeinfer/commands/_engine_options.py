@@ -36,6 +36,12 @@ COMMON = [
     click.option("--verbose", is_flag=True, help="Show TensorRT's log, and a traceback on errors."),
 ]
 
+RUNTIME = click.option(
+    "--runtime",
+    type=click.Choice(list(toolkit.MODULES)),
+    help="By default tensorrt, or tensorrt_rtx where only that can be loaded.",
+)
+
 BUILD = [
     click.argument("model"),
     click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True),
@@ -81,7 +87,7 @@ BUILD = [
     click.option("--std", metavar="A,B,C", help="Pictures' channels are divided by it; the card's, or 255."),
     click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of the channels; the card's, or rgb."),
     click.option("--stretch", is_flag=True, help="Stretch pictures instead of letterboxing them."),
-    click.option("--runtime", type=click.Choice(list(toolkit.MODULES)), default="tensorrt", show_default=True),
+    RUNTIME,
 ]
 
 VERIFY_AND_LIMITS = [
@@ -140,8 +146,13 @@ def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
 
 
 def this_machine(arguments: dict[str, Any]) -> Target:
-    """What is here, with the TensorRT that was asked for. Raises UnavailableError."""
-    return machine.detect(toolkit.load(arguments["runtime"]))
+    """What is here, with the TensorRT that was asked for, or the one there is. Raises UnavailableError."""
+    if arguments["runtime"]:
+        return machine.detect(toolkit.load(arguments["runtime"]))
+    found = toolkit.find()
+    if found.flavour != "tensorrt":
+        click.echo(f"edgeinfer: {found} is used, as TensorRT itself can't be loaded here", err=True)
+    return machine.detect(found)
 
 
 def build_options(a: dict[str, Any], usual: tuple[int, int, int]) -> BuildOptions:

@@ -9,8 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from edgeinfer.commands._engine_options import BUILD, COMMON, open_cache, options, task_of, this_machine
-from edgeinfer.engine import toolkit
+from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, open_cache, options, task_of, this_machine
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
 from edgeinfer.engine.store import foreign
@@ -118,9 +117,9 @@ def _print_tree(values: dict[str, Any], indent: str) -> None:
 
 @command.command("verify")
 @options(COMMON)
-@click.option("--runtime", type=click.Choice(list(toolkit.MODULES)), default="tensorrt", show_default=True)
+@RUNTIME
 @click.argument("engines", nargs=-1, metavar="[KEY|FILE]...")
-def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str, engines: tuple[str, ...]) -> None:
+def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str | None, engines: tuple[str, ...]) -> None:
     """Check owner, mode, checksum and header of engines: those named, or all. A FILE is held against this machine."""
     files = [Path(name) for name in engines if Path(name).is_file()]
     keys = [name for name in engines if not Path(name).is_file()]
@@ -149,7 +148,7 @@ def _check(item: CachedEngine | BrokenEngine) -> dict[str, str]:
     return {"engine": item.key, "problem": ""}
 
 
-def _check_file(path: Path, runtime: str) -> dict[str, str]:
+def _check_file(path: Path, runtime: str | None) -> dict[str, str]:
     try:
         plan = foreign.accept(path, this_machine({"runtime": runtime}))
     except InputError as error:

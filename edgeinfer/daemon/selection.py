@@ -102,7 +102,9 @@ def teller(bulletin: Bulletin, serving: str) -> OnProgress:
 
     def on_progress(progress: BuildProgress) -> None:
         share = "" if progress.fraction is None else f" {progress.fraction:.0%}"
-        bulletin.news = Reason("engine-building", f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{meanwhile}")
+        why = f"; building because {progress.reason}" if progress.reason else ""
+        text = f"{progress.phase}{share}, {progress.elapsed_s:.0f} s{why}{meanwhile}"
+        bulletin.news = Reason("engine-building", text)
 
     return on_progress
 

@@ -35,6 +35,8 @@ DTYPES = {
 }
 """TensorRT's name of an element type → NumPy's. What is missing here NumPy can't hold."""
 
+Importer = Callable[[str], ModuleType]
+
 
 @dataclass(frozen=True, slots=True)
 class Toolkit:
@@ -49,19 +51,47 @@ class Toolkit:
         return f"{name} {'.'.join(map(str, self.version))}"
 
 
-def load(flavour: str = "tensorrt", importer: Callable[[str], ModuleType] = importlib.import_module) -> Toolkit:
+def load(flavour: str = "tensorrt", importer: Importer = importlib.import_module) -> Toolkit:
     """Imports TensorRT. Raises UnavailableError that says whether it is missing, or something that it needs."""
+    module = _imported(flavour, importer)
+    if module is None:
+        raise _missing(flavour)
+    return _toolkit(module, flavour)
+
+
+def find(importer: Importer = importlib.import_module) -> Toolkit:
+    """TensorRT, or TensorRT-RTX where only that can be loaded. Raises UnavailableError as `load` does."""
+    broken: UnavailableError | None = None
+    for flavour in MODULES:
+        try:
+            module = _imported(flavour, importer)
+        except UnavailableError as error:
+            broken = broken or error
+            continue
+        if module is not None:
+            return _toolkit(module, flavour)
+    raise broken or _missing("tensorrt")
+
+
+def _imported(flavour: str, importer: Importer) -> ModuleType | None:
+    """The Python module; None where it is not installed. Raises UnavailableError where it can't be loaded."""
     for name in MODULES[flavour]:
         try:
-            module = importer(name)
+            return importer(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise _broken(name, error) from error
         except (ImportError, OSError, AttributeError) as error:
             raise _broken(name, error) from error
-        else:
-            return Toolkit(module, flavour, full_version(module.__version__, loaded_libraries(flavour)))
-    raise UnavailableError(
+    return None
+
+
+def _toolkit(module: ModuleType, flavour: str) -> Toolkit:
+    return Toolkit(module, flavour, full_version(module.__version__, loaded_libraries(flavour)))
+
+
+def _missing(flavour: str) -> UnavailableError:
+    return UnavailableError(
         f"the Python module {flavour} is not installed",
         "on a Jetson make the venv with --system-site-packages; elsewhere `pip install edgeinfer[tensorrt]`",
     )

@@ -37,7 +37,7 @@ class Delivery:
                 timing = Timing(queue_ms, flight.preprocess_ms, infer_ms, decode_ms)
                 self._publish(flight.network, frame, detections, timing)
 
-    def drop(self, frames: Iterable[Frame], reason: DropReason) -> None:
+    def give_up(self, frames: Iterable[Frame], reason: DropReason) -> None:
         """Frames that come to nothing."""
         for frame in frames:
             self._ledgers[frame.source].drop(reason)

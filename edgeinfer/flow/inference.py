@@ -51,8 +51,8 @@ class Inference(Stage):
                 self.step()
             whole = True
         finally:
-            self.delivery.drop(self.batching.close(), "shutdown")
-            self.delivery.drop(self.networks.end(close=whole), "shutdown")
+            self.delivery.give_up(self.batching.close(), "shutdown")
+            self.delivery.give_up(self.networks.end(close=whole), "shutdown")
 
     def step(self) -> None:
         """Starts a batch, or passes one on, or waits a moment for either."""
@@ -125,7 +125,7 @@ class Inference(Stage):
         """Gives up a batch that the GPU had no room for. False where the error is another, or is answered otherwise."""
         if not isinstance(error, OutOfMemoryError) or self.networks.answers_for(network):
             return False
-        self.delivery.drop(frames, "memory")
+        self.delivery.give_up(frames, "memory")
         self.batching.lost(len(frames), error)
         self._beat()
         return True

@@ -167,7 +167,7 @@ def test_prune_takes_broken_and_quarantined_engines_first(cache: Cache) -> None:
     broken = cache.engines / ("b" * 64)
     broken.mkdir(mode=0o700)
     (broken / "engine.plan").write_bytes(b"x")
-    cache.quarantine(crashing.key)
+    cache.quarantine(crashing.key, "it crashed")
     size = sum(path.stat().st_size for path in good.folder.iterdir())
     assert cache.prune(size) == [crashing.key, broken.name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from edgeinfer.config.card import InputCard, load_model
 from edgeinfer.engine.build import card_samples
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.toolkit import Toolkit
 from tests.engine.fakes import fake_toolkit
 from tests.engine.samples import NANODET, ORIN
@@ -182,14 +184,67 @@ def test_mistakes_are_one_line_with_a_way_out(
     assert ended.err.count("\n") == 1
 
 
-def test_without_tensorrt(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(name: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+def module(version: str) -> ModuleType:
+    made = ModuleType("tensorrt")
+    made.__version__ = version  # type: ignore[attr-defined]
+    return made
 
-    monkeypatch.setattr("edgeinfer.engine.toolkit.load.__defaults__", ("tensorrt", none))
-    ended = run("build", "nanodet-g", "--batch", "1")
-    assert (ended.code, ended.err.count("\n")) == (69, 1)
-    assert "the Python module tensorrt is not installed" in ended.err
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Which modules can be imported, or why not; empty at first. The machine is otherwise the Orin of the samples."""
+    there: dict[str, Any] = {}
+
+    def importer(name: str) -> Any:
+        found = there.get(name, ModuleNotFoundError(f"No module named {name!r}", name=name))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("edgeinfer.engine.toolkit.load.__defaults__", ("tensorrt", importer))
+    monkeypatch.setattr("edgeinfer.engine.toolkit.find.__defaults__", (importer,))
+
+    def detected(kit: Toolkit) -> Target:
+        return msgspec.structs.replace(ORIN, flavour=kit.flavour, tensorrt=kit.version)
+
+    monkeypatch.setattr("edgeinfer.engine.machine.detect", detected)
+    return there
+
+
+EXPLAIN = ("engines", "explain", "nanodet-g", "--json")
+
+
+def test_without_tensorrt(run: Any, installed: dict[str, Any]) -> None:
+    for arguments in (("build", "nanodet-g"), EXPLAIN):
+        ended = run(*arguments)
+        assert (ended.code, ended.err.count("\n")) == (69, 1)
+        assert "the Python module tensorrt is not installed" in ended.err
+
+
+def test_the_tensorrt_that_is_there_is_taken(run: Any, installed: dict[str, Any]) -> None:
+    installed["tensorrt_rtx"] = module("1.7.1.116")
+    rtx = run(*EXPLAIN)
+    assert rtx.err == "edgeinfer: TensorRT-RTX 1.7.1.116 is used, as TensorRT itself can't be loaded here\n"
+    installed["tensorrt"] = module("10.3.0.30")
+    both = run(*EXPLAIN)
+    assert both.err == ""
+    assert json.loads(both.out)["key"] == json.loads(run(*EXPLAIN, "--runtime", "tensorrt").out)["key"]
+    named = run(*EXPLAIN, "--runtime", "tensorrt_rtx")
+    assert named.err == "", "it was asked for"
+    assert json.loads(named.out)["key"] == json.loads(rtx.out)["key"] != json.loads(both.out)["key"]
+
+
+def test_a_tensorrt_that_can_not_be_loaded_gives_way_or_is_told_of(run: Any, installed: dict[str, Any]) -> None:
+    installed["tensorrt"] = OSError("libnvinfer.so.10: cannot open shared object file")
+    broken = run(*EXPLAIN)
+    assert broken.code == 69
+    assert "is there, but can't be loaded: libnvinfer.so.10" in broken.err
+    installed["tensorrt_rtx"] = module("1.7.1.116")
+    assert run(*EXPLAIN).code == 0
+    installed["tensorrt_rtx"] = OSError("libtensorrt_rtx.so.1: cannot open shared object file")
+    assert "libnvinfer.so.10" in run(*EXPLAIN).err
+    del installed["tensorrt"]
+    assert "libtensorrt_rtx.so.1" in run(*EXPLAIN).err
 
 
 def prepared_by(*arguments: str) -> InputCard | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 import subprocess
 import threading
@@ -18,21 +19,22 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.config.card import InputCard
+from edgeinfer.daemon import selection
 from edgeinfer.engine import diagnose, machine, toolkit
 from edgeinfer.engine.build import samples, verify
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.build.builder import BuildOutcome
 from edgeinfer.engine.build.ensure import ensure_task
-from edgeinfer.engine.build.progress import PhaseTree, by_clock
-from edgeinfer.engine.build.protocol import BuildRequest
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress, PhaseTree, by_clock
+from edgeinfer.engine.build.protocol import BuildRequest, Built
 from edgeinfer.engine.build.samples import SampleSource
-from edgeinfer.engine.build.task import make_task
+from edgeinfer.engine.build.task import Task, make_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
-from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.engine.store.foreign import accept
 from edgeinfer.engine.store.key import Target
-from edgeinfer.engine.store.manifest import OutputError, Tolerance, encode
+from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification, encode
 from edgeinfer.errors import InputError, UnavailableError
 from edgeinfer.models.onnxfile import Tensor
 from edgeinfer.preprocess.letterbox import Preprocessor
@@ -368,6 +370,115 @@ def test_advice_on_engines_that_are_not_fit(tmp_path: Path) -> None:
     (engine.folder / "engine.plan").write_bytes(b"x")
     assert "its engine is damaged: " in advise(task(), cache).sentence
     assert engine.folder.exists(), "advice changes nothing"
+
+
+def quick(request: BuildRequest, _: object, on_progress: OnProgress, *__: object) -> BuildOutcome:
+    """A build in no time."""
+    on_progress(BuildProgress("Working", 0.5, 1.0))
+    plan = make_plan(request.tensorrt, bytes(1000))
+    (Path(request.work) / "engine.plan").write_bytes(plan)
+    check, digest = Verification(state="skipped", reason="no GPU"), hashlib.sha256(plan).hexdigest()
+    made = Built(seconds=1, how="", plan_bytes=len(plan), plan_sha256=digest, peak_rss_bytes=1, verification=check)
+    return BuildOutcome(made, (), ())
+
+
+def quickly(cache: Cache, what: Task, on_progress: OnProgress = lambda _: None, rebuild: bool = False) -> CachedEngine:
+    return ensure_task(what, cache, on_progress, threading.Event(), rebuild, build=quick)
+
+
+def told_reason(cache: Cache, caplog: pytest.LogCaptureFixture, what: Task | None = None, **changes: Any) -> str:
+    """Builds, and gives the reason that was told with every moment of it and once in the log."""
+    caplog.clear()
+    seen: list[BuildProgress] = []
+    with caplog.at_level("INFO", "edgeinfer.engine.build.ensure"):
+        made = what or make_task(NANODET, BuildOptions(), msgspec.structs.replace(ORIN, **changes))
+        quickly(cache, made, seen.append)
+    (reason,) = {moment.reason for moment in seen}
+    assert [r.message for r in caplog.records if r.name.endswith(".ensure")] == [
+        f"nanodet-g-416.onnx: building an engine, as {reason}"
+    ]
+    assert "\n" not in reason
+    return reason
+
+
+def flip(path: Path, position: int) -> None:
+    """One bit."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def test_every_build_tells_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(tmp_path / "cache")
+    assert told_reason(cache, caplog) == "the cache holds no engine of it"
+    (engine,) = (item for item in cache.entries() if isinstance(item, CachedEngine))
+    key, plan = engine.key[:12], engine.folder / "engine.plan"
+    assert told_reason(cache, caplog, tensorrt=(10, 3, 0, 31)) == (
+        f"engine {key} differs in TensorRT 10.3.0.30 → 10.3.0.31"
+    )
+    assert told_reason(cache, caplog, gpu="Orin NX", l4t="36.4.4") == (
+        f"engine {key} differs in GPU Orin → Orin NX, L4T 36.4.3 → 36.4.4"
+    )
+    assert told_reason(cache, caplog, task("fp32")) == f"engine {key} differs in precision fp16 → fp32"
+    flip(plan, 500)
+    assert told_reason(cache, caplog) == (f"its engine is damaged: {plan}: its checksum is not the one in its manifest")
+    for _ in range(3):
+        cache.strike(engine.key)
+    assert told_reason(cache, caplog) == f"engine {key} ended its process 3 times"
+
+
+def test_what_was_found_before_is_the_reason_still(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The daemon asks what the cache has before it builds."""
+    cache = Cache(tmp_path / "cache")
+    engine = quickly(cache, task())
+    (engine.folder / "manifest.json").write_bytes(b"{")
+    assert cache.usable(engine.key) is None
+    assert "manifest.json: damaged" in told_reason(cache, caplog)
+    quickly(cache, task())
+    cache.remove(engine.key)
+    assert told_reason(cache, caplog) == "the cache holds no engine of it", "what is past is forgotten"
+
+
+def test_a_header_that_can_not_be_read_is_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = Cache(tmp_path / "cache")
+    engine = quickly(cache, task())
+    flip(engine.folder / "engine.plan", 0)
+    digest = hashlib.sha256((engine.folder / "engine.plan").read_bytes()).hexdigest()
+    manifest_of = msgspec.structs.replace(engine.manifest, plan_sha256=digest)
+    (engine.folder / "manifest.json").write_bytes(encode(manifest_of))
+    assert "no TensorRT plan (it begins with 67 74 72 74)" in told_reason(cache, caplog)
+
+
+@pytest.mark.parametrize(
+    ("crashes", "why"), [(0, "because TensorRT refused it"), (3, "for ending its process 3 times")]
+)
+def test_quarantine_is_a_reason_in_the_next_process_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, crashes: int, why: str
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    engine = quickly(cache, task())
+    for _ in range(crashes):
+        cache.strike(engine.key)
+    cache.quarantine(engine.key, "TensorRT refused it")
+    assert told_reason(Cache(cache.root), caplog) == f"engine {engine.key[:12]} is in quarantine {why}"
+
+
+def test_a_build_that_was_asked_for_says_so(tmp_path: Path) -> None:
+    cache, seen = Cache(tmp_path / "cache"), list[BuildProgress]()
+    quickly(cache, task())
+    quickly(cache, task(), seen.append, rebuild=True)
+    assert {moment.reason for moment in seen} == {"that was asked for"}
+
+
+def test_the_daemons_news_say_why_it_builds() -> None:
+    told: list[str] = []
+    tell = selection._teller(lambda reason: told.append(reason.text if reason else ""), "onnxruntime-cpu")
+    tell(BuildProgress("Building", 0.25, 12.3, None, "the cache holds no engine of it"))
+    tell(BuildProgress("Waiting for another build", None, 3.0))
+    assert told == [
+        "Building 25%, 12 s; building because the cache holds no engine of it; serving on onnxruntime-cpu meanwhile",
+        "Waiting for another build, 3 s; serving on onnxruntime-cpu meanwhile",
+    ]
 
 
 # --- plans from elsewhere

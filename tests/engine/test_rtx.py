@@ -253,6 +253,19 @@ def test_ctrl_c_leaves_a_clean_cache_and_says_so(ending: int, rtx: Toolkit, cach
     assert list(cache.engines.iterdir()) == []
 
 
+def test_where_there_is_only_tensorrt_rtx_it_is_taken_and_said(rtx: Toolkit, cache: Cache) -> None:
+    if importlib.util.find_spec("tensorrt") or importlib.util.find_spec("tensorrt_bindings"):
+        pytest.skip("TensorRT itself is here")
+    said = f"edgeinfer: {rtx} is used, as TensorRT itself can't be loaded here\n"
+    made = run_command("build", "nanodet-g", "--precision", "fp32", "--batch", "1", cache=cache)
+    out, err = made.communicate()
+    assert (made.returncode, err) == (0, said), out
+    asked = run_command("engines", "explain", "nanodet-g", "--precision", "fp32", "--batch", "1", cache=cache)
+    out, err = asked.communicate()
+    assert (asked.returncode, err) == (0, said)
+    assert "would be reused" in out
+
+
 def test_two_commands_build_once(rtx: Toolkit, cache: Cache) -> None:
     both = [
         run_command("build", "nanodet-g", "--runtime", "tensorrt_rtx", "--precision", "fp32", "--json", cache=cache)

@@ -7,7 +7,8 @@ from typing import Literal
 
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.errors import PlanError, UnsafeError
-from edgeinfer.engine.store.cache import Cache, CachedEngine
+from edgeinfer.engine.store import strikes
+from edgeinfer.engine.store.cache import Cache, CachedEngine, crashing, damaged
 from edgeinfer.engine.store.explain import differences
 from edgeinfer.engine.store.strikes import MAX_STRIKES
 
@@ -29,13 +30,14 @@ def advise(task: Task, cache: Cache) -> Advice:
         if engine is not None:
             engine.read(mark=False)
     except PlanError as error:
-        return _build(f"{name}: would be rebuilt, as its engine is damaged: {error.message}", error.message)
+        return _build(f"{name}: would be rebuilt, as {damaged(error)}", error.message)
     except UnsafeError as error:
         return Advice("refuse", f"{name}: its engine would be refused: {error}", (error.message,))
     if engine is None:
-        return _missing(task, cache)
+        verb, reason, *phrases = _missing(task, cache)
+        return _build(f"{name}: would be {verb}, as {reason}", *(phrases or (reason,)))
     if engine.strikes >= MAX_STRIKES:
-        reason = f"engine {task.key[:12]} ended its process {engine.strikes} times"
+        reason = crashing(task.key, engine.strikes)
         return _build(f"{name}: would be rebuilt, as {reason}", reason)
     build = engine.manifest.build
     return Advice(
@@ -44,19 +46,27 @@ def advise(task: Task, cache: Cache) -> Advice:
     )
 
 
-def _missing(task: Task, cache: Cache) -> Advice:
-    name = task.model.path.name
-    if (cache.quarantined / task.key).exists():
-        reason = f"engine {task.key[:12]} is in quarantine for ending its process"
-        return _build(f"{name}: would be rebuilt, as {reason}", reason)
+def reason_to_build(task: Task, cache: Cache) -> str:
+    """Why `cache.usable` has no engine for this task, in words."""
+    return cache.taken_out.get(task.key) or _missing(task, cache)[1]
+
+
+def _missing(task: Task, cache: Cache) -> tuple[str, ...]:
+    """Built or rebuilt; why, in words; and where it differs from the nearest engine, each difference by itself."""
+    quarantined = cache.quarantined / task.key
+    if quarantined.exists():
+        crashes = strikes.count(quarantined)
+        why = f"for ending its process {crashes} times" if crashes else "because TensorRT refused it"
+        return "rebuilt", f"engine {task.key[:12]} is in quarantine {why}"
     engines = [item for item in cache.entries() if isinstance(item, CachedEngine)]
-    same = [e for e in engines if e.manifest.fields.model == task.fields.model or e.manifest.model_name == name]
+    name, model = task.model.path.name, task.fields.model
+    same = [engine for engine in engines if model == engine.manifest.fields.model or name == engine.manifest.model_name]
     if not same:
-        return _build(f"{name}: would be built, as the cache holds no engine of it", "no engine of this model")
+        return "built", "the cache holds no engine of it"
     changes, nearest = min(
         ((differences(e.manifest.fields, task.fields), e) for e in same), key=lambda pair: len(pair[0])
     )
-    return _build(f"{name}: would be built, as engine {nearest.key[:12]} differs in {', '.join(changes)}", *changes)
+    return "built", f"engine {nearest.key[:12]} differs in {', '.join(changes)}", *changes
 
 
 def _build(sentence: str, *reasons: str) -> Advice:

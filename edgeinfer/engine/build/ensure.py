@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeinfer import __version__
 from edgeinfer.engine.build import verify
+from edgeinfer.engine.build.advice import reason_to_build
 from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, run_build
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.protocol import BuildRequest
@@ -21,6 +23,8 @@ from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import BuildRecord, Manifest
 from edgeinfer.engine.store.plan import read_header
 from edgeinfer.errors import UnavailableError
+
+log = logging.getLogger(__name__)
 
 Build = Callable[[BuildRequest, BuildLimits, OnProgress, threading.Event, int, float | None], BuildOutcome]
 
@@ -60,7 +64,10 @@ def ensure_task(
     rebuild: bool = False,
     build: Build = run_build,
 ) -> CachedEngine:
-    """Like `ensure`, for a prepared task. `rebuild`: build even where the cache has the engine."""
+    """Like `ensure`, for a prepared task. `rebuild`: build even where the cache has the engine.
+
+    Why it builds goes into the log, and to `on_progress` with every moment.
+    """
     found = None if rebuild else cache.usable(task.key)
     if found is not None:
         return found
@@ -68,13 +75,16 @@ def ensure_task(
         found = None if rebuild else cache.usable(task.key)  # somebody else may have built it meanwhile
         if found is not None:
             return found
+        reason = "that was asked for" if rebuild else reason_to_build(task, cache)
+        log.info("%s: building an engine, as %s", task.model.path.name, reason)
         estimate = last_build_seconds(cache, task)
+
+        def tell(moment: BuildProgress) -> None:
+            on_progress(replace(moment, reason=reason))
+
         with cache.workspace() as work:
             engine = _build(
-                task,
-                cache,
-                work,
-                lambda request: build(request, task.extras.limits, on_progress, cancel, held, estimate),
+                task, cache, work, lambda request: build(request, task.extras.limits, tell, cancel, held, estimate)
             )
     if task.extras.max_cache_bytes is not None:
         cache.prune(task.extras.max_cache_bytes, keep=engine.key)

@@ -13,12 +13,14 @@ class BuildProgress:
     """A moment of a build. `fraction`: 0 to 1, None where nothing is known; it never goes back within a build.
 
     estimate_s: how long the last build of the same model took, in seconds, None for the first.
+    reason: why there is a build at all; "" while it is not known yet.
     """
 
     phase: str
     fraction: float | None
     elapsed_s: float
     estimate_s: float | None = None
+    reason: str = ""
 
 
 OnProgress = Callable[[BuildProgress], None]

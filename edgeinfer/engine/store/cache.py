@@ -97,11 +97,25 @@ def check_plan(plan: bytes, record: Manifest, path: Path) -> None:
         raise PlanError(f"{path}: its header names another TensorRT than its manifest", "build the engine again")
 
 
+def damaged(error: PlanError) -> str:
+    """Why an engine was taken out, in words."""
+    return f"its engine is damaged: {error.message}"
+
+
+def crashing(key: str, crashes: int) -> str:
+    """Why an engine was put into quarantine, in words."""
+    return f"engine {key[:12]} ended its process {crashes} times"
+
+
 class Cache:
-    """The cache in the folder `root`, made where it is missing. Raises UnsafeError or CacheError."""
+    """The cache in the folder `root`, made where it is missing. Raises UnsafeError or CacheError.
+
+    `taken_out` says why, in words, of every key whose engine this object found unfit.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.taken_out: dict[str, str] = {}
         self.engines, self.tmp, self.quarantined = root / "engines", root / "tmp", root / "quarantine"
         with told(root):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -135,7 +149,8 @@ class Cache:
             engine = self.get(key)
             if engine is not None:
                 engine.read()
-        except PlanError:
+        except PlanError as error:
+            self.taken_out[key] = damaged(error)
             self.remove(key)
             return None
         if engine is not None and engine.strikes >= MAX_STRIKES:
@@ -144,7 +159,7 @@ class Cache:
                     f"engine {key[:12]} has ended its process {MAX_STRIKES} times, was built again, and did so again",
                     f"update the driver or TensorRT; to try again remove {self.quarantined / key}",
                 )
-            self.quarantine(key)
+            self.quarantine(key, crashing(key, engine.strikes))
             return None
         return engine
 
@@ -200,14 +215,16 @@ class Cache:
             self.remove(record.key)
             folder.rename(target)
             sync(self.engines)
+        self.taken_out.pop(record.key, None)
         return CachedEngine(target, record)
 
     def remove(self, key: str) -> None:
         """Takes an engine out, at once for every reader. Nothing happens where there is none."""
         self._discard(self.engines / key)
 
-    def quarantine(self, key: str) -> None:
+    def quarantine(self, key: str, why: str) -> None:
         """Takes an engine out of use and keeps it for a look, in place of an earlier one of the same key."""
+        self.taken_out[key] = why
         self._discard(self.quarantined / key)
         (self.engines / key).rename(self.quarantined / key)
 
