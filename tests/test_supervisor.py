@@ -56,13 +56,14 @@ def supervise(tmp_path: Path, body: str, limits: RestartPolicy = QUICK) -> tuple
 class Life:
     """A child's: `code` is how it ends after `seconds`; `says` is what it sends, at which second of its life.
 
-    `deaf` ones do not end when they are asked to, nor by SIGABRT.
+    `deaf` ones do not end when they are asked to, nor by SIGABRT; others end with `stopped` then.
     """
 
     code: int = 0
     seconds: float = 1.0
     says: Sequence[tuple[float, str]] = ()
     deaf: bool = False
+    stopped: int = 0
 
 
 class World:
@@ -133,7 +134,7 @@ class Child:
     def send_signal(self, number: int) -> None:
         self.signals.append(number)
         if number == signal.SIGTERM and not self.life.deaf:
-            self.returncode = 0
+            self.returncode = self.life.stopped
 
     def wait(self, timeout: float) -> int:
         if self.life.deaf:
@@ -217,10 +218,13 @@ def test_what_a_child_said_last_is_not_taken_for_the_word_of_the_next(monkeypatc
     assert world.children[1].signals == []
 
 
-def test_a_signal_goes_to_the_child_and_nothing_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, Life(70, 1e9))
+@pytest.mark.parametrize(("stopped", "told"), [(0, 0), (70, 70), (-signal.SIGTERM, 143)])
+def test_a_signal_goes_to_the_child_and_nothing_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, stopped: int, told: int
+) -> None:
+    world = World(monkeypatch, Life(70, 1e9, stopped=stopped))
     world.at = [(1005.0, lambda: world.supervisor._pass_on(signal.SIGTERM, None))]
-    assert world.run(POLICY) == 0
+    assert world.run(POLICY) == told
     assert world.children[0].signals == [signal.SIGTERM]
     assert len(world.children) == 1
 
