@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,16 @@ import pytest
 from edgeinfer.config import plugins
 from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
+from edgeinfer.flow.capture.contract import breach
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, need_gst, write_h264
+from tests.outside import install
 from tests.rtsp_server import RtspServer
+
+EXTENDING = Path(__file__).parent.parent / "docs" / "extending.md"
 
 
 class FakeCapture:
@@ -65,9 +70,25 @@ def device(tmp_path: Path) -> Path:
     return path
 
 
+OUTSIDE = "mycameras.noise"
+"""The source in docs/extending.md, as a reader of that page has it on PYTHONPATH."""
+RATES = {"demo": 30, "video": 30, "rtsp": 30, "v4l2": 30, OUTSIDE: 10}
+"""What each says of its rate here; the others say nothing."""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", EXTENDING.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "class Noise" in block]
+    install(monkeypatch, tmp_path, OUTSIDE, block)
+
+
 @pytest.fixture
 def uri(request: pytest.FixtureRequest, name: str) -> str:
     """Something for the plugin `name` to open."""
+    if name == OUTSIDE:
+        request.getfixturevalue("outside")
+        return f"{OUTSIDE}:"
     if name == "rtsp":
         server: RtspServer = request.getfixturevalue("rtsp_server")
         return server.url()
@@ -90,26 +111,25 @@ def opened(name: str, uri: str) -> Iterator[Source]:
     source.close()
 
 
-@pytest.mark.parametrize("name", plugins.names("sources"))
+@pytest.mark.parametrize("name", [*plugins.names("sources"), OUTSIDE])
 def test_what_every_source_gives(name: str, uri: str) -> None:
+    before = time.monotonic_ns(), time.time_ns()
     with opened(name, uri) as source:
-        before = time.monotonic_ns(), time.time_ns()
         captures = [source.read(), source.read()]
         after = time.monotonic_ns(), time.time_ns()
         assert isinstance(source.live, bool)
-        assert source.fps >= 0
+        assert source.live is (name not in ("images", "video"))
+        assert source.fps == pytest.approx(RATES.get(name, 0))
     for capture in captures:
         assert isinstance(capture, Capture)
-        assert capture.image.dtype == np.uint8
-        assert capture.image.shape[2:] == (3,)
-        assert capture.image.flags.c_contiguous
+        assert breach(capture) == ""
         assert not capture.image.flags.writeable
         assert before[0] <= capture.t_mono_ns <= after[0]
         assert before[1] <= capture.t_ns <= after[1]
     assert captures[0] is not None
     assert captures[1] is not None
     assert captures[0].t_mono_ns < captures[1].t_mono_ns
-    assert captures[0].image is not captures[1].image
+    assert not np.shares_memory(captures[0].image, captures[1].image)
 
 
 def test_a_video_gives_every_frame_and_its_place(clip: Path) -> None:
@@ -214,6 +234,7 @@ def test_the_camera_is_asked_for_what_the_options_say(device: Path) -> None:
 
     v4l2.open(f"v4l2://{device}", v4l2.Options(width=640, height=480, fps=15, fourcc="MJPG"), opener)
     settings = fakes[0].settings
+    assert cv2.CAP_PROP_FRAME_HEIGHT in settings
     assert settings[cv2.CAP_PROP_FRAME_WIDTH] == 640
     assert settings[cv2.CAP_PROP_FPS] == 15
     assert settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")

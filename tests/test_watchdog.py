@@ -22,8 +22,9 @@ from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError, Unavaila
 from edgeinfer.gpu import status as cudastatus
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
-from edgeinfer.watchdog.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
+from edgeinfer.watchdog.crash import MAX_STACKS, Crash, CrashLog, Run, boot_id, stacks, state_root
 from edgeinfer.watchdog.hearts import Heart, deadline_s, find_stall
+from edgeinfer.watchdog.last_words import LIMIT_S, LastWords
 from edgeinfer.watchdog.service_manager import QUIET_READY_S, is_ready, summary
 from tests.conftest import CLIP_FRAMES, Cli
 from tests.engine.test_cache import put
@@ -97,6 +98,126 @@ def test_a_text_without_a_status_is_not_sticky() -> None:
     said = "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 700"
     assert isinstance(cudastatus.error_from_text(said), OutOfMemoryError)
     assert type(cudastatus.error_from_text("Invalid input shape: 700")) is FatalError
+
+
+def test_a_heart_beats_rests_and_is_forgiven() -> None:
+    clock = Clock()
+    heart = Heart("main", clock)
+    clock.now += 3
+    assert heart.silent_s() == 3
+    heart.forgive(2)
+    assert heart.silent_s() == 1
+    heart.beat()
+    assert heart.silent_s() == 0
+    heart.beat(10)
+    assert heart.silent_s() == -10
+    heart.rest()
+    clock.now += 1000
+    heart.forgive(5)
+    assert heart.silent_s() == 0
+    assert find_stall([heart], 1) is None
+    heart.beat()
+    clock.now += 1
+    assert find_stall([heart], 1) is None, "its deadline is not past yet"
+    assert find_stall([], 1) is None
+    clock.now += 1
+    assert str(find_stall([heart], 1)) == "stage main has not moved for 2.0 s; its deadline is 1.0 s"
+
+
+def test_of_several_that_are_silent_the_longest_is_blamed_and_patience_is_theirs() -> None:
+    clock = Clock()
+    early, patient = Heart("early", clock), Heart("patient", clock, patience=3)
+    clock.now += 1
+    late = Heart("late", clock)
+    clock.now += 10
+    stall = find_stall([late, early, patient], 4)
+    assert stall is not None
+    assert (stall.stage, stall.silent_s) == ("early", 11)
+    stall = find_stall([patient], 3)
+    assert stall is not None
+    assert stall.deadline_s == 9
+
+
+# Last words
+
+
+class Gone(BaseException):
+    """Instead of the end of this process."""
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The exit codes that the process would have ended with, and those that a timer holds ready."""
+    codes: list[Any] = []
+
+    class Timer:
+        def __init__(self, seconds: float, call: Callable[[int], None], arguments: tuple[int]) -> None:
+            self.seconds, self.arguments = seconds, arguments
+            self.daemon = False
+
+        def start(self) -> None:
+            assert self.daemon, "it would hold up an end that has come already"
+            codes.append((self.seconds, *self.arguments))
+
+    def end(code: int) -> None:
+        codes.append(code)
+        raise Gone
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(threading, "Timer", Timer)
+    monkeypatch.setattr(time, "sleep", lambda seconds: codes.append(f"slept {seconds > 0}"))
+    return codes
+
+
+def test_the_end_is_told_stored_and_final(ends: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    kept, told = list[Crash](), list[Reason]()
+    crash = Crash(code="stalled", text="stage x of rtsp://u:hunter2@cam/1 has\nnot moved")
+    with pytest.raises(Gone):
+        LastWords(kept.append, told.append).speak(crash)
+    assert ends == [(LIMIT_S, 70), "slept True", 70]
+    assert kept == [crash]
+    assert told == [Reason("fatal", "stage x of rtsp://***@cam/1 has not moved")]
+    said = capsys.readouterr().err
+    assert said.startswith("edgeinfer: error: stage x of rtsp://***@cam/1 has not moved; the process ends")
+    assert "hunter2" not in said
+
+
+def no_thread(_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("broken", ["keep", "tell", "stderr", "threads"])
+def test_nothing_that_fails_at_the_end_prevents_it(
+    ends: list[Any], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    done: list[str] = []
+
+    def step(name: str) -> Callable[..., None]:
+        def act(*_: object, **__: object) -> None:
+            done.append(name)
+            if name == broken:
+                raise OSError(name)
+
+        return act
+
+    monkeypatch.setattr("edgeinfer.watchdog.last_words.click.echo", step("stderr"))
+    if broken == "threads":
+        monkeypatch.setattr(threading.Timer, "start", no_thread)
+    with pytest.raises(Gone):
+        LastWords(step("keep"), step("tell")).speak(Crash(code="x", text="y"))
+    assert done == ["tell", "stderr", "keep"]
+    assert ends[-1] == 70
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", ["keep", "tell"])
+def test_whatever_hangs_at_the_end_does_not_hold_it_up(hangs: str) -> None:
+    code = (
+        "import time\nfrom edgeinfer.watchdog.crash import Crash\nfrom edgeinfer.watchdog.last_words import LastWords\n"
+        f"calls = {{'keep': lambda _: None, 'tell': lambda _: None, {hangs!r}: lambda _: time.sleep(600)}}\n"
+        "LastWords(**calls).speak(Crash(code='x', text='y'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60, capture_output=True).returncode == 70
 
 
 # Readiness
@@ -205,6 +326,58 @@ def test_a_run_that_ended_without_a_word_is_told_unless_the_machine_went_down(
     assert not list((tmp_path / "running").iterdir())
 
 
+def test_the_newest_of_several_lost_runs_is_the_one_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "running").mkdir()
+    for pid, age in ((11, 300), (12, 100), (13, 200)):
+        path = tmp_path / "running" / f"{pid}.json"
+        path.write_text(json.dumps({"pid": pid, "boot_id": boot_id(), "version": "1", "model": "m", "backend": "b"}))
+        os.utime(path, ns=((1000 - age) * 10**9,) * 2)
+    log = CrashLog(tmp_path)
+    log.begin(Run(pid=1, boot_id=boot_id())).close()
+    crash = log.read()
+    assert crash is not None
+    assert (crash.pid, crash.t_ns, crash.version, crash.model, crash.backend) == (12, 900 * 10**9, "1", "m", "b")
+
+
+def test_a_run_says_what_runs_the_model_and_is_told_with_it(tmp_path: Path) -> None:
+    log = CrashLog(tmp_path)
+    marker = log.begin(Run(pid=4242, boot_id=boot_id(), model="m@1"))
+    path = tmp_path / "running" / "4242.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    marker.note("a backend with a long name", "key")
+    marker.note("trt", "")
+    found = json.loads(path.read_text())
+    assert [found[key] for key in ("pid", "model", "backend", "engine_key")] == [4242, "m@1", "trt", ""]
+    content = path.read_bytes()
+    marker.close()
+    marker.close()
+    assert not path.exists()
+    marker.note("x", "y")
+    assert not path.exists(), "the run is over"
+    path.write_bytes(content)  # as it is after a kill
+    log.begin(Run(pid=1, boot_id=boot_id())).close()
+    crash = log.read()
+    assert crash is not None
+    assert (crash.code, crash.backend, crash.model) == ("killed", "trt", "m@1")
+
+
+def test_a_later_crash_takes_the_place_of_the_one_before_and_stacks_have_their_limit(tmp_path: Path) -> None:
+    log = CrashLog(tmp_path)
+    for number in range(2):
+        log.write(Crash(code=f"c{number}", text="t\nt", stacks="s" * (MAX_STACKS + 5)))
+    crash = log.read()
+    assert crash is not None
+    assert (crash.code, crash.text, len(crash.stacks)) == ("c1", "t t", MAX_STACKS)
+    assert [path.name for path in tmp_path.iterdir()] == ["last_crash.json"]
+
+
+def test_a_crash_that_can_not_be_put_in_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "last_crash.json").mkdir()
+    CrashLog(tmp_path).write(Crash(code="x", text="y"))
+    assert [path.name for path in tmp_path.iterdir()] == ["last_crash.json"]
+
+
 def test_the_stacks_name_threads_and_functions() -> None:
     release = threading.Event()
     thread = threading.Thread(target=release.wait, name="capture:front", daemon=True)
@@ -213,7 +386,7 @@ def test_the_stacks_name_threads_and_functions() -> None:
     release.set()
     thread.join()
     assert "capture:front:" in text
-    assert "test_the_stacks_name_threads_and_functions" in text
+    assert "test_the_stacks_name_threads_and_functions" in text.rpartition("\n\n")[2], "the one that asks comes last"
 
 
 # The whole program
@@ -401,17 +574,17 @@ def test_the_life_of_a_service(daemon_process: Start, state: Path, ipc: str, lis
     assert [fields for fields in listener.read() if "STOPPING" in fields] == [{"STOPPING": "1"}]
 
 
-def test_no_heartbeat_leaves_while_a_stage_stands_still(
+def test_a_stage_that_stands_still_is_no_orderly_stop(
     daemon_process: Start, state: Path, ipc: str, listener: NotifySocket
 ) -> None:
     settings = ("--set", "backend={name: tests.faults.backend, fault: submit}", *QUICK)
     process = daemon_process("run", "--source", "demo:", "--bind", ipc, *settings)
     process.communicate(timeout=60)
     assert process.returncode == 70
-    listener.read()
-    beats = [at for at, fields in listener.received if "WATCHDOG" in fields]
-    assert len(beats) < 12, "it was petted while a stage stood still"
-    assert not any("STOPPING" in fields for fields in listener.read())
+    said = listener.read()
+    assert any("READY" in fields for fields in said)
+    assert any("WATCHDOG" in fields for fields in said)
+    assert not any("STOPPING" in fields for fields in said)
 
 
 def test_a_camera_that_is_down_withholds_neither_ready_nor_heartbeat(

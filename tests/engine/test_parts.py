@@ -38,6 +38,7 @@ from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
 from edgeinfer.errors import InputError, UnavailableError
 from edgeinfer.models.onnxfile import Tensor
 from edgeinfer.preprocess.letterbox import Preprocessor
+from edgeinfer.telemetry.bulletin import Bulletin
 from tests.engine.plans import make_plan
 from tests.engine.samples import NANODET, ORIN, manifest, model
 from tests.engine.test_ensure import build, outcome, task
@@ -472,9 +473,16 @@ def test_a_build_that_was_asked_for_says_so(tmp_path: Path) -> None:
 
 def test_the_daemons_news_say_why_it_builds() -> None:
     told: list[str] = []
-    tell = selection._teller(lambda reason: told.append(reason.text if reason else ""), "onnxruntime-cpu")
-    tell(BuildProgress("Building", 0.25, 12.3, None, "the cache holds no engine of it"))
-    tell(BuildProgress("Waiting for another build", None, 3.0))
+    board = Bulletin()
+    tell = selection.teller(board, "onnxruntime-cpu")
+    for moment in (
+        BuildProgress("Building", 0.25, 12.3, None, "the cache holds no engine of it"),
+        BuildProgress("Waiting for another build", None, 3.0),
+    ):
+        tell(moment)
+        assert board.news is not None
+        assert board.news.code == "engine-building"
+        told.append(board.news.text)
     assert told == [
         "Building 25%, 12 s; building because the cache holds no engine of it; serving on onnxruntime-cpu meanwhile",
         "Waiting for another build, 3 s; serving on onnxruntime-cpu meanwhile",
