@@ -427,6 +427,7 @@ def test_a_descriptor_that_is_not_ours_any_more_is_left_alone() -> None:
 @pytest.mark.parametrize("where", ["tcp", "ipc"])
 def test_who_is_cut_is_cut_on_either_kind_of_socket(where: str, ipc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "MAX_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr(zmq_sink, "HEARTBEAT_MS", 0)  # these peers don't answer
     sink = open_publisher(Options(bind=ipc if where == "ipc" else "tcp://127.0.0.1:*"))
     greedy, modest = Peer(sink.endpoint), Peer(sink.endpoint)
     modest.subscribe([b"1", b"2"])

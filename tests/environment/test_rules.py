@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from edgeinfer.environment import Environment, Fact, Reading
+from edgeinfer.environment import Environment, Fact, Fault, Reading
 from edgeinfer.environment.diagnosis import Problem, judge
-from edgeinfer.environment.rules import find_problems
+from edgeinfer.environment.gpu_rules import cuda_major, served_major
+from edgeinfer.environment.rules import COMPARED, find_problems
 
 
 def known(value: Any, source: str = "test") -> Fact[Any]:
@@ -139,6 +140,145 @@ def test_a_tensorrt_that_is_not_the_jetpack_s_is_used_and_noted() -> None:
     assert backend(env) == "tensorrt"
     assert "tensorrt-unlisted" not in codes(replace(JETSON, tensorrt=known("10.3.0")))
     assert "tensorrt-unlisted" in codes(replace(JETSON, tensorrt=known("10.3.0.3")))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "severity", "blocks", "remedy"),
+    [
+        ({"python": known("3.9.18")}, "python-too-old", "error", ("tensorrt", "onnxruntime"), "this JetPack serve"),
+        ({"onnxruntime": Fact()}, "onnxruntime-missing", "warning", ("onnxruntime",), "pip install 'edgeinfer[cpu]'"),
+        ({"l4t": known("99.1.0"), "jetpack": Fact()}, "l4t-unknown", "note", (), "report the release"),
+        ({"tensorrt": known("8.4.1.5")}, "tensorrt-too-old", "error", ("tensorrt",), "install a newer"),
+        ({"cuda_driver": known("11.8")}, "driver-too-old", "error", ("tensorrt",), "install TensorRT for CUDA 11"),
+    ],
+)
+def test_what_a_problem_blocks_and_how_it_is_mended(
+    change: dict[str, Any], code: str, severity: str, blocks: tuple[str, ...], remedy: str
+) -> None:
+    problem = only(replace(JETSON, **change), code)
+    assert (problem.severity, problem.blocks) == (severity, blocks)
+    assert remedy in problem.remedy
+
+
+def test_python_from_3_10_on() -> None:
+    for version in ("3.10.0", "3.10", "3.13.1", "4.0"):
+        assert "python-too-old" not in codes(replace(PC, python=known(version)))
+    for version in ("3.9.20", "2.7.18"):
+        assert "python-too-old" in codes(replace(PC, python=known(version)))
+        assert backend(replace(PC, python=known(version))) is None
+
+
+def test_faults_of_files_and_of_libraries() -> None:
+    told = (Fault("/etc/x", "denied"), Fault("NVML", "broken"), Fault("import onnxruntime", "oops"))
+    env = replace(PC, live=True, faults=told)
+    assert "can't use /etc/x: denied" in only(env, "unreadable").message
+    assert "NVML: broken" in only(env, "library-fails").message
+    assert {only(env, "unreadable").severity, only(env, "library-fails").severity} == {"warning"}
+    broken = replace(env, onnxruntime_providers=Fact())
+    assert only(broken, "onnxruntime-broken").message.endswith("does not load: oops")
+    assert only(replace(broken, faults=()), "onnxruntime-broken").message.endswith("there is test, but no module")
+    assert "onnxruntime-broken" not in codes(replace(broken, live=False)), "of a captured tree nothing is known of it"
+
+
+def test_bindings_that_do_not_load() -> None:
+    lost = Fault("import tensorrt", "libnvinfer.so.10: cannot open shared object file")
+    env = replace(PC, faults=(lost,), tensorrt_module=Fact())
+    problem = only(env, "tensorrt-broken")
+    assert (problem.severity, problem.blocks) == ("error", ("tensorrt",))
+    assert "installed but does not load" in problem.message
+    assert "LD_LIBRARY_PATH" in problem.remedy
+    rtx = replace(env, tensorrt_rtx=known("1.7.1.116"), tensorrt_rtx_module=known("/x/tensorrt_rtx"))
+    assert (only(rtx, "tensorrt-broken").severity, only(rtx, "tensorrt-broken").blocks) == ("warning", ())
+    assert backend(rtx) == "tensorrt", "the other one works"
+    numpy = replace(PC, faults=(Fault("import tensorrt", "module 'numpy' has no attribute 'bool'"),))
+    assert "NumPy below 1.24" in only(numpy, "tensorrt-broken").remedy
+    assert "loads but then fails" in only(numpy, "tensorrt-broken").message
+
+
+def test_the_library_without_its_bindings() -> None:
+    remedy = only(replace(JETSON, tensorrt_module=Fact()), "tensorrt-bindings-missing").remedy
+    assert remedy == (
+        "sudo apt install python3-libnvinfer, then a venv that sees it: "
+        "/usr/bin/python3.10 -m venv --system-site-packages VENV"
+    )
+    pc = replace(PC, tensorrt_module=Fact())
+    assert only(pc, "tensorrt-bindings-missing").remedy == "pip install tensorrt-cu13==10.3.0.30"
+    rtx = replace(pc, tensorrt=Fact(), tensorrt_rtx=known("1.7.1.116"))
+    assert only(rtx, "tensorrt-bindings-missing").remedy == "pip install tensorrt-rtx==1.7.1.116"
+
+
+def test_jetpack_7_has_wheels_on_pypi() -> None:
+    thor = replace(JETSON, tensorrt_module=Fact(), tensorrt=Fact(), l4t=known("38.2.0"), soc=known("tegra264"))
+    assert "PyPI" not in only(thor, "tensorrt-missing").remedy
+
+
+@pytest.mark.parametrize(
+    ("soc", "version", "warned"),
+    [("tegra264", "10.13.3.9", True), ("tegra264", "10.16.2.10", False), ("tegra234", "10.13.3.9", False)],
+)
+def test_what_others_found_to_be_wrong_on_thor(soc: str, version: str, warned: bool) -> None:
+    env = replace(JETSON, soc=known(soc), tensorrt=known(version))
+    assert ("tensorrt-known-bad" in codes(env)) == warned
+
+
+@pytest.mark.parametrize(
+    ("source", "cuda"),
+    [
+        ("dpkg libnvinfer10 10.3.0.30-1+cuda12.5", 12),
+        ("/x/tensorrt_cu13_libs-10.16.1.11.dist-info", 13),
+        ("/x/tensorrt_cu13-10.16.1.11.dist-info", 13),
+        ("/usr/lib/libnvinfer.so.10", 11),
+    ],
+)
+def test_the_cuda_that_tensorrt_was_built_for(source: str, cuda: int) -> None:
+    env = replace(PC, tensorrt=known("10.3.0.30", source), cuda=known("11.4"), cuda_runtime=known("11.8"))
+    assert cuda_major(env) == cuda
+
+
+@pytest.mark.parametrize(
+    ("driver", "served"),
+    [("580.00", 13), ("579.99", 12), ("525.60", 12), ("524.9", 11), ("450.80", 11), ("449.9", None), ("", None)],
+)
+def test_the_cuda_that_a_driver_serves(driver: str, served: int | None) -> None:
+    assert served_major(replace(PC, driver=known(driver), cuda_driver=Fact())) == served
+    assert served_major(replace(PC, driver=known(driver), cuda_driver=known("12.4"))) == 12, "its own word counts"
+
+
+def test_no_gpu_is_said_once_and_with_what_a_container_needs() -> None:
+    gone = ("driver", "cuda_driver", "sm_count", "gpu_count", "tensorrt", "tensorrt_module")
+    nothing: dict[str, Any] = {name: Fact() for name in gone}
+    env = replace(PC, **nothing)
+    assert codes(env) == {"no-gpu"}
+    assert (only(env, "no-gpu").severity, only(env, "no-gpu").blocks) == ("note", ("tensorrt",))
+    assert "--gpus all" not in only(env, "no-gpu").remedy
+    assert "--gpus all (on Jetson: --runtime nvidia)" in only(replace(env, container=known(True)), "no-gpu").remedy
+    hidden = replace(env, gpu_count=known(0), cuda_visible_devices=known("7"))
+    assert only(hidden, "gpu-hidden").message == "CUDA_VISIBLE_DEVICES='7' hides every GPU"
+    assert "no-gpu" not in codes(hidden)
+
+
+def test_the_verdict_in_words() -> None:
+    tree = replace(JETSON, live=False, gpu=Fact())
+    assert judge(tree, []).reason == (
+        "TensorRT 10.3.0.30 on tegra234 (compute capability 8.7); by the files alone, no library was asked"
+    )
+    old = replace(PC, tensorrt=known("8.4.1.5"))
+    assert judge(old, find_problems(old)).reason == (
+        "ONNX Runtime 1.23.0 (CPU), because TensorRT 8.4.1.5 is too old: edgeinfer needs 8.5 or newer"
+    )
+    worse = replace(old, onnxruntime=Fact())
+    assert judge(worse, find_problems(worse)).reason.endswith(", and ONNX Runtime is not installed")
+    ancient = replace(PC, python=known("3.8.1"))
+    assert judge(ancient, find_problems(ancient)).reason == "Python 3.8.1 is too old: edgeinfer needs 3.10 or newer"
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_two_answers_of_what_can_only_have_one(name: str) -> None:
+    both: dict[str, Any] = {name: Fact((Reading("1.0", "here"), Reading("2.0", "there")))}
+    env = replace(PC, **both)
+    told = [problem for problem in find_problems(env) if problem.code == "sources-disagree"]
+    assert [problem.message for problem in told] == [f"sources disagree on {name}: 1.0 (here), but 2.0 (there)"]
+    assert "sources-disagree" not in codes(replace(PC, gpu=Fact((Reading("a", "here"), Reading("b", "there")))))
 
 
 def test_errors_come_first() -> None:

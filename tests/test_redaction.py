@@ -1,0 +1,149 @@
+"""Credentials in what is shown, shape by shape; and text that can be shown at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeinfer.commands.listen import describe, raw_line
+from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard import redaction
+from edgeinfer.guard.printable import MAX_LENGTH, escaped, printable, without_controls
+from edgeinfer.guard.redaction import RedactingFormatter, redact, redact_value, remember
+from tests.test_messages import example
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("can't open rtsp://u:secret@host/x: gone", "can't open rtsp://***@host/x: gone"),
+        ("rtsp://u:a@b@host/x, rtsp://host/y", "rtsp://***@host/x, rtsp://host/y"),
+        ("two: rtsp://u:one@h/a and http://v:two@h/b", "two: rtsp://***@h/a and http://***@h/b"),
+        ("rtsp://host/x", "rtsp://host/x"),
+        ("mail@host", "mail@host"),
+        ("http://h/x?token=abc&fps=3", "http://h/x?token=***&fps=3"),
+        ("http://h/x?fps=3&api_key=abc", "http://h/x?fps=3&api_key=***"),
+        ("http://h/x?USERPASSWORD=abc", "http://h/x?USERPASSWORD=***"),
+        ("http://h/x?pwd=a&auth_x=b&SecretOf=c'", "http://h/x?pwd=***&auth_x=***&SecretOf=***'"),
+        ("http://h/x?fps=3&size=2", "http://h/x?fps=3&size=2"),
+        ("rtspsrc user-pw=abc ! x", "rtspsrc user-pw=*** ! x"),
+        ('rtspsrc user-pw="a b" user-id=me', "rtspsrc user-pw=*** user-id=me"),
+        ("x password = 'a b' ! y", "x password = *** ! y"),
+        ("x proxy-pw=abc, passphrase=def; y", "x proxy-pw=***, passphrase=***; y"),
+    ],
+)
+def test_redacted(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert redact(redact(text)) == shown, "once is enough"
+
+
+def test_a_value_of_the_configuration_is_one_url_whatever_it_holds() -> None:
+    assert redact_value("rtsp://u:a b\n@ c@host/x") == "rtsp://***@host/x"
+    assert redact_value("demo:") == "demo:"
+
+
+def test_what_a_url_told_is_found_without_it_in_either_spelling() -> None:
+    remember("rtsp://admin:p%40ss%2Fword@camera/x")
+    assert redact("401 for admin with p%40ss%2Fword") == "401 for admin with ***"
+    assert redact("401 for admin with p@ss/word.") == "401 for admin with ***."
+    assert redact("Basic admin:p@ss/word") == "Basic ***"
+    assert redact("xp@ss/wordx") == "xp@ss/wordx", "within another word it is another word"
+
+
+@pytest.mark.parametrize("url", ["rtsp://camera/x", "rtsp://admin@camera/x", "rtsp://admin:abc@camera", "demo:"])
+def test_what_is_no_secret_or_too_short_for_one_is_not_looked_for(url: str) -> None:
+    remember(url)
+    assert redact("the admin has no abc of camera") == "the admin has no abc of camera"
+
+
+def test_four_characters_are_enough() -> None:
+    remember("rtsp://a:abcd@camera")
+    assert redact("it is abcd!") == "it is ***!"
+
+
+def test_the_longer_of_two_secrets_goes_first() -> None:
+    remember("rtsp://a:hunter@h")
+    remember("rtsp://b:hunter+two@h")
+    assert redact("try hunter+two or hunter") == "try *** or ***"
+
+
+def test_the_newest_secrets_are_kept() -> None:
+    for number in range(redaction.MAX_KNOWN + 10):
+        remember(f"rtsp://u:secret{number:04}@h")
+    newest = redaction.MAX_KNOWN + 9
+    assert redact(f"a secret{newest:04} b") == "a *** b"
+    assert len(redaction._known) == redaction.MAX_KNOWN
+    remember(f"rtsp://u:secret{newest:04}@h")
+    assert len(set(redaction._known)) == redaction.MAX_KNOWN, "none twice"
+
+
+def test_a_traceback_in_a_log_holds_none() -> None:
+    try:
+        raise OSError("rtsp://u:secret@h/x")
+    except OSError:
+        record = logging.getLogger("x").makeRecord("x", 40, "f.py", 1, "at %s", ("rtsp://u:secret@h",), sys.exc_info())
+    text = RedactingFormatter("edgeinfer: %(message)s").format(record)
+    assert text.startswith("edgeinfer: at rtsp://***@h\nTraceback")
+    assert "secret" not in text
+
+
+# --- what can be shown ---
+
+any_text = st.text(st.characters(), max_size=60)
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@given(any_text)
+def test_a_printable_text_is_one_line_that_can_be_encoded_and_obeyed_by_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert not CONTROLS.search(shown)
+    assert len(shown.splitlines()) <= 1
+    shown.encode()  # raises for half a character
+    assert printable(shown) == shown
+    assert not CONTROLS.search(str(EdgeinferError(text, text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (" a\n\tb\r\n ", "a b"),
+        ("\x1b[2J\x9b31m", "�[2J�31m"),
+        ("\ud83d", "\\ud83d"),
+        ("grün ×", "grün ×"),
+        ("rtsp://u:secret@h\nx", "rtsp://***@h x"),
+        ("x" * MAX_LENGTH, "x" * MAX_LENGTH),
+        ("x" * (MAX_LENGTH + 1), "x" * MAX_LENGTH + "…"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(any_text)
+def test_without_controls_only_controls_change(text: str) -> None:
+    shown = without_controls(text)
+    assert len(shown) == len(text)
+    for before, after in zip(text, shown, strict=True):
+        assert after == ("�" if CONTROLS.match(before) and before != "\n" else before)
+
+
+@given(st.recursive(any_text, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3)))
+def test_escaped_json_means_the_same(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    assert json.loads(escaped(text)) == value
+    assert not CONTROLS.search(escaped(text))
+
+
+@pytest.mark.parametrize("kind", ["status", "info", "detections"])
+def test_listen_shows_nothing_that_a_terminal_obeys(kind: str) -> None:
+    message = example(kind, text="\x1b]0;owned\x07\x9b31m\r")
+    assert not CONTROLS.search(describe(message))
+    payload = json.dumps({"kind": kind, "x": "\x1b\x9b\x7f"}, ensure_ascii=False).encode()
+    assert not CONTROLS.search(raw_line(payload))
+    assert json.loads(raw_line(payload)) == json.loads(payload)
