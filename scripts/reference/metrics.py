@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from edgeinfer.flow.statistics import BUCKETS_MS, Histogram
+from edgeinfer.flow.statistics import Statistics
 from edgeinfer.messages import MachineVitals
-from edgeinfer.telemetry.snapshot import SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
+from edgeinfer.types import Timing
 from edgeinfer.web.metrics import Metrics
-from edgeinfer.web.numbers import Numbers
 from reference.tables import table as markdown
 
-TIMES = Histogram((1,) * (len(BUCKETS_MS) + 1), 1.0)
-EVERYTHING = Numbers(
-    sources={"cam": SourceSnapshot("running", None, 2, 1, 0, {"overload": 1}, 1.0)},
-    stages={"infer": TIMES},
-    latency={"cam": TIMES},
+EVERYTHING = DaemonSnapshot(
     model="model",
-    versions=dict.fromkeys(("edgeinfer", "tensorrt", "cuda", "onnxruntime"), "1"),
-    rate=1.0,
+    versions={"tensorrt": "1", "cuda": "1", "onnxruntime": "1"},
+    sources={"cam": SourceSnapshot("running", None, 2, 1, 0, {"overload": 1}, 1.0)},
     subscribers=1,
     machine=MachineVitals(
         throttled=["cpu"],
@@ -31,8 +27,10 @@ EVERYTHING = Numbers(
 
 def table() -> str:
     """Every metric with its type and labels. A counter's name ends in `_total`."""
+    times = Statistics()
+    times.add(Timing(1.0, 1.0, 1.0, 1.0), 4.0, "cam")
     rows = []
-    for metric in Metrics(lambda: EVERYTHING).collect():
+    for metric in Metrics(lambda: EVERYTHING, times).collect():
         suffix = "_total" if metric.type == "counter" else ""
         labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
         rows.append((f"`{metric.name}{suffix}`", metric.type, ", ".join(labels), metric.documentation))
