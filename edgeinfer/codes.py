@@ -79,6 +79,7 @@ HEALTH: Final[Mapping[str, str]] = {
 
 READINESS: Final[Mapping[str, str]] = {
     "model": "The model is not loaded yet.",
+    "out-of-memory": "The GPU has had no room for batches for some time.",
     "socket": "The publisher's socket has failed.",
     "sources": "Fewer than `ready_min_sources` sources run.",
 }

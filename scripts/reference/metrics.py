@@ -11,8 +11,7 @@ from reference.tables import table as markdown
 
 EVERYTHING = DaemonSnapshot(
     model="model",
-    backend="tensorrt",
-    versions=dict.fromkeys(("tensorrt", "cuda", "onnxruntime"), "1"),
+    versions={"tensorrt": "1", "cuda": "1", "onnxruntime": "1"},
     sources={"cam": SourceSnapshot("running", None, 2, 1, 0, {"overload": 1}, 1.0)},
     subscribers=1,
     machine=MachineVitals(
@@ -28,9 +27,10 @@ EVERYTHING = DaemonSnapshot(
 
 def table() -> str:
     """Every metric with its type and labels. A counter's name ends in `_total`."""
-    rows, stats = [], Statistics()
-    stats.add(Timing(1, 1, 1, 1), 4, "cam")
-    for metric in Metrics(lambda: EVERYTHING, stats).collect():
+    times = Statistics()
+    times.add(Timing(1.0, 1.0, 1.0, 1.0), 4.0, "cam")
+    rows = []
+    for metric in Metrics(lambda: EVERYTHING, times).collect():
         suffix = "_total" if metric.type == "counter" else ""
         labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
         rows.append((f"`{metric.name}{suffix}`", metric.type, ", ".join(labels), metric.documentation))
