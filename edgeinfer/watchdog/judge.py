@@ -52,7 +52,7 @@ class Judge(threading.Thread):
     """
 
     def __init__(self, daemon: Watched, least_s: float, crashes: CrashLog | None = None) -> None:
-        super().__init__(name="judge", daemon=True)
+        super().__init__(name="watchdog", daemon=True)
         self._daemon, self._least_s = daemon, least_s
         self._crashes = crashes or CrashLog(state_root())
         self._started_s = self._looked_s = time.monotonic()
