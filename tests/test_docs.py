@@ -24,6 +24,7 @@ from edgeinfer.cli import _command_names
 from edgeinfer.client import Subscriber
 from edgeinfer.commands._options import build_config
 from edgeinfer.config import plugins
+from edgeinfer.config.card import DecoderCard, InputCard, ModelCard, Thresholds
 from edgeinfer.config.settings import _File
 from edgeinfer.flow import outbox, publisher
 from edgeinfer.transport.keys import allow, generate, read_public, write_pair
@@ -265,6 +266,15 @@ def test_every_key_of_the_configuration_is_documented() -> None:
             section = rest.partition(f"## {kind[:-1].capitalize()} `{name}`\n")[2].partition("\n## ")[0]
             for field in msgspec.structs.fields(plugins.load(kind, name).Options):
                 assert f"| `{field.encode_name}` |" in section, f"{kind} {name} {field.encode_name}"
+
+
+def test_every_key_of_a_model_card_is_documented() -> None:
+    page = TEXT[ROOT / "docs" / "models.md"]
+    tables = {"": ModelCard, "input.": InputCard, "decoder.": DecoderCard, "thresholds.": Thresholds}
+    for prefix, struct in tables.items():
+        for field in msgspec.structs.fields(struct):
+            name = field.encode_name
+            assert any(f"`{text}" in page for text in (f"{name}`", f"{prefix}{name}`", f"{name}.")), f"{prefix}{name}"
 
 
 def test_every_field_of_a_message_is_documented_with_its_meaning() -> None:

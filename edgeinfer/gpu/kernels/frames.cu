@@ -1,7 +1,7 @@
 // What happens to a frame on the GPU before and after the network. Compiled by scripts/kernels for every architecture.
 // No headers are included: NVRTC finds none by itself.
 
-// One picture of a batch, as edgeinfer/preprocess/cuda.py packs it. `pixels` is 0 where the batch has no such picture.
+// One picture of a batch, as edgeinfer/gpu/kernel_code.py packs it. `pixels` is 0 where the batch has no such picture.
 struct Picture {
     const unsigned char* pixels;  // BGR, 8 bits
     int width, height, pitch;     // of the frame; pitch in bytes
