@@ -33,6 +33,7 @@ Faults = dict[tuple[Call, int], EdgeinferError]
 """Which call of its kind, counted from 0, raises what."""
 SOURCES = ("a", "b")
 TRIAL = 4
+SHIPPED = (succession.TRIAL_FRAMES, succession.TRIAL_S)
 
 
 class Stub:
@@ -320,6 +321,40 @@ def test_a_trial_takes_its_number_of_results_and_no_less() -> None:
     scene.frames(1)
     scene.steps()
     assert verdict.result(0) is True
+
+
+def test_a_trial_is_as_long_as_the_documentation_says() -> None:
+    """docs/architecture.md: ten frames, or thirty seconds since the first."""
+    assert SHIPPED == (10, 30.0)
+
+
+def test_a_failed_backend_that_can_not_even_be_closed_is_done_without() -> None:
+    scene = Scene()
+    bad = Stub("bad", {("submit", 0): FatalError("broken"), ("close", 0): FatalError("still broken")})
+    verdict = scene.offer(bad)
+    scene.frames(2)
+    scene.steps()
+    assert str(verdict.exception(0)) == "broken"
+    assert len(scene.receiver.results) == 2
+
+
+@pytest.mark.parametrize("error", [FatalError("leaks"), StickyError("lost")])
+def test_a_backend_that_had_its_day_and_can_not_be_closed_is_an_error(error: EdgeinferError) -> None:
+    """Nobody knows what it still holds of the GPU."""
+    scene = Scene(Stub("old", {("close", 0): error}))
+    verdict = scene.offer(Stub("new"))
+    scene.frames(TRIAL)
+    with pytest.raises(type(error)):
+        scene.steps()
+    assert verdict.result(0) is True
+
+
+def test_a_lost_gpu_is_noticed_while_a_failed_backend_is_closed() -> None:
+    scene = Scene()
+    scene.offer(Stub("bad", {("submit", 0): FatalError("broken"), ("close", 0): StickyError("lost")}))
+    scene.frames(1)
+    with pytest.raises(StickyError):
+        scene.steps()
 
 
 def test_a_slow_camera_ends_a_trial_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
