@@ -59,7 +59,7 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
         args += ["--frames", "3"]
         args += [] if "--bind" in args else ["--bind", ipc]
     if args[0] == "bench":
-        args += ["--rounds", "1", "--frames", "20"]
+        args += ["--rounds", "1", "--frames", "60"]
     if args[0] == "reload":
         daemon_process("run", "--config", "configs/demo.yaml", "--bind", ipc)
         with Subscriber(ipc) as subscriber:
