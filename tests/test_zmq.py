@@ -76,7 +76,7 @@ def first_message(publisher: ZmqPublisher, subscriber: Subscriber) -> Message:
 
 def test_gaps_and_sessions_are_seen(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint) as subscriber:
-        publisher_ready(publisher, subscriber)
+        publisher_ready(publisher)
         for number, session in ((5, "s"), (6, "s"), (9, "s"), (0, "t"), (1, "t")):
             publisher.write(example("detections", number, session), None)
         got = [subscriber.receive(10) for _ in range(5)]
@@ -86,40 +86,40 @@ def test_gaps_and_sessions_are_seen(publisher: ZmqPublisher) -> None:
 
 def test_latest_skips_to_the_newest(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint, latest=True) as subscriber:
-        publisher_ready(publisher, subscriber)
+        publisher_ready(publisher)
         for number in range(8):
             publisher.write(example("detections", number), None)
-        time.sleep(0.3)
-        newest = subscriber.receive(10)
-        assert isinstance(newest, DetectionsMessage)
-        assert newest.seq == 7
-        assert subscriber.skipped == {"front": 7}
+        time.sleep(0.3)  # most arrive; on a busy machine not all
+        seqs: list[int] = []
+        while seqs[-1:] != [7]:
+            newest = subscriber.receive(10)
+            assert isinstance(newest, DetectionsMessage)
+            seqs.append(newest.seq)
+        assert len(seqs) + subscriber.skipped["front"] == 8
+        assert subscriber.skipped["front"] > 0
         assert not subscriber.lost
 
 
 @pytest.mark.slow
 def test_what_is_no_message_is_counted_and_passed_over(ipc: str) -> None:
-    with zmq.Context() as context, context.socket(zmq.PUB) as peer, Subscriber(ipc) as subscriber:
+    with zmq.Context() as context, context.socket(zmq.XPUB) as peer, Subscriber(ipc) as subscriber:
         peer.bind(ipc)
-        time.sleep(0.3)
+        assert peer.poll(30_000), "a subscription"
         for parts in ([topic("detections")], [topic("detections"), b"\xff\xfe"], [topic("detections"), b"{}"]):
             peer.send_multipart(parts)
-        assert subscriber.receive(1) is None
+        wait_for(lambda: subscriber.receive(0.1) is not None or subscriber.malformed >= 3, "all three")
         assert subscriber.malformed == 3
 
 
-def publisher_ready(publisher: ZmqPublisher, subscriber: Subscriber) -> None:
-    """Until the subscription has arrived: the latched status is the sign."""
-    with Subscriber(publisher.endpoint, kinds=("status",)) as probe:
-        publisher.write(example("status"), None)
-        serve_until(publisher, lambda: probe.receive(0) is not None, "the subscription")
-    time.sleep(0.1)
+def publisher_ready(publisher: ZmqPublisher, subscribers: int = 1) -> None:
+    """Until the subscriptions of so many have arrived."""
+    serve_until(publisher, lambda: publisher.subscribers >= subscribers, "the subscriptions")
 
 
 @pytest.mark.slow
 def test_a_stopped_subscriber_costs_a_bounded_number_of_messages(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint, high_water_mark=5) as lazy, Subscriber(publisher.endpoint) as eager:
-        publisher_ready(publisher, lazy)
+        publisher_ready(publisher, 2)
         total, seen = 20_000, 0
         for number in range(total):
             publisher.write(example("detections", number), None)
@@ -330,7 +330,7 @@ def flood_with(peer: Peer, total: int = 10_000_000) -> None:
             return
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_flood_of_subscriptions_does_not_grow_memory() -> None:
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
     us, stop = psutil.Process(), threading.Event()
