@@ -135,7 +135,7 @@ def _other_values(value: object) -> list[Any]:
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
-        return [value + 1, value - 1]
+        return [value + 1, value - 1] if abs(value) <= 16 else [value * 2, value // 2]
     if isinstance(value, float):
         return [value * 2 + 1]
     return [f"{value}?"] if isinstance(value, str) else []

@@ -33,6 +33,7 @@ from edgeinfer.sources import images, video
 from edgeinfer.types import Letterbox
 from tests.conftest import CLIP_FRAMES, Cli
 from tests.test_messages import example
+from tests.test_reload import network
 from tests.test_run import one_error_line, write_constant_network
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -198,16 +199,17 @@ def test_a_named_pipe_without_a_reader(cli: Cli, tmp_path: Path) -> None:
     assert "sinks.jsonl.path" in one_error_line(process)
 
 
-def test_a_reader_that_stops_holds_up_nobody_else(daemon_process: Start, ipc: str) -> None:
-    process = daemon_process("run", "--source", "demo:", "--jsonl", "-", "--bind", ipc, "--set", "sources.demo.fps=60")
+def test_a_reader_that_stops_holds_up_nobody_else(daemon_process: Start, tmp_path: Path, ipc: str) -> None:
+    quick = ("--model", network(tmp_path, "one", ["thing"], [16, 14, 48, 50]), "--set", "sources.demo.fps=200")
+    process = daemon_process("run", "--source", "demo:", "--jsonl", "-", "--bind", ipc, *quick)
     with Subscriber(ipc, timeout_s=30) as subscriber:
         seqs = []
         for message in subscriber:  # nobody reads the pipe, which holds some hundred lines
             assert isinstance(message, DetectionsMessage)
             seqs.append(message.seq)
-            if len(seqs) == 400:
+            if len(seqs) == 600:
                 break
-    assert len(seqs) == 400
+    assert len(seqs) == 600
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
 

@@ -270,7 +270,12 @@ def test_every_key_of_the_configuration_is_documented() -> None:
 
 def test_every_key_of_a_model_card_is_documented() -> None:
     page = TEXT[ROOT / "docs" / "models.md"]
-    tables = {"": ModelCard, "input.": InputCard, "decoder.": DecoderCard, "thresholds.": Thresholds}
+    tables: dict[str, type[msgspec.Struct]] = {
+        "": ModelCard,
+        "input.": InputCard,
+        "decoder.": DecoderCard,
+        "thresholds.": Thresholds,
+    }
     for prefix, struct in tables.items():
         for field in msgspec.structs.fields(struct):
             name = field.encode_name

@@ -121,6 +121,7 @@ def test_tests_that_fail_anyway_are_an_error(tree: Path) -> None:
         ("a and b", {"a or b"}),
         ("x = not a", {"x = a"}),
         ("x = 7", {"x = 8", "x = 6"}),
+        ("x = 300", {"x = 600", "x = 150"}),
         ("x = True", {"x = False"}),
         ("x = 'é' + b", {"x = 'é' - b", "x = 'é?' + b"}),
         ("x += a", {"x -= a"}),

@@ -237,6 +237,7 @@ def test_untouched_sources_lose_no_frame_over_many_reloads(daemon_process: Start
                 assert set(line["dropped_by_reason"]) <= {"shutdown"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_memory_does_not_grow_over_a_hundred_reloads(service: Service) -> None:
     """Sources, sinks, thresholds and the backend itself, again and again."""

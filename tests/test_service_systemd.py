@@ -15,7 +15,7 @@ from edgeinfer.client import Subscriber
 from edgeinfer.messages import DAEMON, DetectionsMessage, StatusMessage
 from tests.systemd_machine import Machine, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(300)]
 WATCHDOG_S = 5
 PATIENT_S = 60
 """Where nothing is to go wrong, a machine that is busy with other things must not make it."""

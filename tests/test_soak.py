@@ -9,7 +9,8 @@ import pytest
 from tests.soak import soak
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_faults_cost_frames_and_nothing_else(tmp_path: Path) -> None:
     outcome = soak(tmp_path, seconds=110, count=22, seed=4, tell=lambda _: None)

@@ -82,7 +82,7 @@ def first_message(publisher: ZmqPublisher, subscriber: Subscriber) -> Message:
 
 def test_gaps_and_sessions_are_seen(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint) as subscriber:
-        publisher_ready(publisher, subscriber)
+        publisher_ready(publisher)
         sent = ((5, "s"), (6, "s"), (9, "s"), (0, "t"), (1, "t"), (7, "u"), (8, "u"), (10, "u"), (10, "u"), (11, "u"))
         for number, session in sent:
             publisher.write(example("detections", number, session), None)
@@ -93,7 +93,7 @@ def test_gaps_and_sessions_are_seen(publisher: ZmqPublisher) -> None:
 
 def test_each_source_has_gaps_of_its_own(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint) as subscriber:
-        publisher_ready(publisher, subscriber)
+        publisher_ready(publisher)
         for source, number in (("a", 0), ("b", 10), ("a", 1), ("b", 13)):
             publisher.write(of(source, number), None)
         for _ in range(4):
@@ -149,27 +149,24 @@ def test_without_latest_everything_comes_in_order(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_what_is_no_message_is_counted_and_passed_over(ipc: str) -> None:
-    with zmq.Context() as context, context.socket(zmq.PUB) as peer, Subscriber(ipc) as subscriber:
+    with zmq.Context() as context, context.socket(zmq.XPUB) as peer, Subscriber(ipc) as subscriber:
         peer.bind(ipc)
-        time.sleep(0.3)
+        assert peer.poll(30_000), "a subscription"
         for parts in ([topic("detections")], [topic("detections"), b"\xff\xfe"], [topic("detections"), b"{}"]):
             peer.send_multipart(parts)
-        assert subscriber.receive(1) is None
+        wait_for(lambda: subscriber.receive(0.1) is not None or subscriber.malformed >= 3, "all three")
         assert subscriber.malformed == 3
 
 
-def publisher_ready(publisher: ZmqPublisher, subscriber: Subscriber) -> None:
-    """Until the subscription has arrived: the latched status is the sign."""
-    with Subscriber(publisher.endpoint, kinds=("status",)) as probe:
-        publisher.write(example("status"), None)
-        serve_until(publisher, lambda: probe.receive(0) is not None, "the subscription")
-    time.sleep(0.1)
+def publisher_ready(publisher: ZmqPublisher, subscribers: int = 1) -> None:
+    """Until the subscriptions of so many have arrived."""
+    serve_until(publisher, lambda: publisher.subscribers >= subscribers, "the subscriptions")
 
 
 @pytest.mark.slow
 def test_a_stopped_subscriber_costs_a_bounded_number_of_messages(publisher: ZmqPublisher) -> None:
     with Subscriber(publisher.endpoint, high_water_mark=5) as lazy, Subscriber(publisher.endpoint) as eager:
-        publisher_ready(publisher, lazy)
+        publisher_ready(publisher, 2)
         total, seen = 20_000, 0
         for number in range(total):
             publisher.write(example("detections", number), None)
@@ -475,7 +472,7 @@ def flood_with(peer: Peer, total: int = 10_000_000) -> None:
             return
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_a_flood_of_subscriptions_does_not_grow_memory() -> None:
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
     us, stop = psutil.Process(), threading.Event()

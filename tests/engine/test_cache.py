@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -305,19 +306,20 @@ def test_a_file_in_place_of_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_somebody_elses_cache_is_told(cache: Cache) -> None:
-    ends = [cache.root, *cache.root.parents][:4]
-    modes = [path.stat().st_mode for path in ends]
-    for path in ends:
-        path.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(CacheError, match=r"build\.lock: can't be opened \(Permission denied\); run as the user"):
-            Cache(cache.root).tidy()
-    finally:
-        os.seteuid(0)
-        for path, mode in zip(ends, modes, strict=True):
-            path.chmod(mode)
+def test_somebody_elses_cache_is_told() -> None:
+    with tempfile.TemporaryDirectory() as place:  # the folder of the tests can't be entered by others
+        root = Path(place) / "cache"
+        Cache(root).tidy()
+        for path in (root, root.parent):
+            path.chmod(0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(
+                CacheError, match=r"build\.lock: can't be opened \(Permission denied\); run as the user"
+            ):
+                Cache(root).tidy()
+        finally:
+            os.seteuid(0)
 
 
 @given(st.binary(max_size=300) | st.text(max_size=99).map(str.encode))

@@ -14,14 +14,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build.advice import advise
+from edgeinfer.engine.build.builder import CHILD
 from edgeinfer.engine.build.convert import to_half, to_qdq
 from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.progress import BuildProgress
@@ -239,13 +242,23 @@ def run_command(*arguments: str, cache: Cache) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def hold_build(command: subprocess.Popen[str]) -> None:
+    """Stops the process that builds as soon as it is there, so that it can't be done before something else happens."""
+    end = time.monotonic() + 60
+    while True:
+        for child in psutil.Process(command.pid).children():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if CHILD in child.cmdline():
+                    child.suspend()
+                    return
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_clean_cache_and_says_so(ending: int, rtx: Toolkit, cache: Cache) -> None:
     process = run_command("build", "nanodet-g", "--runtime", "tensorrt_rtx", "--precision", "fp32", cache=cache)
-    end = time.monotonic() + 30
-    while not any(cache.tmp.iterdir()):
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    hold_build(process)
     process.send_signal(ending)
     output = process.communicate()
     assert (process.returncode, output[1]) == (130, "edgeinfer: the build was interrupted; nothing is left of it\n")
