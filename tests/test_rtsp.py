@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import json
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import av
 import cv2
@@ -125,6 +127,83 @@ def test_what_a_camera_may_answer(answer: bytes, code: str, lasting: bool) -> No
     assert (error.code == "unauthorized") == lasting
     assert "hunter2" not in f"{error!r} {error}"
     assert "admin" not in f"{error!r} {error}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "waited_s", "code", "lasting"),
+    [
+        (av.error.HTTPUnauthorizedError, 1, 0.1, "unauthorized", True),
+        (av.error.HTTPForbiddenError, 1, 0.1, "unauthorized", True),
+        (av.error.HTTPNotFoundError, 1, 0.1, "not_found", True),
+        (av.error.DecoderNotFoundError, 1, 0.1, "codec", True),
+        (av.error.EOFError, 1, 0.1, "closed", False),
+        (av.error.FFmpegError, errno.ECONNREFUSED, 0.1, "refused", False),
+        (av.error.FFmpegError, errno.EIO, 0.1, "network", False),
+        (av.error.FFmpegError, errno.EHOSTUNREACH, 9.9, "network", False),
+        (av.error.FFmpegError, errno.ENETUNREACH, 0.1, "network", False),
+        (av.error.FFmpegError, errno.ETIMEDOUT, 0.1, "timeout", False),
+        (av.error.ExitError, 1, 0.1, "timeout", False),
+        (av.error.FFmpegError, errno.EPERM, 9.5, "timeout", False),
+        (av.error.FFmpegError, errno.EPERM, 0.1, "network", False),
+    ],
+)
+def test_what_ffmpegs_errors_mean(
+    kind: type[av.error.FFmpegError], number: int, waited_s: float, code: str, lasting: bool
+) -> None:
+    error = rtsp.explain("rtsp://cam/x", kind(number, "Broken"), 10, waited_s)
+    assert (error.code, error.lasting) == (code, lasting)
+    assert error.message.startswith("rtsp://cam/x: ")
+
+
+def test_ffmpeg_is_told_what_it_may_open_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def refuse(url: str, **settings: Any) -> None:
+        told.append((url, settings))
+        raise av.error.EOFError(1, "x")
+
+    monkeypatch.setattr(av, "open", refuse)
+    options = rtsp.Options(transport="udp", connect_s=4, silence_s=2, decoder="av")
+    for url in ("rtsp://u:p@cam/x", "RTSPS://cam/x", "http://cam/x", "https://cam/x"):
+        assert failure(url, options).code == "closed"
+    (first, settings), (_, secure), (_, web), (_, secure_web) = told
+    assert first == "rtsp://u:p@cam/x"
+    assert settings["timeout"] == (4, 2)
+    assert settings["options"]["timeout"] == "4000000"
+    assert settings["options"]["rtsp_transport"] == "udp"
+    assert settings["options"]["protocol_whitelist"] == "rtsp,rtp,udp,tcp"
+    assert secure["options"]["protocol_whitelist"].split(",")[-1] == "tls"
+    assert web["options"]["protocol_whitelist"] == "http,tcp"
+    assert secure_web["options"]["protocol_whitelist"] == "https,http,tls,tcp"
+    for listed in (web, secure_web):
+        assert "rtsp_transport" not in listed["options"]
+        assert not {"hls", "concat", "dash"} & set(listed["options"]["format_whitelist"].split(","))
+
+
+@pytest.mark.parametrize("decoder", ["auto", "av", "gstreamer"])
+@pytest.mark.parametrize("hardware", [True, False])
+def test_which_decoder_is_taken(monkeypatch: pytest.MonkeyPatch, decoder: Any, hardware: bool) -> None:
+    monkeypatch.setattr(rtsp, "GstSource", lambda recipe, python: "gstreamer")
+    monkeypatch.setattr(rtsp, "NetworkCamera", lambda peer, options: "av")
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: hardware)
+    taken: Any = rtsp.open("rtsp://cam/x", rtsp.Options(decoder=decoder))
+    assert taken == (decoder if decoder != "auto" else "gstreamer" if hardware else "av")
+    web: Any = rtsp.open("http://cam/x", rtsp.Options(decoder=decoder))
+    assert web == "av", "MJPEG over HTTP is nothing for rtspsrc"
+
+
+def test_the_account_goes_to_gstreamer_as_properties() -> None:
+    options = rtsp.Options(transport="udp", silence_s=2)
+    recipe = rtsp.recipe(account("rtsp://me:pw@cam/x", None, None, None), options)
+    assert recipe.properties == {"camera": {"location": "rtsp://cam/x", "user-id": "me", "user-pw": "pw"}}
+    assert recipe.clock == "arrival", "its own clock is of when it decoded"
+    for _, text in recipe.pipelines:
+        assert "protocols=udp " in text
+        assert "tcp-timeout=2000000 " in text
+        assert "pw" not in text
+    assert rtsp.recipe(account("rtsp://cam/x", None, None, None), options).properties == {
+        "camera": {"location": "rtsp://cam/x"}
+    }
 
 
 def test_a_stream_that_is_not_there(server: RtspServer) -> None:
@@ -408,6 +487,18 @@ def test_late_pictures_are_told_and_a_clock_that_jumps_is_forgiven() -> None:
     jumped = [lateness.late_s(t / 30 - 1, 102 + t / 30) for t in range(60, int(60 + PATIENCE_S * 30 + 60))]
     assert jumped[0] > 0.9
     assert jumped[-1] < 0.1
+
+
+def test_lateness_is_measured_from_the_most_punctual_and_a_jump_is_forgiven_in_five_seconds() -> None:
+    lateness = Lateness()
+    assert lateness.late_s(0, 100) == 0
+    assert lateness.late_s(1, 101.5) == pytest.approx(0.5 - 0.002 * 1.5)
+    assert lateness.late_s(2, 101.9) == 0, "earlier than the first: that is punctual now"
+    assert lateness.late_s(3, 103.1) == pytest.approx(0.2, abs=0.01)
+    late = [lateness.late_s(4 + t / 10, 105 + t / 10) for t in range(60)]
+    since = next(index for index, value in enumerate(late) if value == 0)
+    assert since / 10 == pytest.approx(PATIENCE_S - (105 - 103.1), abs=0.2)
+    assert all(value > 0.9 for value in late[:since])
 
 
 @given(st.integers(0, 1000), st.floats(-0.001, 0.001))
