@@ -333,6 +333,15 @@ def test_whose_stamp_a_picture_has(
     assert before <= taken <= after
 
 
+def test_memory_that_is_made_anew_for_every_picture_costs_no_descriptors(answering: Answering) -> None:
+    source, _ = answering(*[({**PICTURE, "pts": number}, PIXELS) for number in range(20)])
+    read(source)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (no other descriptor for it)
+    for _ in range(15):
+        read(source)
+    assert len(os.listdir("/proc/self/fd")) <= before + 3, "others may open one meanwhile"  # noqa: PTH208
+
+
 def test_a_picture_that_is_too_large_is_refused_before_it_is_copied(answering: Answering) -> None:
     source, _ = answering({**PICTURE, "width": 8193, "height": 8192})
     with pytest.raises(CameraError, match="too many") as caught:
@@ -461,6 +470,7 @@ def test_shared_memory_is_made_anew_for_a_larger_picture() -> None:
     first = memory.take_descriptor()
     assert first is not None
     memory.write(b"de")
+    memory.write(b"xyz")
     assert memory.take_descriptor() is None
     memory.write(b"0123456789")
     second = memory.take_descriptor()
