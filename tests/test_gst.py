@@ -397,7 +397,7 @@ def test_the_child_takes_the_first_pipeline_whose_elements_are_all_there() -> No
     candidates = [{"needs": ["a", "b"], "text": "1"}, {"needs": ["b", "c"], "text": "2"}, {"needs": [], "text": "3"}]
     assert child.choose(candidates) == "2"
     with pytest.raises(Trouble, match="no a here") as caught:
-        child.choose(candidates[:1])
+        child.choose([{"needs": ["x"], "text": "0"}, *candidates[:1]])
     assert caught.value.answer["kind"] == "unavailable"
 
 
