@@ -23,6 +23,8 @@ from edgeinfer.bench.stopwatch import WARM_UP, Stopwatch, rate
 from edgeinfer.commands.bench import parse_numbers
 from edgeinfer.config.settings import Config
 from edgeinfer.errors import InputError
+from edgeinfer.sources.demo import Demo
+from edgeinfer.sources.demo import Options as DemoOptions
 from tests.test_messages import example
 
 SMALL = [("backend.name", "onnxruntime")]
@@ -161,6 +163,7 @@ def test_frames_from_memory_are_given_once_each_and_differ() -> None:
     assert {image.shape for image in shown} == {(720, 1280, 3)}
     assert len({id(image) for image in shown}) == memory.DISTINCT
     assert len({image[::40, ::40].tobytes() for image in memory.images()}) == memory.DISTINCT
+    assert (memory.images()[-1] == Demo(DemoOptions(realtime=False)).render(23 * 13)).all(), "through all its scenes"
     live = memory.open("edgeinfer.bench.memory:", memory.Options(frames=1, fps=500.0))
     assert (live.live, live.fps) == (True, 500.0)
 

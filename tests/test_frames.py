@@ -60,6 +60,24 @@ def test_a_block_nobody_uses_makes_room_for_another_size_and_whoever_pinned_it_i
     assert told == ["unpin"]
 
 
+def test_a_copy_is_one_and_lies_in_the_pool() -> None:
+    pool, source = FramePool(), np.arange(SIZE, dtype=np.uint8).reshape(4, 5, 3)
+    copied = pool.copy(source)
+    assert (copied == source).all()
+    assert block_of(copied) is not None
+    copied[:] = 0
+    assert source.any()
+
+
+def test_what_is_freed_makes_room_in_the_limit() -> None:
+    pool = FramePool(limit=SIZE)
+    for height in (4, 2, 4, 1, 2):
+        image = pool.empty(height, 5)
+        assert block_of(image) is not None, "memory that nobody uses was kept"
+        del image
+        gc.collect()
+
+
 def test_memory_from_elsewhere_has_no_block() -> None:
     assert block_of(np.zeros((4, 5, 3), np.uint8)) is None
     assert block_of(np.frombuffer(bytes(SIZE), np.uint8).reshape(4, 5, 3)) is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,12 +22,13 @@ from hypothesis import strategies as st
 
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
+from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
-from edgeinfer.sources._gst_child import Memory
-from edgeinfer.sources._gst_process import GstSource, find_python
+from edgeinfer.sources._gst_child import ChildPipeline, Memory, Trouble
+from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, Cli, need_gst
@@ -149,6 +154,287 @@ def test_a_process_that_stops_or_dies_is_replaced(gst_python: str, number: int) 
     assert ids == sorted(set(ids))
 
 
+# Against a child of our own making, which answers what a test wants
+
+
+class Child:
+    """Stands in for subprocess.Popen: a thread that answers `next` by a script, over the real socket."""
+
+    pid = 4242
+
+    def __init__(self, live: bool, script: Sequence[Any], stubborn: bool = False) -> None:
+        self.script = list(script)
+        self.returncode: int | None = None
+        self.signals: list[int] = []
+        self.spec: dict[str, Any] = {}
+        self.asked = 0
+        self._live, self._stubborn = live, stubborn
+        self._gone = threading.Event()
+
+    def __call__(self, command: Sequence[str], pass_fds: Sequence[int], **_: object) -> Child:
+        self.command = command
+        self._peer = socket.socket(fileno=os.dup(pass_fds[0]))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def _serve(self) -> None:
+        with self._peer:
+            self.spec = json.loads(self._peer.recv(1 << 16))
+            self._send({"live": self._live})
+            while self._peer.recv(16) == b"next" and self.script:
+                self.asked += 1
+                step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+                if step is None:  # it hangs
+                    self._gone.wait(60)
+                    break
+                if step == "dies":
+                    self.returncode = -11
+                    break
+                self._send(*(step if isinstance(step, tuple) else (step,)))
+        if not self._stubborn:
+            self.returncode = self.returncode or 0
+
+    def _send(self, answer: dict[str, Any], pixels: bytes = b"") -> None:
+        if not pixels:
+            self._peer.send(json.dumps(answer).encode())
+            return
+        memory = os.memfd_create("frame")
+        os.write(memory, pixels)
+        socket.send_fds(self._peer, [json.dumps(answer).encode()], [memory])
+        os.close(memory)
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+        if number == signal.SIGKILL:
+            self.returncode = -number
+            self._gone.set()
+
+    def wait(self, timeout: float) -> int:
+        if self._stubborn or self._gone.is_set() or self.signals:
+            if self.returncode is None:
+                raise subprocess.TimeoutExpired("child", timeout)
+            return self.returncode
+        self._thread.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("child", timeout)
+        return self.returncode
+
+
+PICTURE = {"width": 2, "height": 2, "stride": 8, "format": "BGR", "pts": 40, "age_ns": 5_000_000}
+PIXELS = bytes([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99])
+NONE = {"none": True}
+Answering = Callable[..., "tuple[GstSource, Child]"]
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    opened_sources: list[GstSource] = []
+
+    def make(*script: Any, live: bool = True, clock: Any = "driver", stubborn: bool = False) -> tuple[GstSource, Child]:
+        child = Child(live, script, stubborn)
+        monkeypatch.setattr(subprocess, "Popen", child)
+        recipe = Recipe("cam", [(["a", "b"], "a ! b")], {"a": {"key": "value"}}, clock, remedy="install it")
+        opened_sources.append(GstSource(recipe, "python"))
+        return opened_sources[-1], child
+
+    yield make
+    for source in opened_sources:
+        source.close()
+
+
+def test_a_child_is_told_what_to_play_over_the_socket_alone(answering: Answering) -> None:
+    source, child = answering(NONE)
+    assert child.spec == {
+        "pipelines": [{"needs": ["a", "b"], "text": "a ! b"}],
+        "properties": {"a": {"key": "value"}},
+    }
+    assert "value" not in " ".join(child.command)
+    assert (source.live, source.pid) == (True, 4242)
+
+
+@pytest.mark.parametrize("layout", ["BGR", "BGRx"])
+def test_rows_are_as_long_as_the_child_says_and_pictures_stay_as_they_were(answering: Answering, layout: str) -> None:
+    padded = bytes([1, 2, 3, 0, 4, 5, 6, 0, 99, 99, 7, 8, 9, 0, 10, 11, 12, 0, 99, 99])
+    described = {**PICTURE, "format": layout, "stride": 8 if layout == "BGR" else 10}
+    source, _ = answering(
+        (described, PIXELS if layout == "BGR" else padded), ({**described, "pts": 80}, bytes(len(padded)))
+    )
+    first, second = read(source), read(source)
+    assert first.image.tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]
+    assert not second.image.any()
+    assert not first.image.flags.writeable
+    assert block_of(first.image) is not None
+
+
+def test_a_stamp_that_stands_still_is_no_new_picture(answering: Answering) -> None:
+    source, child = answering((PICTURE, PIXELS), PICTURE, NONE, {**PICTURE, "pts": 41})
+    read(source)
+    read(source)
+    assert child.asked == 4
+
+
+def test_a_live_pipeline_that_gives_nothing_stalls_and_a_file_may_take_its_time(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gst_process, "READ_DEADLINE_S", 0.0)
+    with pytest.raises(StalledError, match="no new picture"):
+        answering(NONE)[0].read()
+    assert answering(NONE, NONE, (PICTURE, PIXELS), live=False)[0].read() is not None
+
+
+def test_the_end_of_a_file_is_one_and_that_of_a_camera_is_a_failure(answering: Answering) -> None:
+    assert answering({"end": True}, live=False)[0].read() is None
+    with pytest.raises(CameraError) as caught:
+        answering({"end": True})[0].read()
+    assert (caught.value.code, caught.value.lasting) == ("closed", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "says"),
+    [
+        ("camera", CameraError, "cam: 401"),
+        ("config", ConfigError, "gst-launch-1.0"),
+        ("unavailable", UnavailableError, "install it"),
+    ],
+)
+def test_what_the_child_complains_of_is_an_error_of_ours(
+    answering: Answering, kind: str, expected: type[EdgeinferError], says: str
+) -> None:
+    source, _ = answering({"error": "401", "code": "unauthorized", "kind": kind, "lasting": True})
+    with pytest.raises(expected, match=says) as caught:
+        source.read()
+    if isinstance(caught.value, CameraError):
+        assert (caught.value.code, caught.value.lasting) == ("unauthorized", True)
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "live", "clock", "stamped_by"),
+    [
+        (50_000_000, True, "driver", "driver"),
+        (0, True, "driver", "driver"),
+        (-1, True, "driver", "arrival"),
+        (1_000_000_000, True, "driver", "arrival"),
+        (None, True, "driver", "arrival"),
+        (50_000_000, True, "arrival", "arrival"),
+        (50_000_000, False, "driver", "file"),
+    ],
+)
+def test_whose_stamp_a_picture_has(
+    answering: Answering, age_ns: int | None, live: bool, clock: str, stamped_by: str
+) -> None:
+    source, _ = answering(({**PICTURE, "age_ns": age_ns}, PIXELS), live=live, clock=clock)
+    before = time.monotonic_ns()
+    capture = read(source)
+    after = time.monotonic_ns()
+    assert capture.clock == stamped_by
+    assert capture.t_media_ns == (None if live else 40)
+    taken = capture.t_mono_ns + (age_ns or 0 if stamped_by == "driver" else 0)
+    assert before <= taken <= after
+
+
+def test_memory_that_is_made_anew_for_every_picture_costs_no_descriptors(answering: Answering) -> None:
+    source, _ = answering(*[({**PICTURE, "pts": number}, PIXELS) for number in range(20)])
+    read(source)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (no other descriptor for it)
+    for _ in range(15):
+        read(source)
+    assert len(os.listdir("/proc/self/fd")) <= before + 3, "others may open one meanwhile"  # noqa: PTH208
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_copied(answering: Answering) -> None:
+    source, _ = answering({**PICTURE, "width": 8193, "height": 8192})
+    with pytest.raises(CameraError, match="too many") as caught:
+        source.read()
+    assert (caught.value.code, caught.value.lasting) == ("codec", True)
+
+
+def test_a_child_that_dies_is_told_with_how_it_ended(answering: Answering) -> None:
+    source, _ = answering("dies")
+    with pytest.raises(CameraError, match=r"ended \(-11\)") as caught:
+        source.read()
+    assert caught.value.code == "closed"
+    with pytest.raises(CameraError, match="ended"):
+        source.read()
+
+
+def test_a_child_that_hangs_is_asked_to_end_and_then_ended(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_gst_process, "ANSWER_S", 0.05)
+    source, child = answering(None, stubborn=True)
+    with pytest.raises(CameraError) as caught:
+        source.read()
+    assert caught.value.code == "hung"
+    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_child_that_leaves_when_the_socket_closes_gets_no_signal(answering: Answering) -> None:
+    source, child = answering(NONE)
+    source.close()
+    assert (child.signals, child.returncode) == ([], 0)
+    source, child = answering(NONE, stubborn=True)
+    source.close()
+    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
+class FakeGst:
+    """What the child asks of GStreamer to choose and to judge."""
+
+    CLOCK_TIME_NONE = 2**64 - 1
+
+    class MessageType:
+        ERROR = 1
+
+    def __init__(self, *elements: str) -> None:
+        self.ElementFactory = self
+        self.find = elements.__contains__
+
+
+def test_the_child_takes_the_first_pipeline_whose_elements_are_all_there() -> None:
+    child = ChildPipeline.__new__(ChildPipeline)
+    child.gst = FakeGst("b", "c")
+    candidates = [{"needs": ["a", "b"], "text": "1"}, {"needs": ["b", "c"], "text": "2"}, {"needs": [], "text": "3"}]
+    assert child.choose(candidates) == "2"
+    with pytest.raises(Trouble, match="no a here") as caught:
+        child.choose([{"needs": ["x"], "text": "0"}, *candidates[:1]])
+    assert caught.value.answer["kind"] == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("domain", "number", "code", "lasting"),
+    [
+        ("gst-resource-error-quark", 3, "not_found", True),
+        ("gst-resource-error-quark", 15, "unauthorized", True),
+        ("gst-resource-error-quark", 9, "closed", False),
+        ("gst-stream-error-quark", 4, "codec", True),
+        ("gst-stream-error-quark", 99, "input", False),
+    ],
+)
+def test_what_the_childs_pipeline_complains_of_has_a_code(domain: str, number: int, code: str, lasting: bool) -> None:
+    child = ChildPipeline.__new__(ChildPipeline)
+    child.gst = FakeGst()
+    error = SimpleNamespace(domain=domain, code=number, message="it broke")
+    source = SimpleNamespace(get_name=lambda: "src0")
+    messages = [SimpleNamespace(parse_error=lambda: (error, ""), src=source), None]
+    child.bus = SimpleNamespace(pop_filtered=lambda kind: messages.pop(0))
+    with pytest.raises(Trouble) as caught:
+        child.check_bus()
+    assert caught.value.answer == {"error": "src0: it broke", "code": code, "kind": "camera", "lasting": lasting}
+    child.check_bus()
+
+
+def test_the_age_of_a_buffer_is_that_by_the_pipelines_clock() -> None:
+    child = ChildPipeline.__new__(ChildPipeline)
+    child.gst = FakeGst()
+    clock: Any = SimpleNamespace(get_time=lambda: 1000)
+    child.pipeline = SimpleNamespace(get_clock=lambda: clock, get_base_time=lambda: 300)
+    assert child.age_ns(500) == 200
+    assert child.age_ns(FakeGst.CLOCK_TIME_NONE) is None
+    clock = None
+    assert child.age_ns(500) is None
+
+
 def test_no_process_outlives_its_daemon(gst_python: str) -> None:
     code = (
         "import sys, time\nfrom edgeinfer.sources import gst\n"
@@ -184,6 +470,7 @@ def test_shared_memory_is_made_anew_for_a_larger_picture() -> None:
     first = memory.take_descriptor()
     assert first is not None
     memory.write(b"de")
+    memory.write(b"xyz")
     assert memory.take_descriptor() is None
     memory.write(b"0123456789")
     second = memory.take_descriptor()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import json
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import av
 import cv2
@@ -21,9 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeinfer.errors import CameraError, ConfigError, EdgeinferError
+from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture import CaptureThread, Deadlines
-from edgeinfer.interfaces import Source
+from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import rtsp
 from edgeinfer.sources._credentials import account, expand
 from edgeinfer.sources._lateness import PATIENCE_S, Lateness
@@ -125,6 +127,83 @@ def test_what_a_camera_may_answer(answer: bytes, code: str, lasting: bool) -> No
     assert (error.code == "unauthorized") == lasting
     assert "hunter2" not in f"{error!r} {error}"
     assert "admin" not in f"{error!r} {error}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "waited_s", "code", "lasting"),
+    [
+        (av.error.HTTPUnauthorizedError, 1, 0.1, "unauthorized", True),
+        (av.error.HTTPForbiddenError, 1, 0.1, "unauthorized", True),
+        (av.error.HTTPNotFoundError, 1, 0.1, "not_found", True),
+        (av.error.DecoderNotFoundError, 1, 0.1, "codec", True),
+        (av.error.EOFError, 1, 0.1, "closed", False),
+        (av.error.FFmpegError, errno.ECONNREFUSED, 0.1, "refused", False),
+        (av.error.FFmpegError, errno.EIO, 0.1, "network", False),
+        (av.error.FFmpegError, errno.EHOSTUNREACH, 9.9, "network", False),
+        (av.error.FFmpegError, errno.ENETUNREACH, 0.1, "network", False),
+        (av.error.FFmpegError, errno.ETIMEDOUT, 0.1, "timeout", False),
+        (av.error.ExitError, 1, 0.1, "timeout", False),
+        (av.error.FFmpegError, errno.EPERM, 9.5, "timeout", False),
+        (av.error.FFmpegError, errno.EPERM, 0.1, "network", False),
+    ],
+)
+def test_what_ffmpegs_errors_mean(
+    kind: type[av.error.FFmpegError], number: int, waited_s: float, code: str, lasting: bool
+) -> None:
+    error = rtsp.explain("rtsp://cam/x", kind(number, "Broken"), 10, waited_s)
+    assert (error.code, error.lasting) == (code, lasting)
+    assert error.message.startswith("rtsp://cam/x: ")
+
+
+def test_ffmpeg_is_told_what_it_may_open_and_for_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+
+    def refuse(url: str, **settings: Any) -> None:
+        told.append((url, settings))
+        raise av.error.EOFError(1, "x")
+
+    monkeypatch.setattr(av, "open", refuse)
+    options = rtsp.Options(transport="udp", connect_s=4, silence_s=2, decoder="av")
+    for url in ("rtsp://u:p@cam/x", "RTSPS://cam/x", "http://cam/x", "https://cam/x"):
+        assert failure(url, options).code == "closed"
+    (first, settings), (_, secure), (_, web), (_, secure_web) = told
+    assert first == "rtsp://u:p@cam/x"
+    assert settings["timeout"] == (4, 2)
+    assert settings["options"]["timeout"] == "4000000"
+    assert settings["options"]["rtsp_transport"] == "udp"
+    assert settings["options"]["protocol_whitelist"] == "rtsp,rtp,udp,tcp"
+    assert secure["options"]["protocol_whitelist"].split(",")[-1] == "tls"
+    assert web["options"]["protocol_whitelist"] == "http,tcp"
+    assert secure_web["options"]["protocol_whitelist"] == "https,http,tls,tcp"
+    for listed in (web, secure_web):
+        assert "rtsp_transport" not in listed["options"]
+        assert not {"hls", "concat", "dash"} & set(listed["options"]["format_whitelist"].split(","))
+
+
+@pytest.mark.parametrize("decoder", ["auto", "av", "gstreamer"])
+@pytest.mark.parametrize("hardware", [True, False])
+def test_which_decoder_is_taken(monkeypatch: pytest.MonkeyPatch, decoder: Any, hardware: bool) -> None:
+    monkeypatch.setattr(rtsp, "GstSource", lambda recipe, python: "gstreamer")
+    monkeypatch.setattr(rtsp, "NetworkCamera", lambda peer, options: "av")
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: hardware)
+    taken: Any = rtsp.open("rtsp://cam/x", rtsp.Options(decoder=decoder))
+    assert taken == (decoder if decoder != "auto" else "gstreamer" if hardware else "av")
+    web: Any = rtsp.open("http://cam/x", rtsp.Options(decoder=decoder))
+    assert web == "av", "MJPEG over HTTP is nothing for rtspsrc"
+
+
+def test_the_account_goes_to_gstreamer_as_properties() -> None:
+    options = rtsp.Options(transport="udp", silence_s=2)
+    recipe = rtsp.recipe(account("rtsp://me:pw@cam/x", None, None, None), options)
+    assert recipe.properties == {"camera": {"location": "rtsp://cam/x", "user-id": "me", "user-pw": "pw"}}
+    assert recipe.clock == "arrival", "its own clock is of when it decoded"
+    for _, text in recipe.pipelines:
+        assert "protocols=udp " in text
+        assert "tcp-timeout=2000000 " in text
+        assert "pw" not in text
+    assert rtsp.recipe(account("rtsp://cam/x", None, None, None), options).properties == {
+        "camera": {"location": "rtsp://cam/x"}
+    }
 
 
 def test_a_stream_that_is_not_there(server: RtspServer) -> None:
@@ -236,6 +315,185 @@ def test_mjpeg_over_http(tmp_path: Path) -> None:
         camera.close()
     assert captures[-1].image.shape == (HEIGHT, WIDTH, 3)
     assert time.monotonic_ns() - captures[-1].t_mono_ns < 60e9
+
+
+# Against a stream of our own making, on a virtual clock
+
+
+class Plane(bytes):
+    line_size = 8
+
+
+class Picture:
+    """A decoded picture, two by two, whose rows are padded to eight bytes."""
+
+    width = height = 2
+    planes = (Plane([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99]),)
+
+    def __init__(self, is_corrupt: bool = False, time: float | None = None) -> None:
+        self.is_corrupt, self.time = is_corrupt, time
+
+    def reformat(self, format: str) -> Picture:  # noqa: A002 (PyAV's name)
+        assert format == "bgr24"
+        return self
+
+
+class Packet:
+    """`at_s` is its time stamp; `gives` what the decoder makes of it."""
+
+    size, time_base = 100, 1.0
+
+    def __init__(self, at_s: float, *gives: Any, key: bool = False) -> None:
+        self.dts = self.pts = at_s
+        self.gives, self.is_keyframe = gives, key
+
+
+class Stream:
+    """Everything that PyAV's container, stream and codec context are asked for."""
+
+    average_rate = 25
+    width = height = 2
+
+    def __init__(self, *packets: Any) -> None:
+        self.packets = list(packets)
+        self.closed = 0
+        self.skipped: list[str] = []
+        self.streams = self.codec_context = self
+        self.video = [self]
+        self.skip_frame = ""
+
+    def demux(self, stream: Stream) -> Iterator[Packet]:
+        for packet in self.packets:
+            if isinstance(packet, Exception):
+                raise packet
+            yield packet
+
+    def decode(self, packet: Packet) -> list[Any]:
+        self.skipped.append(self.skip_frame)
+        if packet.gives and isinstance(packet.gives[0], Exception):
+            raise packet.gives[0]
+        return list(packet.gives)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock in seconds."""
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic_ns", lambda: int(clock[0] * 1e9))
+    return clock
+
+
+def camera_of(
+    monkeypatch: pytest.MonkeyPatch, *packets: Any, url: str = "rtsp://cam/x"
+) -> tuple[rtsp.NetworkCamera, Stream]:
+    stream = Stream(*packets)
+    monkeypatch.setattr(av, "open", lambda *_, **__: stream)
+    camera = rtsp.open(url, QUICK)
+    assert isinstance(camera, rtsp.NetworkCamera)
+    return camera, stream
+
+
+def test_a_picture_is_copied_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, stream = camera_of(monkeypatch, Packet(0), Packet(0, Picture(), Picture()), Packet(1, Picture()))
+    for _ in range(3):
+        assert camera.read().image.tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]]
+    assert camera.fps == 25
+    camera.close()
+    assert stream.closed == 1
+
+
+@pytest.mark.parametrize(("url", "minds"), [("rtsp://cam/x", True), ("http://cam/x", False)])
+def test_what_is_far_behind_is_caught_up_with_by_key_frames(
+    monkeypatch: pytest.MonkeyPatch, now: list[float], url: str, minds: bool
+) -> None:
+    """Until it is there again, and then from a key frame on: what comes before refers to what was left out."""
+    packets = [Packet(at, Picture(), key=key) for at, key in ((0, True), (1, False), (2, True), (5, False), (6, True))]
+    camera, stream = camera_of(monkeypatch, *packets, url=url)
+    ages = []
+    for at in (1000, 1002.5, 1003.5, 1005, 1006):
+        now[0] = at
+        capture = camera.read()
+        ages.append(round(at - capture.t_mono_ns / 1e9, 1))
+    behind = ["NONKEY"] * 3 if minds else [""] * 3
+    assert stream.skipped == (["DEFAULT", *behind, "DEFAULT"] if minds else ["", *behind, ""])
+    assert ages == ([0, 1.5, 1.5, 0, 0] if minds else [0] * 5), "late pictures are stamped with when they were due"
+
+
+def test_time_does_not_run_backwards_however_late_a_picture_is(
+    monkeypatch: pytest.MonkeyPatch, now: list[float]
+) -> None:
+    camera, _ = camera_of(monkeypatch, Packet(0, Picture()), Packet(0.1, Picture()), Packet(0.2, Picture()))
+    stamps = []
+    for at in (1000, 1000.1, 1003):
+        now[0] = at
+        stamps.append(camera.read().t_mono_ns)
+    now[0] = 1003.1
+    assert stamps == sorted(stamps)
+    assert stamps[2] / 1e9 == pytest.approx(1000.2, abs=0.05)
+
+
+def test_a_damaged_picture_is_told_and_the_next_one_may_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = av.error.InvalidDataError(1, "x")
+    camera, _ = camera_of(monkeypatch, Packet(0, Picture(is_corrupt=True)), Packet(1, damaged), Packet(2, Picture()))
+    with pytest.raises(UnreadableItem, match="damaged"):
+        camera.read()
+    assert camera.read() is not None
+
+
+class Ending(Packet):
+    size = 0
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "lasting"),
+    [
+        (Ending(0), "closed", False),
+        (None, "closed", False),
+        (av.error.FFmpegError(errno.ECONNREFUSED, "x"), "refused", False),
+        (OSError("x"), "network", False),
+        (ValueError("x"), "network", False),
+        (Packet(0, av.error.FFmpegError(1, "x")), "codec", True),
+    ],
+)
+def test_how_a_stream_may_end(monkeypatch: pytest.MonkeyPatch, last: Any, code: str, lasting: bool) -> None:
+    camera, _ = camera_of(monkeypatch, *([] if last is None else [last]))
+    with pytest.raises(CameraError) as caught:
+        camera.read()
+    assert (caught.value.code, caught.value.lasting) == (code, lasting)
+
+
+def test_packets_without_a_picture_are_a_stall_in_the_end(monkeypatch: pytest.MonkeyPatch, now: list[float]) -> None:
+    class Slow(Packet):
+        @property
+        def gives(self) -> tuple[Any, ...]:
+            now[0] += 0.5
+            return ()
+
+        @gives.setter
+        def gives(self, _: object) -> None:
+            pass
+
+    camera, stream = camera_of(monkeypatch, *[Slow(number) for number in range(100)])
+    with pytest.raises(StalledError, match="no picture can be made"):
+        camera.read()
+    assert 1002 <= now[0] < 1004
+    assert camera._stream is stream
+
+
+@pytest.mark.parametrize("size", [(8193, 8192), (1, 8192 * 8192 + 1)])
+def test_a_stream_that_is_too_large_is_closed(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    stream = Stream()
+    stream.width, stream.height = size
+    monkeypatch.setattr(av, "open", lambda *_, **__: stream)
+    assert failure("rtsp://cam/x").code == "codec"
+    assert stream.closed == 1
+    stream.video = []
+    assert "no video" in str(failure("rtsp://cam/x"))
+    assert stream.closed == 2
 
 
 # The ladder with a real peer
@@ -408,6 +666,18 @@ def test_late_pictures_are_told_and_a_clock_that_jumps_is_forgiven() -> None:
     jumped = [lateness.late_s(t / 30 - 1, 102 + t / 30) for t in range(60, int(60 + PATIENCE_S * 30 + 60))]
     assert jumped[0] > 0.9
     assert jumped[-1] < 0.1
+
+
+def test_lateness_is_measured_from_the_most_punctual_and_a_jump_is_forgiven_in_five_seconds() -> None:
+    lateness = Lateness()
+    assert lateness.late_s(0, 100) == 0
+    assert lateness.late_s(1, 101.5) == pytest.approx(0.5 - 0.002 * 1.5)
+    assert lateness.late_s(2, 101.9) == 0, "earlier than the first: that is punctual now"
+    assert lateness.late_s(3, 103.1) == pytest.approx(0.2, abs=0.01)
+    late = [lateness.late_s(4 + t / 10, 105 + t / 10) for t in range(60)]
+    since = next(index for index, value in enumerate(late) if value == 0)
+    assert since / 10 == pytest.approx(PATIENCE_S - (105 - 103.1), abs=0.2)
+    assert all(value > 0.9 for value in late[:since])
 
 
 @given(st.integers(0, 1000), st.floats(-0.001, 0.001))

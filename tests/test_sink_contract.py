@@ -297,7 +297,7 @@ def test_a_files_result_waits_for_room_and_whoever_waits_shows_that_he_lives(
     slow.flow()
     assert done.wait(60)
     box.close()
-    assert (sequence(slow), box.lost) == ([0, 1, 2, 3], 0)
+    assert (sequence(slow), box.lost, box.waiting) == ([0, 1, 2, 3], 0, 0)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), SystemExit(1), ValueError("bug")])
@@ -343,7 +343,7 @@ def test_a_successor_writes_only_after_the_one_before_has_written_all(slow: Slow
     after.write(numbered(2), result())
     before.retire()
     assert slow.entered.acquire(timeout=60)
-    assert not later.written
+    assert not later.entered.acquire(timeout=0.1), "it writes before its turn"
     slow.flow()
     after.close()
     assert (sequence(slow), sequence(later)) == ([0, 1], [2])

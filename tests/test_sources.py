@@ -20,8 +20,10 @@ from edgeinfer.config import plugins
 from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.flow.capture.contract import breach
+from edgeinfer.frames import block_of
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video
+from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, need_gst, write_h264
@@ -234,7 +236,8 @@ def test_the_camera_is_asked_for_what_the_options_say(device: Path) -> None:
 
     v4l2.open(f"v4l2://{device}", v4l2.Options(width=640, height=480, fps=15, fourcc="MJPG"), opener)
     settings = fakes[0].settings
-    assert cv2.CAP_PROP_FRAME_HEIGHT in settings
+    assert settings[cv2.CAP_PROP_FRAME_HEIGHT] == 480
+    assert settings[cv2.CAP_PROP_BUFFERSIZE] == 2, "an old picture in a queue is worth nothing"
     assert settings[cv2.CAP_PROP_FRAME_WIDTH] == 640
     assert settings[cv2.CAP_PROP_FPS] == 15
     assert settings[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
@@ -343,6 +346,211 @@ def test_the_demo_is_the_same_every_time_and_knows_what_it_shows() -> None:
 def test_the_demo_takes_no_path() -> None:
     with pytest.raises(InputError, match="takes no path"):
         demo.open("demo:x", demo.Options())
+
+
+@pytest.fixture
+def virtual(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes when somebody sleeps. Its one number is the monotonic clock in seconds."""
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    return now
+
+
+def test_pictures_are_paced_and_a_late_one_does_not_delay_the_next(virtual: list[float]) -> None:
+    pacer, given = Pacer(10), list[float]()
+    for work_s in (0, 0, 0.05, 0.25, 0, 0, 0):
+        pacer.wait()
+        given.append(round(virtual[0] - 1000, 3))
+        virtual[0] += work_s
+    assert given == [0, 0.1, 0.2, 0.3, 0.55, 0.55, 0.6], "late is made up for while it is little"
+    virtual[0] += 60
+    pacer.wait()
+    pacer.wait()
+    assert virtual[0] - 1000 == pytest.approx(60.6 + 0.1), "a minute is not"
+
+
+@pytest.mark.parametrize("name", ["demo", "images", "video"])
+def test_what_plays_in_real_time_is_paced(name: str, virtual: list[float], photos: Path, clip: Path) -> None:
+    source: Source
+    if name == "demo":
+        source = demo.open("demo:", demo.Options(fps=4))
+    elif name == "images":
+        source = images.open(str(photos), images.Options(fps=4))
+    else:
+        source = video.open(str(clip), video.Options(realtime=True))
+        assert source.live
+    for _ in range(5):
+        assert source.read() is not None
+    assert virtual[0] - 1000 == pytest.approx(4 / source.fps)
+    source.close()
+
+
+def test_a_stamp_is_of_when_the_picture_was_taken_on_both_clocks() -> None:
+    before = time.time_ns(), time.monotonic_ns()
+    capture = stamped(np.zeros((1, 1, 3), np.uint8), "driver", 7, age_ns=5_000_000_000)
+    after = time.time_ns(), time.monotonic_ns()
+    assert before[0] <= capture.t_ns + 5_000_000_000 <= after[0]
+    assert before[1] <= capture.t_mono_ns + 5_000_000_000 <= after[1]
+    assert (capture.clock, capture.t_media_ns) == ("driver", 7)
+    assert not capture.image.flags.writeable
+
+
+def test_the_demo_gives_as_many_frames_as_it_is_asked_for_and_says_when_they_are(virtual: list[float]) -> None:
+    source = demo.open("demo:", demo.Options(realtime=False, frames=3, fps=10, width=96, height=64))
+    captures = [source.read() for _ in range(4)]
+    assert [capture and capture.t_media_ns for capture in captures] == [0, 100_000_000, 200_000_000, None]
+    first = captures[0]
+    assert first is not None
+    assert first.image.shape == (64, 96, 3)
+    assert (source.live, virtual) == (False, [1000.0])
+
+
+def test_the_demo_goes_through_all_its_scenes_and_objects_lie_where_it_says() -> None:
+    camera = demo.open("demo:", demo.Options(realtime=False))
+    assert [camera.truth(index)[0] for index in (0, 100, 200, 300)] == ["person", "cat", "person", "person"]
+    for index in (10, 130, 260):
+        scene = demo.SCENES[demo.scene_number(index)]
+        x1, y1, x2, y2 = (int(value) for value in camera.truth(index)[1])
+        photo = cv2.imread(str(demo.PHOTOS / scene.file))
+        assert photo is not None
+        left, top, right, bottom = (int(value) for value in scene.box)
+        seen = camera.render(index)[y1:y2, x1:x2]
+        whole = cv2.resize(photo[top:bottom, left:right], (x2 - x1, y2 - y1))
+        assert np.abs(seen.astype(int) - whole).mean() < 12, "the box is not where the object is"
+
+
+def test_pictures_at_a_rate_have_their_places_and_a_loop_goes_on(photos: Path, virtual: list[float]) -> None:
+    source = images.open(str(photos), images.Options(fps=10, loop=True))
+    captures = [source.read() for _ in range(7)]
+    assert [capture and capture.t_media_ns for capture in captures] == [i * 100_000_000 for i in range(7)]
+    shapes = [capture.image.shape for capture in captures if capture]
+    assert shapes[5:] == shapes[:2]
+    assert captures[0] is not None
+    assert captures[0].clock == "file"
+
+
+def test_a_loop_without_one_good_picture_ends(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    source = images.open(str(tmp_path), images.Options(loop=True))
+    for _ in range(2):
+        with pytest.raises(UnreadableItem):
+            source.read()
+    with pytest.raises(InputError, match="none of 2 pictures can be read"):
+        source.read()
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((1, 1, 3), np.uint8))
+    source = images.open(str(tmp_path), images.Options(loop=True))
+    for _ in range(3):
+        with pytest.raises(UnreadableItem):
+            source.read()
+        assert source.read() is not None
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableItem):
+        source.read()
+    with pytest.raises(UnreadableItem):
+        source.read()
+    with pytest.raises(InputError, match="none of 2"):
+        source.read()
+
+
+def test_of_a_folder_only_pictures_are_shown_in_colour(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "b.PNG"), np.zeros((2, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 5, 4), np.uint8))
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "deep").mkdir()
+    cv2.imwrite(str(tmp_path / "deep" / "c.png"), np.zeros((6, 7, 3), np.uint8))
+    source = images.open(str(tmp_path), images.Options())
+    shapes = [capture.image.shape for capture in iter(source.read, None) if capture]
+    assert shapes == [(4, 5, 3), (2, 3, 3)]
+    deep = images.open(f"{tmp_path}/**/*.png", images.Options())
+    assert [capture.image.shape for capture in iter(deep.read, None) if capture] == [(4, 5, 3), (6, 7, 3)]
+
+
+def test_a_picture_of_just_the_size_that_is_allowed_is_read(photos: Path) -> None:
+    size = (photos / "0.jpg").stat().st_size
+    assert images.open(str(photos / "0.jpg"), images.Options(max_bytes=size)).read() is not None
+    with pytest.raises(UnreadableItem, match="larger"):
+        images.open(str(photos / "0.jpg"), images.Options(max_bytes=size - 1)).read()
+
+
+def test_a_video_that_loops_goes_on_in_its_own_time(clip: Path) -> None:
+    source = video.open(str(clip), video.Options(loop=True))
+    places = [capture.t_media_ns for capture in (source.read() for _ in range(2 * CLIP_FRAMES + 3)) if capture]
+    assert places == pytest.approx([round(i * 1e9 / 30) for i in range(2 * CLIP_FRAMES + 3)], abs=2e6)
+    source.close()
+
+
+def test_a_video_that_is_all_damage_says_so_and_does_not_loop_for_ever(tmp_path: Path, clip: Path) -> None:
+    """Its header is whole, and not one frame can be decoded."""
+    path = tmp_path / "bad.mp4"
+    write_h264(path, 30)
+    _move_header_to_the_front(path)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start:] = bytes(len(data) - start)
+    path.write_bytes(data)
+    for loop in (False, True):
+        source = video.open(str(path), video.Options(loop=loop))
+        with pytest.raises(InputError, match="not one frame can be decoded"):
+            source.read()
+        source.close()
+
+
+def test_a_camera_that_can_not_be_opened_or_read_says_which(device: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(FakeCapture):
+        def isOpened(self) -> bool:  # noqa: N802 (OpenCV's name)
+            return False
+
+    with pytest.raises(CameraError) as caught:
+        v4l2.open(f"v4l2://{device}", v4l2.Options(), Busy)  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.lasting) == ("busy", False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(CameraError) as caught:
+        v4l2.open(f"v4l2://{device}", v4l2.Options(), FakeCapture)  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.lasting) == ("denied", True)
+    device.unlink()
+    with pytest.raises(CameraError) as caught:
+        v4l2.open(f"v4l2://{device}", v4l2.Options(), FakeCapture)  # type: ignore[arg-type]
+    assert (caught.value.code, caught.value.lasting) == ("gone", False)
+
+
+def test_a_camera_that_fails_at_once_is_not_asked_again_at_once(device: Path, virtual: list[float]) -> None:
+    fake = FakeCapture("", cv2.CAP_V4L2)
+    fake.frames = []
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
+    with pytest.raises(StalledError):
+        camera.read()
+    assert virtual[0] - 1000 == 1
+    camera.close()
+    assert not fake.opened
+
+
+def test_a_cameras_pictures_are_of_the_size_that_it_gives(device: Path) -> None:
+    class Sized(FakeCapture):
+        def get(self, prop: int) -> float:
+            sizes = {cv2.CAP_PROP_FRAME_WIDTH: 6.0, cv2.CAP_PROP_FRAME_HEIGHT: 4.0, cv2.CAP_PROP_FPS: -1.0}
+            return sizes.get(prop, 0.0)
+
+        def read(self, image: Any = None) -> tuple[bool, Any]:
+            assert image.shape == (4, 6, 3), "it is to be read into the pool's memory"
+            return True, image
+
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), Sized)  # type: ignore[arg-type]
+    assert camera.fps == 0, "a driver without a rate says -1"
+    assert block_of(camera.read().image) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "reconnects"),
+    [("csi", True), ("demo", None), ("gst", True), ("images", False), ("rtsp", True), ("v4l2", True), ("video", False)],
+)
+def test_which_sources_come_back_by_themselves(name: str, reconnects: bool | None) -> None:
+    assert getattr(plugins.load("sources", name), "RECONNECT", None) is reconnects
 
 
 def test_an_unknown_plugin_and_a_module_that_is_none() -> None:

@@ -71,6 +71,24 @@ def test_histograms_count_every_frame_since_the_start(times: list[tuple[str, flo
     assert set(statistics.sources()) == {source for source, _ in times}
 
 
+def test_histograms_lose_nothing_however_seldom_they_are_looked_at() -> None:
+    statistics = Statistics()
+    for _ in range(WINDOW + 2500):
+        statistics.add(Timing(0, 0, 0, 0), 3.0, "a")
+    assert statistics.sources()["a"].counts[-1] == statistics.stages()["total"].counts[-1] == WINDOW + 2500
+
+
+def test_the_whole_is_the_sum_of_its_sources() -> None:
+    books = [
+        SourceSnapshot("running", None, 10, 5, 2, {"overload": 3}, 25.0, 1, 4),
+        SourceSnapshot("failed", Reason("gone", "x"), 20, 12, 1, {"overload": 4, "stale": 3}, 5.0, 2, 8),
+    ]
+    reason = Reason("oom", "y")
+    assert total("running", reason, books) == SourceSnapshot(
+        "running", reason, 30, 17, 3, {"overload": 7, "stale": 3}, 30.0, 3, 12
+    )
+
+
 STEPS = st.sampled_from(["capture", "infer", "overload", "max_fps", "shutdown", "stalled", "running", "open again"])
 
 
@@ -139,3 +157,25 @@ def test_fps_is_that_of_the_last_three_seconds(fps: int) -> None:
     assert ledger.snapshot().fps == pytest.approx(fps), "two frames are left"
     now[0] += 1
     assert ledger.snapshot().fps == 0, "one says nothing of a rate"
+
+
+@given(st.lists(st.integers(3, 60), max_size=900))
+def test_fps_of_an_uneven_source_is_its_mean_rate(gaps_ms: list[int]) -> None:
+    now, times = [0], list[int]()
+    ledger = Ledger(lambda: now[0])
+    for gap in gaps_ms:
+        now[0] += gap * 1_000_000
+        times.append(now[0])
+        ledger.infer()
+    recent = [at for at in times if at >= now[0] - 3_000_000_000]
+    expected = (len(recent) - 1) * 1e9 / (recent[-1] - recent[0]) if len(recent) > 1 else 0
+    assert ledger.snapshot().fps == pytest.approx(expected)
+
+
+def test_fps_of_a_burst_counts_all_its_frames() -> None:
+    now = [0]
+    ledger = Ledger(lambda: now[0])
+    for gap_ms in [2] * 500 + [20] * 50:
+        now[0] += gap_ms * 1_000_000
+        ledger.infer()
+    assert ledger.snapshot().fps == pytest.approx(549 / 1.998)

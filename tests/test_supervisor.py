@@ -226,7 +226,7 @@ def test_a_signal_goes_to_the_child_and_nothing_is_started_again(
     world.at = [(1005.0, lambda: world.supervisor._pass_on(signal.SIGTERM, None))]
     assert world.run(POLICY) == told
     assert world.children[0].signals == [signal.SIGTERM]
-    assert len(world.children) == 1
+    assert (len(world.children), world.said) == (1, [])
 
 
 def test_a_hangup_goes_to_the_child_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

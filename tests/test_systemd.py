@@ -56,6 +56,13 @@ def test_every_message_arrives_as_systemd_wants_it(listener: NotifySocket, libra
     assert rest == [{"WATCHDOG": "1"}, {"STOPPING": "1"}]
 
 
+def test_a_status_is_one_short_line(listener: NotifySocket, library: str) -> None:
+    notify.status("x" * 5000)
+    notify.status("")
+    notify.ready()
+    assert listener.read(1) == [{"STATUS": "x" * 500}, {"READY": "1"}]
+
+
 def test_nothing_happens_outside_systemd(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify.enabled()

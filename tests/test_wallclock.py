@@ -21,3 +21,11 @@ def test_a_jump_is_told_once_and_drift_is_not(jump_ns: int) -> None:
     assert told == (jump_ns if abs(jump_ns) >= STEP_NS else None)
     assert clock.look() is None
     assert clock.step_ns == told
+
+
+def test_what_ntp_does_by_and_by_is_no_jump_and_half_a_second_is() -> None:
+    now = {"wall": 10**18, "mono": 0}
+    clock = WallClock(lambda: now["wall"], lambda: now["mono"])
+    for step_ns, told in ((400_000_000, None), (-400_000_000, None), (500_000_000, 500_000_000)):
+        now["wall"] += step_ns
+        assert clock.look() == told

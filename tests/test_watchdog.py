@@ -21,11 +21,12 @@ from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.gpu import status as cudastatus
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
+from edgeinfer.systemd import notify
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
 from edgeinfer.watchdog.crash import MAX_STACKS, Crash, CrashLog, Run, boot_id, stacks, state_root
 from edgeinfer.watchdog.hearts import Heart, deadline_s, find_stall
 from edgeinfer.watchdog.last_words import LIMIT_S, LastWords
-from edgeinfer.watchdog.service_manager import QUIET_READY_S, is_ready, summary
+from edgeinfer.watchdog.service_manager import LOADING_S, QUIET_READY_S, ServiceManager, is_ready, summary
 from tests.conftest import CLIP_FRAMES, Cli
 from tests.engine.test_cache import put
 from tests.notify_socket import NotifySocket
@@ -258,6 +259,51 @@ def test_the_line_for_systemctl_status() -> None:
     )
     assert summary(view_of(None, "", [], None)) == "loading the model"
     assert summary(view_of(None, "", [], Reason("engine-building", "Building, 3 s"))) == "Building, 3 s"
+
+
+class Heard:
+    """A service manager's messages, by the second in which they were sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.sent: list[tuple[float, str]] = []
+        monkeypatch.setattr(time, "monotonic", self.clock)
+        for name in ("ready", "watchdog", "extend_timeout", "status"):
+            monkeypatch.setattr(notify, name, lambda *_, name=name: self.sent.append((self.clock.now - 100, name)))
+
+    def times(self, name: str) -> list[float]:
+        return [at for at, sent in self.sent if sent == name]
+
+
+@pytest.mark.parametrize(("usec", "period"), [("2000000", 0.5), ("20000000", 1.0), ("", 1.0)])
+def test_heartbeats_leave_four_times_as_often_as_systemd_wants_them(
+    monkeypatch: pytest.MonkeyPatch, usec: str, period: float
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", usec)
+    heard = Heard(monkeypatch)
+    manager = ServiceManager()
+    for _ in range(1000):
+        manager.announce(view_of(1.0, "x", [], None))
+        heard.clock.now += 0.01
+    assert len(heard.times("watchdog")) == pytest.approx(10 / period, abs=1)
+
+
+def test_a_start_is_extended_while_it_gets_on_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    manager = ServiceManager()
+    for second in range(2000):
+        heard.clock.now = 100.0 + second
+        manager.announce(view_of(None, "", [], Reason("engine-building", f"{min(second, 300)} %")))
+    extended = heard.times("extend_timeout")
+    assert extended == [float(second) for second in range(300 + int(LOADING_S))]
+    manager.announce(view_of(1.0, "x", [books(inferred=1)], None))
+    assert len(heard.times("ready")) == 1
+    before = len(extended)
+    for _ in range(20):
+        heard.clock.now += 1
+        manager.announce(view_of(1.0, "x", [books(inferred=1)], Reason("engine-building", str(heard.clock.now))))
+    assert len(heard.times("extend_timeout")) == before, "it is ready"
+    assert len(heard.times("ready")) == 1
 
 
 # What is remembered
