@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.config.settings import load_config, parse_override
-from edgeinfer.errors import ConfigError, EdgeinferError, InputError
+from edgeinfer.config import paths, plugins
+from edgeinfer.config.settings import load_config, parse_override, source_names, writes_to_stdout
+from edgeinfer.config.yamlfile import MAX_BYTES, load_yaml, parse_yaml
+from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UnavailableError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 FULL: dict[str, Any] = {
@@ -174,6 +179,262 @@ def test_overrides_reach_short_forms(tmp_path: Path) -> None:
 def test_bad_overrides(text: str) -> None:
     with pytest.raises(ConfigError):
         load_config(None, [("frames", 3), parse_override(text)])
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    config = load_config(None, [("sources", {"a": "demo:"})])
+    assert (config.model.path, config.backend.name, config.frames, config.http, config.path) == (
+        "nanodet-g", "auto", None, None, None,
+    )  # fmt: skip
+    assert (config.model.score, config.model.iou, config.model.max_batch, config.model.card) == (None,) * 4
+    ladder = config.sources["a"].ladder
+    assert (ladder.reconnect, ladder.wait, ladder.stall_s, ladder.timeout_s) == (None, True, 2.5, 5.0)
+    assert (ladder.max_age_ms, ladder.frozen_s, config.sources["a"].max_fps) == (500.0, None, None)
+    assert (config.batching.mode, config.batching.wait_ms, config.watchdog.deadline_s) == ("balanced", 5.0, 5.0)
+    assert list(config.sinks) == ["publish"]
+    publish: Any = config.sinks["publish"].options
+    assert (publish.bind, publish.format, publish.high_water_mark) == ("tcp://127.0.0.1:5555", "json", 64)
+    assert (publish.curve, publish.insecure) == (None, False)
+    http = load_config(None, [("http", {})]).http
+    assert http is not None
+    assert (http.bind, http.ready_min_sources, http.insecure) == ("127.0.0.1:9108", 1, False)
+
+
+LIMITS: dict[str, tuple[Any, Any]] = {
+    "sources.a.stall_s": (0.1, 3601), "sources.a.timeout_s": (3600, 3601), "sources.a.max_age_ms": (1, 0.9),
+    "sources.a.frozen_s": (0.1, 0.05), "sources.a.max_fps": (0.001, 0), "sources.a.uri": ("0", ""),
+    "publish.high_water_mark": (100_000, 100_001), "model.max_batch": (256, 257), "model.iou": (1, 1.1),
+    "model.score": (0, -0.1), "model.sha256": ("0" * 64, "0" * 63), "model.precision": ("tf32", "fp8"),
+    "batching.wait_ms": (1000, 1001), "batching.mode": ("throughput", "fast"), "watchdog.deadline_s": (1, 0.9),
+    "http.ready_min_sources": (0, -1), "frames": (1, 0), "sources.a.reconnect": (False, "no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_limits(key: str) -> None:
+    good, bad = LIMITS[key]
+    base = [("sources", {"a": {"uri": "demo:", "stall_s": 1.0}})]
+    load_config(None, [*base, (key, good)])
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        load_config(None, [*base, (key, bad)])
+
+
+@pytest.mark.parametrize(("stall", "timeout", "good"), [(2.0, 2.1, True), (2.0, 2.0, False), (3.0, 2.0, False)])
+def test_a_source_stalls_before_it_times_out(stall: float, timeout: float, good: bool) -> None:
+    overrides = [("sources.a", {"uri": "0", "stall_s": stall, "timeout_s": timeout})]
+    if good:
+        assert load_config(None, overrides).sources["a"].ladder.stall_s == stall
+        return
+    with pytest.raises(ConfigError, match=rf"sources\.a\.timeout_s: {timeout:g} is not longer than stall_s, {stall:g}"):
+        load_config(None, overrides)
+
+
+def test_a_source_keeps_its_general_keys_and_its_own() -> None:
+    table = {
+        "uri": "demo:",
+        "max_fps": 3,
+        "wait": False,
+        "reconnect": True,
+        "max_age_ms": None,
+        "frozen_s": 2,
+        "fps": 7,
+    }
+    source = load_config(None, [("sources.a", table)]).sources["a"]
+    demo: Any = source.options
+    assert (source.max_fps, demo.fps, source.uri.plugin) == (3, 7, "demo")
+    assert (source.ladder.wait, source.ladder.reconnect, source.ladder.max_age_ms) == (False, True, None)
+    assert source.ladder.frozen_s == 2
+
+
+def test_publish_may_be_left_out_empty_or_none() -> None:
+    assert load_config(None).sinks["publish"].options == load_config(None, [("publish", {})]).sinks["publish"].options
+    assert load_config(None, [("publish", None)]).sinks == {}
+    sinks = load_config(None, [("publish.format", "msgpack"), ("sinks.jsonl.path", "x")]).sinks
+    assert {key: sink.name for key, sink in sinks.items()} == {"publish": "zmq", "sinks.jsonl": "jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("sinks", "expected"), [({"jsonl": {"path": "-"}}, True), ({"jsonl": {"path": "x"}}, False), ({}, False)]
+)
+def test_who_has_standard_output(sinks: Any, expected: bool) -> None:
+    assert writes_to_stdout(load_config(None, [("sinks", sinks)])) == expected
+
+
+def test_each_key_of_auto_goes_to_the_backends_that_know_it() -> None:
+    config = load_config(None, [("backend", {"threads": 3}), ("model", {"path": "m", "precision": "fp32"})])
+    options, fallback = config.backend.options, config.backend.fallback
+    assert (options.precision, fallback.threads) == ("fp32", 3)  # type: ignore[attr-defined, union-attr]
+    with pytest.raises(ConfigError, match=r"backend\.thread: unknown key; did you mean threads"):
+        load_config(None, [("backend", {"thread": 3})])
+    with pytest.raises(ConfigError, match=r"backend\.name: 3 is not allowed: expected a name; one of: auto, onn"):
+        load_config(None, [("backend", {"name": 3})])
+    assert load_config(None, [("backend", {})]).backend.name == "auto"
+    only = load_config(None, [("backend", {"name": "onnxruntime", "threads": 2}), ("model.precision", "fp32")]).backend
+    assert (only.name, only.fallback) == ("onnxruntime", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "expected"),
+    [
+        ([("model", "a"), ("model.score", 0.5)], "model.path", "a"),
+        ([("batching", "latency"), ("batching.wait_ms", 2)], "batching.mode", "latency"),
+        ([("batching", "latency")], "batching.wait_ms", 5.0),
+        ([("frames", 3), ("frames", 4)], "frames", 4),
+        ([("http.bind", "127.0.0.1:1")], "http.bind", "127.0.0.1:1"),
+        ([("http", None), ("http.ready_min_sources", 2)], "http.ready_min_sources", 2),
+    ],
+)
+def test_overrides_in_their_order(overrides: list[tuple[str, Any]], key: str, expected: Any) -> None:
+    found: Any = load_config(None, overrides)
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == expected
+
+
+def test_an_override_leaves_what_it_was_made_of_alone() -> None:
+    table: dict[str, Any] = {"a": {"uri": "demo:"}}
+    load_config(None, [("sources", table), ("sources.a.fps", 5), ("sources.b", "demo:")])
+    assert table == {"a": {"uri": "demo:"}}, "it is applied again at every reload"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.b=3", ("a.b", 3)), ("a=x=y", ("a", "x=y")), ("a=", ("a", None)), ("a={b: [1]}", ("a", {"b": [1]}))],
+)
+def test_an_override_holds_yaml(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_override(text) == expected
+
+
+def test_an_override_that_is_none_says_how_one_looks_without_its_secrets() -> None:
+    with pytest.raises(ConfigError, match=r"for instance --set publish\.format=msgpack") as caught:
+        parse_override("rtsp://u:hunter2@host")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^--set a\.b, line 1: not valid YAML"):
+        parse_override("a.b={")
+
+
+def test_the_names_in_a_file_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    for text, names in (
+        ("sources: {a: 1, 5: 'x'}", {"a", "5"}), ("sources: []", set()), ("[", set()), ("", set()), ("- 1", set())
+    ):  # fmt: skip
+        path.write_text(text)
+        assert source_names(path) == names
+    assert source_names(tmp_path / "none") == source_names(None) == set()
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("")
+    config = load_config(tmp_path / "c.yaml")
+    assert (config.path, config.sources) == (str(tmp_path / "c.yaml"), {})
+
+
+# --- YAML ---
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 1\nb: [\n", "c, line 3: not valid YAML"),
+        ("a: 1\na: 2\n", "c, line 2: not valid YAML: the key 'a' is given twice"),
+        ("x: {a: 1,\n a: 2}\n", "c, line 2: not valid YAML: the key 'a' is given twice"),
+        ("1: a\n1: b\n", "the key '1' is given twice"),
+        ("a: 1\n? [a]\n: b\n", "c, line 2: not valid YAML: found unhashable key"),
+    ],
+)
+def test_a_mistake_in_yaml_has_its_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        parse_yaml(text, "c")
+
+
+def test_two_keys_that_are_merged_are_not_given_twice() -> None:
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b, x: 3}", "c")["c"]["x"] == 3
+
+
+def test_the_largest_file_that_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"#" * MAX_BYTES)
+    assert load_yaml(path) is None
+    path.write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigError, match="larger than 256 KiB"):
+        load_yaml(path)
+    path.write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="not a text file in UTF-8"):
+        load_yaml(path)
+
+
+# --- paths ---
+
+
+def test_questions_about_paths_are_answered_whatever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "gone").symlink_to("none")
+    for name, there, folder, file in (
+        ("file", True, False, True), ("link", True, False, True), (".", True, True, False),
+        ("gone", False, False, False),
+        ("none", False, False, False), ("file/x", False, False, False), ("a\0b", False, False, False),
+        ("x" * 5000, False, False, False),
+    ):  # fmt: skip
+        path = f"{tmp_path}/{name}"
+        assert (paths.exists(path), paths.is_dir(path), paths.is_file(path)) == (there, folder, file), name[:9]
+    paths.check_readable(tmp_path / "file")
+    for name, says in (
+        ("none", "no such file"),
+        ("a\0b", "not valid text"),
+        ("bad\udcff", "not valid text"),
+    ):
+        with pytest.raises(InputError, match=says):
+            paths.check_readable(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)  # the tests may run as root
+    with pytest.raises(InputError, match="file: permission denied"):
+        paths.check_readable(tmp_path / "file")
+
+
+# --- plugins ---
+
+
+def test_the_plugins_that_ship_and_what_each_needs() -> None:
+    assert plugins.names("sinks") == ["jsonl", "video", "zmq"]
+    assert {"onnxruntime", "tensorrt"} <= set(plugins.names("backends"))
+    assert not [name for name in plugins.names("sources") if name.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("missing", "hint"),
+    [("av", "pip install 'edgeinfer[rtsp]'"), ("onnxruntime", "pip install 'edgeinfer[cpu]'"), ("x", "install x into")],
+)
+def test_a_plugin_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch, missing: str, hint: str) -> None:
+    def fail(name: str) -> Any:
+        raise ModuleNotFoundError("no", name=missing)
+
+    names = plugins.names("sources")
+    monkeypatch.setattr(plugins, "names", lambda kind: names)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(
+        UnavailableError, match=rf"^p: source 'demo' needs '{missing}', which is not installed; "
+    ) as found:
+        plugins.load("sources", "demo", "p")
+    assert hint in found.value.hint
+
+
+def test_a_plugin_whose_library_is_broken_or_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> Any:
+        raise ImportError("libx.so: no")
+
+    with pytest.raises(ConfigError, match=r"json\.decoder is not a source; a plugin module has an Options struct"):
+        plugins.load("sources", "json.decoder")
+    with pytest.raises(ConfigError, match=r"p: no module called 'no.such' for a source; is it on PYTHONPATH"):
+        plugins.load("sources", "no.such", "p")
+    names = plugins.names("sources")
+    monkeypatch.setattr(plugins, "names", lambda kind: names)
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(UnavailableError, match=r"source 'demo' can't be loaded: libx\.so: no; install it again"):
+        plugins.load("sources", "demo")
 
 
 @given(

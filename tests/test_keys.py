@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
+import string
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import structs
 
 from edgeinfer.cli import run
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UnavailableError, UsageError
+from edgeinfer.errors import ConfigError, EdgeinferError, InputError, TemporaryError, UnavailableError, UsageError
 from edgeinfer.messages import DAEMON, StatusMessage
 from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Curve, Options
@@ -128,6 +133,116 @@ def test_a_key_that_begins_like_a_comment(tmp_path: Path) -> None:
     assert keys.read_list(path) == [keys.Client(key, "odd")]
 
 
+@pytest.mark.parametrize("name", ["a", "x" * 64, "a.b_c@d-e", "0"])
+def test_names_that_a_key_can_have(tmp_path: Path, name: str) -> None:
+    secret, public = keys.write_pair(keys.generate(), tmp_path / name)
+    assert (secret.name, public.name) == (f"{name}.key", f"{name}.pub")
+    assert stat.S_IMODE(public.stat().st_mode) == 0o644, "the other side may read it"
+    assert keys.read_public(str(public)).name == name
+    assert keys.read_public(str(secret)).name == name
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a b", "ä", "a:b", "a\n"])
+def test_names_that_a_key_cannot_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="can't name a key"):
+        keys.write_pair(keys.generate(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TemporaryError, match="can't be written"):
+        keys.write_pair(keys.generate(), tmp_path / "none" / "a")
+
+
+Z85 = string.digits + string.ascii_letters + ".-:+=^!/*?&<>()[]{}@%$#"
+
+
+@given(st.text(Z85, min_size=40, max_size=40))
+@settings(max_examples=20)
+def test_every_text_of_z85_is_a_key(key: str) -> None:
+    """The alphabet of ZeroMQ RFC 32."""
+    assert all(keys.read_public(each) == keys.Client(each, "") for each in (key, Z85[:40], Z85[-40:]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clients"
+        keys.allow(path, keys.Client(key, "n"))
+        assert keys.read_list(path) == [keys.Client(key, "n")]
+        assert keys.revoke(path, key) == keys.Client(key, "n")
+
+
+def test_a_file_of_several_keys_is_no_public_key(tmp_path: Path) -> None:
+    for count in (0, 2):
+        (tmp_path / "x.pub").write_text("".join(f"{keys.generate().public}\n" for _ in range(count)))
+        with pytest.raises(ConfigError, match=f"holds {count} public keys instead of one"):
+            keys.read_public(str(tmp_path / "x.pub"))
+
+
+def test_clients_without_names(tmp_path: Path) -> None:
+    """Any number of them, each on a line of its own, even after a line that was never ended."""
+    path = tmp_path / "clients"
+    one, two, three = (keys.generate().public for _ in range(3))
+    path.write_text(f"  {one}  first  ")
+    assert keys.allow(path, keys.Client(two, ""))
+    assert keys.allow(path, keys.Client(three, ""))
+    assert keys.read_list(path) == [keys.Client(one, "first"), keys.Client(two, ""), keys.Client(three, "")]
+    assert not keys.allow(path, keys.Client(two, "named"))
+    assert keys.revoke(path, two).public == two
+    assert [client.public for client in keys.read_list(path)] == [one, three]
+
+
+@pytest.mark.parametrize("suffix", ["pub", "key"])
+def test_a_client_is_revoked_by_its_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "clients"
+    for name in ("a", "b"):
+        keys.write_pair(keys.generate(), tmp_path / name)
+        keys.allow(path, keys.read_public(str(tmp_path / f"{name}.pub")))
+    assert keys.revoke(path, str(tmp_path / f"a.{suffix}")).name == "a"
+    assert [client.name for client in keys.read_list(path)] == ["b"]
+    with pytest.raises(UsageError, match=r"no client .*a\.pub. on this list"):
+        keys.revoke(path, str(tmp_path / "a.pub"))
+
+
+def test_a_list_keeps_its_mode_and_its_place(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.touch()
+    real.chmod(0o640)
+    link.symlink_to("real")
+    keys.allow(link, keys.Client(keys.generate().public, "a"))
+    assert link.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert len(keys.read_list(real)) == 1
+    keys.allow(tmp_path / "new", keys.Client(keys.generate().public, "a"))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o644
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link", "new"}, "nothing is left beside it"
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622])
+def test_a_list_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "clients"
+    path.touch()
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="may write it"):
+        keys.read_list(path)
+
+
+def test_what_is_no_file_of_keys(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match="not a regular file"):
+        keys.read_list(tmp_path / "pipe")
+    with pytest.raises(InputError, match="Is a directory"):
+        keys.read_list(tmp_path / "folder")
+    (tmp_path / "large").write_text("# " + "x" * keys.MAX_BYTES)
+    with pytest.raises(ConfigError, match="larger than 1024 KiB"):
+        keys.read_list(tmp_path / "large")
+    (tmp_path / "large").write_text("# " + "x" * (keys.MAX_BYTES - 2))
+    assert keys.read_list(tmp_path / "large") == []
+    (tmp_path / "binary").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not a file of keys"):
+        keys.read_list(tmp_path / "binary")
+    with pytest.raises(InputError, match="No such file"):
+        keys.read_list(tmp_path / "none")
+
+
 @pytest.mark.parametrize("line", ["x", "a" * 41, f"{'a' * 40} two words", f"{'a' * 40} \x1b[31m"])
 def test_lines_that_are_no_client(tmp_path: Path, line: str) -> None:
     path = tmp_path / "clients"
@@ -153,6 +268,25 @@ def test_a_list_that_becomes_unreadable_lets_nobody_in(tmp_path: Path) -> None:
     keys.allow(path, keys.Client(key, "a"))
     assert allowed.refresh()
     assert key in allowed
+    assert not allowed.error
+
+
+def test_a_list_is_another_one_where_its_keys_are_others(tmp_path: Path) -> None:
+    path = tmp_path / "clients"
+    one, other = keys.generate().public, keys.generate().public
+    path.write_text(f"{one}\n")
+    allowed = keys.AllowList(path)
+    path.write_text(f"# a comment\n{one}\n")
+    assert not allowed.refresh(), "the same keys"
+    before = path.stat()
+    path.write_text(f"# a comment\n{other}\n")  # of the same length, in the same file
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert allowed.refresh()
+    assert other in allowed
+    assert one not in allowed
+    path.chmod(0o666)
+    assert allowed.refresh(), "that others may write it now is a change too"
+    assert other not in allowed
 
 
 # --- over the wire ---
@@ -269,6 +403,48 @@ def test_a_key_that_is_taken_back_ends_its_connection(
         assert sink.subscribers == 1, "the other one stays"
 
 
+def test_each_stranger_is_named_once_and_not_too_many(
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = serving.sink._guard
+    assert guard is not None
+    strangers = [keys.generate().public for _ in range(guard.MAX_TOLD + 5)]
+    for key in (*strangers, *strangers):
+        assert not guard.callback("edgeinfer", key.encode())
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.split()[7] for text in told] == strangers[: guard.MAX_TOLD]
+
+
+def test_a_list_that_is_damaged_is_told_of_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    serving.list.write_text("rubbish\n")
+    guard = serving.sink._guard
+    assert guard is not None
+    wait_for(lambda: "nobody is let in" in caplog.text, "the warning")
+    laptop = keys.read_public(str(serving.folder / "laptop.pub")).public
+    assert not guard.callback("edgeinfer", laptop.encode())
+
+
+def test_a_key_that_is_allowed_later_gets_in_and_is_refused_no_more(serving: Serving) -> None:
+    """ZeroMQ itself would never try again."""
+    with serving.subscriber("stranger") as subscriber:
+        wait_for(lambda: subscriber.receive(0.05) is None and bool(subscriber.refused), "the refusal")
+        keys.allow(serving.list, keys.read_public(str(serving.folder / "stranger.pub")))
+        wait_for(lambda: subscriber.receive(0.05) is not None, "a message once allowed")
+        assert not subscriber.refused
+
+
+def test_where_keys_are_checked_before_anything_is_opened(tmp_path: Path) -> None:
+    keys.write_pair(keys.generate(), tmp_path / "server")
+    curve = Curve(secret_key=str(tmp_path / "server.key"), allow=str(tmp_path / "clients"))
+    with pytest.raises(InputError, match="clients: No such file"):
+        zmq_sink.check(Options(bind="tcp://0.0.0.0:1", curve=curve))
+    (tmp_path / "clients").touch()
+    zmq_sink.check(Options(bind="tcp://0.0.0.0:1", curve=curve))
+    (tmp_path / "server.key").unlink()
+    with pytest.raises(InputError, match=r"server\.key: No such file"):
+        zmq_sink.check(Options(curve=curve))
+
+
 @pytest.mark.slow
 def test_the_list_takes_effect_while_the_daemon_runs(serving: Serving) -> None:
     with serving.subscriber("stranger") as subscriber:
@@ -295,8 +471,9 @@ def test_reload_comes_through_with_its_keys(serving: Serving) -> None:
 
 
 def test_one_key_without_the_other() -> None:
-    with pytest.raises(UsageError, match="belong together"):
-        Subscriber("tcp://127.0.0.1:1", server_key="a" * 40)
+    for server_key, key in (("a" * 40, None), (None, "a.key")):
+        with pytest.raises(UsageError, match="belong together; --server-key and --key"):
+            Subscriber("tcp://127.0.0.1:1", server_key=server_key, key=key)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import pwd
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -67,13 +66,26 @@ def test_who_is_trusted_may_own_it_and_no_more() -> None:
     assert writers(status(OTHER, mode=0o666), {OTHER}) == "everybody may write it (mode 0666)"
 
 
-def test_in_a_sticky_folder_everybody_keeps_his_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner = tmp_path.stat().st_uid
-    tmp_path.chmod(0o777)
-    assert folder_writers(tmp_path, {owner}) == "everybody may write it (mode 0777)"
-    tmp_path.chmod(0o1777)
-    assert folder_writers(tmp_path) == ""
-    tmp_path.chmod(0o755)
-    assert folder_writers(tmp_path, {owner}) == ""
-    if owner != 0:
-        assert folder_writers(tmp_path) == f"it belongs to user {owner}"
+class Folder:
+    """A folder with this status."""
+
+    def __init__(self, owner: int, mode: int) -> None:
+        self._status = status(owner, mode=mode, kind=stat.S_IFDIR)
+
+    def stat(self) -> os.stat_result:
+        return self._status
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "trusted", "who"),
+    [
+        (US, 0o755, (), ""),
+        (US, 0o777, (), "everybody may write it (mode 0777)"),
+        (US, 0o1777, (), ""),
+        (OTHER, 0o1777, (), ""),
+        (OTHER, 0o755, (), "it belongs to user 4002"),
+        (OTHER, 0o755, (OTHER,), ""),
+    ],
+)
+def test_in_a_sticky_folder_everybody_keeps_his_own(owner: int, mode: int, trusted: Sequence[int], who: str) -> None:
+    assert folder_writers(Folder(owner, mode), set(trusted)) == who  # type: ignore[arg-type]

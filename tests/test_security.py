@@ -20,6 +20,7 @@ from edgeinfer.config.yamlfile import parse_yaml
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.errors import UnsafeError
 from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.sources import images
 from tests.conftest import Cli
 from tests.engine.test_onnxfile import write_external
@@ -136,6 +137,12 @@ def test_a_picture_that_swells_is_refused_by_its_header(cli: Cli, tmp_path: Path
     process = cli("run", "--source", "bomb.png", *QUIET)
     assert process.returncode == 66
     assert "larger than 67 million pixels" in one_error_line(process)
+
+
+def test_the_largest_picture_is_8192_by_8192() -> None:
+    """OpenCV is told when edgeinfer is imported; what it does then is tested above, in a process of its own."""
+    assert MAX_PIXELS == 8192 * 8192
+    assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == str(MAX_PIXELS)
 
 
 def test_yaml_that_swells(tmp_path: Path) -> None:

@@ -65,14 +65,28 @@ def test_a_status_is_one_short_line(listener: NotifySocket, library: str) -> Non
 
 def test_nothing_happens_outside_systemd(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    said: list[str] = []
+    monkeypatch.setattr(notify, "_notify", said.append)
+    for tell in (notify.watchdog, notify.ready, notify.reloading, notify.stopping):
+        tell()
     assert not notify.enabled()
-    notify.ready("x")
+    assert not said
+    monkeypatch.setenv("NOTIFY_SOCKET", "x")
+    notify.status("")
+    assert not said, "there is nothing to say"
+    notify.status("x")
+    assert said == ["STATUS=x"]
 
 
-@pytest.mark.parametrize("address", ["/nonexistent/socket", "relative", "@gone"])
-def test_a_socket_that_is_gone_hurts_nobody(monkeypatch: pytest.MonkeyPatch, library: str, address: str) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notify.watchdog()
+def test_a_socket_that_is_gone_hurts_nobody_and_may_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    for address in (str(tmp_path / "none" / "n"), "relative", f"@gone-{os.getpid()}", str(tmp_path / "n")):
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        notify.watchdog()
+    with NotifySocket(tmp_path / "n") as listening:
+        notify.watchdog()
+        assert listening.read(5) == [{"WATCHDOG": "1"}]
 
 
 def test_a_full_socket_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +95,10 @@ def test_a_full_socket_does_not_block(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("NOTIFY_SOCKET", listening.address)
         for _ in range(5000):
             notify.watchdog()
+        got = len(listening.read())
+        assert 0 < got < 5000, "it was full"
+        notify.stopping()
+        assert listening.read(5)[got:] == [{"STOPPING": "1"}], "and takes more once it was read"
 
 
 @pytest.mark.parametrize(

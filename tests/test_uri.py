@@ -38,6 +38,69 @@ def test_the_plugin(text: str, plugin: str) -> None:
     assert parse_uri(text).plugin == plugin
 
 
+@pytest.mark.parametrize(
+    ("text", "plugin", "kept"),
+    [
+        ("7", "v4l2", "v4l2:///dev/video7"),
+        ("007", "v4l2", "v4l2:///dev/video7"),
+        ("999999", "v4l2", "v4l2:///dev/video999999"),
+        ("/dev/video0", "v4l2", "v4l2:///dev/video0"),
+        ("file:///srv/a.mp4", "video", "/srv/a.mp4"),
+        ("file:/srv/a.png", "images", "/srv/a.png"),
+        ("FILE:a.mp4", "video", "a.mp4"),
+        ("http://h/x", "rtsp", "http://h/x"),
+        ("csi://0", "csi", "csi://0"),
+        ("gst:videotestsrc", "gst", "gst:videotestsrc"),
+        ("Own.Module:x", "Own.Module", "Own.Module:x"),
+        ("a.webp", "images", "a.webp"),
+        ("a.TIFF", "images", "a.TIFF"),
+        ("what?.mp4", "images", "what?.mp4"),
+    ],
+)
+def test_what_the_plugin_gets(text: str, plugin: str, kept: str) -> None:
+    assert parse_uri(text) == SourceUri(plugin, kept)
+
+
+def test_what_no_source_is() -> None:
+    with pytest.raises(ConfigError, match=r"^here: no camera has a number of 7 digits"):
+        parse_uri("1234567", "here")
+    with pytest.raises(ConfigError, match=r"^here: 'rtps://\*\*\*@h': no source of the kind 'rtps'; did you mean rtsp"):
+        parse_uri("rtps://u:secret@h", "here")
+    with pytest.raises(ConfigError, match="no source of the kind 'images'"):
+        parse_uri("images:x")
+
+
+def test_its_password_is_remembered() -> None:
+    parse_uri("rtsp://admin:hunter2@camera/x")
+    assert redact("the camera refuses hunter2") == "the camera refuses ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "taken", "name"),
+    [
+        ("0", set(), "video0"),
+        ("demo:", {"demo"}, "demo-2"),
+        ("demo:", {"demo", "demo-2", "demo-3"}, "demo-4"),
+        ("a/b/front door.mp4", set(), "front-door"),
+        ("photos/*.jpg", set(), "images"),
+        ("photos/*", set(), "photos"),
+        ("gst:videotestsrc ! x", set(), "gst"),
+        ("http://host:81", set(), "host"),
+        ("rtsp://host/live/ch1/", set(), "ch1"),
+        ("rtsp://u:p@host/a#b", set(), "a"),
+        ("x" * 90 + ".mp4", set(), "x" * 56),
+        ("___.mp4", set(), "video"),
+    ],
+)
+def test_a_source_is_called_after_what_it_is(text: str, taken: set[str], name: str) -> None:
+    assert default_name(parse_uri(text), taken) == name
+
+
+def test_a_glob_that_is_a_file_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "a[1].mp4").touch()
+    assert parse_uri(str(tmp_path / "a[1].mp4")).plugin == "video"
+
+
 def test_a_folder_is_images(tmp_path: Path) -> None:
     assert parse_uri(str(tmp_path)).plugin == "images"
 

@@ -335,6 +335,79 @@ def test_what_is_no_address(bind: str) -> None:
         parse_bind(bind, insecure=False)
 
 
+@pytest.mark.parametrize(
+    ("bind", "address"),
+    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:65535", ("::1", 65535)), ("localhost:80", ("localhost", 80))],
+)
+def test_an_address_of_this_machine(bind: str, address: tuple[str, int]) -> None:
+    assert parse_bind(bind, insecure=False) == address
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:65536", "[127.0.0.1]x:1", "a b:1", "127.0.0.1:1 ", ":1", "[]:1"])
+def test_what_is_no_address_either(bind: str) -> None:
+    with pytest.raises(ConfigError, match="is not an address"):
+        parse_bind(bind, insecure=True)
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(ConfigError, match=r"http\.bind: 192\.0\.2\.1:0: .*; bind to an address of this machine"):
+        Server("192.0.2.1", 0, {})
+
+
+def test_a_server_that_is_stopped_ends_its_connections_and_frees_its_port() -> None:
+    made = Server("127.0.0.1", 0, {"/x": lambda _: Answer(200, b"{}")})
+    made.start()
+    with socket.create_connection(("127.0.0.1", made.port), timeout=20) as idle:
+        wait_for(lambda: bool(made._open), "the connection")
+        made.stop()
+        assert idle.recv(10) == b""
+    assert not made._thread.is_alive()
+    again = Server("127.0.0.1", made.port, {})
+    assert again.port == made.port
+    again.stop()
+
+
+def test_a_place_is_free_again_once_a_connection_has_ended(running: Server) -> None:
+    for _ in range(3 * MAX_CONNECTIONS):
+        assert request(running, "/healthz")[0] == 200
+    wait_for(lambda: not running._open, "the end of all of them")
+
+
+def test_how_much_is_taken_and_for_how_long() -> None:
+    """As docs/security.md says."""
+    assert (server.MAX_CONNECTIONS, server.MAX_REQUEST_BYTES, server.DEADLINE_S) == (8, 16 << 10, 5.0)
+
+
+def test_what_every_answer_carries(running: Server) -> None:
+    for path, method, status in (("/healthz", "GET", 200), ("/none", "GET", 404), ("/healthz", "POST", 405)):
+        found, headers, body = request(running, path, method)
+        assert found == status
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Connection"] == "close"
+        assert headers["Server"] == "edgeinfer"
+        assert int(headers["Content-Length"]) == len(body) > 0
+        assert headers.get("Allow") == ("GET, HEAD" if status == 405 else None)
+    status, headers, body = request(running, "/none", "HEAD")
+    assert (status, body) == (404, b"")
+    assert headers["Content-Type"] == "text/plain"
+
+
+def test_the_accept_header_reaches_the_page_and_a_query_does_not() -> None:
+    seen_by_page: list[str] = []
+
+    def page(accept: str) -> Answer:
+        seen_by_page.append(accept)
+        return Answer(200, b"ok", "text/x")
+
+    made = Server("127.0.0.1", 0, {"/x": page})
+    made.start()
+    assert request(made, "/x?y=/z", Accept="a/b")[1]["Content-Type"] == "text/x"
+    assert raw(made, b"GET /x HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nok")
+    assert seen_by_page == ["a/b", ""]
+    made.stop()
+
+
 def test_ipv6(running: Server) -> None:
     try:
         made = Server("::1", 0, running.routes)

@@ -24,12 +24,12 @@ from msgspec import structs
 
 from edgeinfer import client
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import ConfigError, TemporaryError
+from edgeinfer.errors import ConfigError, TemporaryError, UsageError
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, encode, topic
 from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
 from edgeinfer.sinks.zmq import open as open_publisher
-from edgeinfer.transport import peers
+from edgeinfer.transport import connection, peers
 from tests.test_messages import example
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -110,8 +110,8 @@ class Arrived:
 
     refused = ""
 
-    def __init__(self, *messages: Message) -> None:
-        self._waiting = [[b"", encode(message)] for message in messages]
+    def __init__(self, *messages: Message | list[bytes]) -> None:
+        self._waiting = [what if isinstance(what, list) else [b"", encode(what)] for what in messages]
 
     @property
     def socket(self) -> Arrived:
@@ -139,6 +139,39 @@ def test_latest_gives_the_newest_in_the_place_in_line_of_the_one_that_it_overtak
         assert subscriber.receive(0) is None
         assert subscriber.skipped == {"a": 2, "b": 1}
         assert not subscriber.lost, "what was passed over has arrived"
+
+
+def test_what_is_no_message_is_passed_over_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rubbish = [
+        [b"topic"],
+        [b"topic", b"\xff\xfe"],
+        [b"topic", b"{}"],
+        [b"topic", b'{"kind":"\xff"}'],
+        [b"", b"[" * 9999],
+    ]
+    for latest in (False, True):
+        sent = (*rubbish[:2], of("a", 0), *rubbish[2:])
+        monkeypatch.setattr(client, "Connection", lambda *_, sent=sent: Arrived(*sent))
+        with Subscriber("x", latest=latest) as subscriber:
+            assert subscriber.receive(5) == of("a", 0)
+            assert subscriber.receive(0.05) is None
+            assert subscriber.malformed == len(rubbish)
+
+
+def test_what_is_subscribed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def connection(*args: object) -> Arrived:
+        asked.append(args)
+        return Arrived()
+
+    monkeypatch.setattr(client, "Connection", connection)
+    Subscriber()
+    Subscriber("e", sources=("a", "b"), kinds=("info", "status"), high_water_mark=7, server_key="s", key="k")
+    assert asked[0] == ("tcp://127.0.0.1:5555", [topic("detections")], 1000, None, None)
+    endpoint, topics, *rest = asked[1]
+    assert (endpoint, *rest) == ("e", 7, "s", "k")
+    assert set(topics) == {topic(kind, source) for kind in ("info", "status") for source in ("a", "b")}
 
 
 def test_without_latest_everything_comes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +228,132 @@ def test_an_ipc_path_has_one_owner_and_is_private(publisher: ZmqPublisher, ipc: 
 
 
 @pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://127.0.0.1:0", "tcp://127.0.0.1:65535", "tcp://127.8.8.8:*", "tcp://[::1]:5", "ipc:///" + "x" * 106],
+)
+def test_endpoints_that_are_taken(endpoint: str) -> None:
+    check_endpoint(endpoint, secured=False)
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://192.0.2.1:1", "tcp://[::]:1"])
+def test_what_others_reach_is_taken_with_keys(endpoint: str) -> None:
+    check_endpoint(endpoint, secured=True)
+
+
+def test_ipv6(ipc: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    sink = open_publisher(Options(bind="tcp://[::1]:*"))
+    with Subscriber(sink.endpoint, kinds=("info",)) as subscriber:
+        sink.write(example("info"), None)
+        serve_until(sink, lambda: subscriber.receive(0) is not None, "info")
+    sink.close()
+
+
+def test_a_bind_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Not even its lock: the next try is not told that the daemon runs already."""
+    path = tmp_path / "s"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(3):
+            with pytest.raises(TemporaryError):
+                open_publisher(Options(bind=taken))
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    for _ in range(2):
+        sink = open_publisher(Options(bind=f"ipc://{path}"))
+        assert (tmp_path / "s.lock").read_text() == str(os.getpid())
+        (tmp_path / "s.lock").write_text("99999999 and more")
+        sink.close()
+
+
+def test_a_source_that_is_forgotten_is_latched_no_more(publisher: ZmqPublisher) -> None:
+    """Nothing of it; and all of the others."""
+    for kind in ("info", "status"):
+        for source in ("a", "b"):
+            publisher.write(structs.replace(example(kind), source=source), None)
+    publisher.forget("a")
+    with Subscriber(publisher.endpoint, kinds=("info", "status")) as subscriber:
+        got = [first_message(publisher, subscriber) for _ in range(2)]
+        assert [(type(message), message.source) for message in got] == [(InfoMessage, "b"), (StatusMessage, "b")]
+
+
+def test_only_what_was_asked_for_is_sent_again_and_not_too_often(
+    publisher: ZmqPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("info", "status"):
+        publisher.write(example(kind), None)
+    sent: list[bytes] = []
+    monkeypatch.setattr(publisher, "_send", lambda frames: sent.append(frames[0]))
+    peer = Peer(publisher.endpoint)
+    peer.subscribe([topic("status")])
+    serve_until(publisher, lambda: bool(sent), "a replay")
+    assert sent == [topic("status", "front")]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)  # time stands still: all that follows comes at once
+    publisher._next_replay_s = now
+    for number in range(20):
+        publisher._wanted.add(topic("info"))
+        publisher.service()
+        assert len(sent) == 2, number
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.051)
+    publisher.service()
+    assert len(sent) == 3, "what was asked for meanwhile is sent then"
+    monkeypatch.undo()
+    peer.socket.close()
+
+
+def test_what_is_queued_when_the_publisher_closes_still_leaves(ipc: str) -> None:
+    sink = open_publisher(Options(bind=ipc, high_water_mark=1000))
+    with Subscriber(ipc, timeout_s=10) as subscriber:
+        serve_until(sink, lambda: sink.subscribers == 1, "the subscriber")
+        for number in range(200):
+            sink.write(example("detections", number), None)
+        sink.close()
+        for number in range(200):
+            message = subscriber.receive(10)
+            assert isinstance(message, DetectionsMessage)
+            assert message.seq == number
+
+
+def test_a_publisher_that_is_closed_leaves_no_descriptor(ipc: str) -> None:
+    open_publisher(Options(bind=ipc)).close()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        open_publisher(Options(bind=ipc)).close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_an_endpoint_that_is_none_is_told_to_the_subscriber() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for endpoint in ("nonsense", "tcp://", "tcp://127.0.0.1:x", "udp://127.0.0.1:1"):
+        with pytest.raises(UsageError, match=r"an endpoint looks like tcp://127\.0\.0\.1:5555"):
+            Subscriber(endpoint)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("size", [1000, 1001])
+def test_a_message_that_is_too_large_to_be_ours_is_not_taken(
+    ipc: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connection.MAX_MESSAGE_BYTES == 64 << 20
+    monkeypatch.setattr(connection, "MAX_MESSAGE_BYTES", 1000)
+    payload = encode(example("detections")).ljust(size)
+    with zmq.Context() as context, context.socket(zmq.XPUB) as peer, Subscriber(ipc) as subscriber:
+        peer.bind(ipc)
+        assert peer.recv()  # it has subscribed
+        peer.send_multipart([topic("detections"), payload])
+        peer.setsockopt(zmq.RCVTIMEO, 10_000)
+        if size == 1000:
+            assert subscriber.receive(10) is not None
+            return
+        wait_for(lambda: subscriber.receive(0.05) is None and bool(peer.poll(0)), "a new connection")
+        assert not subscriber.malformed
+
+
+@pytest.mark.parametrize(
     ("endpoint", "says"),
     [
         ("tcp://0.0.0.0:5555", "other machines"),
@@ -203,6 +362,8 @@ def test_an_ipc_path_has_one_owner_and_is_private(publisher: ZmqPublisher, ipc: 
         ("tcp://example.org:5555", "other machines"),
         ("tcp://127.0.0.1", "not an endpoint"),
         ("tcp://127.0.0.1:99999", "not an endpoint"),
+        ("tcp://127.0.0.1:65536", "not an endpoint"),
+        ("ipc:///" + "x" * 107, "longer than 107 bytes"),
         ("5555", "not an endpoint"),
         ("", "not an endpoint"),
         ("ipc:///" + "x" * 120, "longer than 107 bytes"),
@@ -277,6 +438,13 @@ def test_localhost_counts_where_it_is_loopback(monkeypatch: pytest.MonkeyPatch) 
     here, elsewhere = ("127.0.0.1", "::1"), ("192.0.2.1", "fe80::1%eth0", "0.0.0.0")  # noqa: S104 (it is refused)
     for found in ([address] for address in here):
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: answers(found))
+        check_endpoint("tcp://localhost:5555", secured=False)
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(ConfigError, match="other machines"):
         check_endpoint("tcp://localhost:5555", secured=False)
     for other in elsewhere:  # alone, and among others
         for addresses in ([other], [*here, other], [other, *here]):

@@ -13,7 +13,7 @@ JWT = f"eyJ{MARK}.eyJ{MARK}.{MARK}-_{MARK}"
 @pytest.mark.parametrize(
     "text",
     [
-        *(f"token of {kind}-{MARK} here" for kind in ("glpat", "hf", "sk", "nvapi", "xoxb", "xoxa", "xoxp")),
+        *(f"see {kind}-{MARK} here" for kind in ("glpat", "hf", "sk", "nvapi", "xoxb", "xoxa", "xoxp")),
         *(f"{kind}_{MARK}" for kind in ("ghp", "gho", "ghs", "github_pat", "hf")),
         JWT,
         f"({JWT})",

@@ -25,6 +25,7 @@ from edgeinfer.telemetry import sysfs
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.governor import CALM_S, STEPS, WORSE_S, Governor, Thinning
 from edgeinfer.telemetry.sampler import Sampler, hottest
+from edgeinfer.telemetry.snapshot import SourceSnapshot, total
 
 HOT = ["cpu-throttle-alert"]
 
@@ -123,7 +124,156 @@ def test_over_current_counts_as_throttling_while_it_grows(tmp_path: Path) -> Non
     assert sampler.machine.throttled == []
 
 
+def test_what_is_no_reading_is_left_out(tmp_path: Path) -> None:
+    for number, milli in enumerate(("200000", "200001", "-60000", "-60001", "0", "x", "45678")):
+        tree(tmp_path, **{
+            f"sys__class__thermal__thermal_zone{number}__type": f"z{number}",
+            f"sys__class__thermal__thermal_zone{number}__temp": milli,
+        })  # fmt: skip
+    assert sysfs.read(Tree(tmp_path)).temperatures_c == {"z0": 200.0, "z2": -60.0, "z6": 45.7}
+
+
+@pytest.mark.parametrize(
+    ("name", "brakes"),
+    [
+        ("cpu-throttle-alert", True), ("hot-surface-alert", True), ("cpufreq-cpu0", True), ("devfreq-gpu", True),
+        ("Processor", True), ("Processor-x", False), ("pwm-fan", False), ("intel_powerclamp", False),
+    ],
+)  # fmt: skip
+def test_what_slows_a_machine_down(tmp_path: Path, name: str, brakes: bool) -> None:
+    device = "sys__class__thermal__cooling_device12"
+    found = sysfs.read(tree(tmp_path, **{f"{device}__type": name, f"{device}__cur_state": "2"}))
+    assert found.throttled == ([name] if brakes else [])
+    assert sysfs.read(tree(tmp_path, **{f"{device}__cur_state": "0"})).throttled == []
+    assert sysfs.read(tree(tmp_path, **{f"{device}__cur_state": "-1"})).throttled == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_gpu"),
+    [
+        ("17000000.gpu", True), ("57000000.gpu", True), ("gpu.0", True), ("17000000.ga10b", True), ("gpu", True),
+        ("17000000.gv11b", True), ("17000000.gp10b", True), ("57000000.gm20b", True), ("x.gb10b", True),
+        ("15340000.vic", False), ("17000000.gpux", False), ("cpu", False),
+    ],
+)  # fmt: skip
+def test_which_device_is_the_gpu(tmp_path: Path, name: str, is_gpu: bool) -> None:
+    for folder in ("sys/devices", "sys/devices/platform", "sys/devices/platform/bus@0"):
+        root = tmp_path / folder.replace("/", "-")
+        for path, text in ((f"{folder}/{name}/load", "250"), (f"sys/class/devfreq/{name}/cur_freq", "1300500000")):
+            (root / path).parent.mkdir(parents=True)
+            (root / path).write_text(text)
+        found = sysfs.read(Tree(root))
+        assert (found.gpu_load, found.gpu_hz) == ((0.25, 1300500000) if is_gpu else (UNSET, UNSET))
+
+
+@pytest.mark.parametrize(("text", "load"), [("0", 0.0), ("1000", 1.0), ("1001", 1.0), ("-5", 0.0), ("x", UNSET)])
+def test_the_load_is_a_share(tmp_path: Path, text: str, load: float) -> None:
+    assert sysfs.read(tree(tmp_path, sys__devices__gpu__load=text)).gpu_load == load
+
+
+def test_over_current_is_counted_over_all_sensors(tmp_path: Path) -> None:
+    hwmon = "sys__class__hwmon__hwmon"
+    counted = {f"{hwmon}1__oc1_event_cnt": "2", f"{hwmon}1__oc2_event_cnt": "3", f"{hwmon}22__oc3_event_cnt": "4"}
+    other = {f"{hwmon}1__oc1_event_max": "50", f"{hwmon}1__in1_input": "60", f"{hwmon}1__oc4_event_cnt": "x"}
+    assert sysfs.over_current_events(tree(tmp_path, **counted, **other)) == 9
+
+
+def test_the_hottest_zone() -> None:
+    assert hottest(MachineVitals(temperatures_c={"a": 40.0, "b": 61.4, "c": 50.0})) == "b 61 °C"
+
+
+def test_the_sampler_tells_of_every_change_of_mind_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Reason | None] = []
+    orin(tmp_path, throttled=1)
+    sampler = Sampler(tmp_path, Governor(), told.append)
+    for now in (0.0, 2.0, 4.0):
+        sampler.sample(now)
+    assert [reason and reason.code for reason in told] == ["throttled"]
+    assert told[0] is not None
+    assert "throttled (cpu-throttle-alert), cpu-thermal 62 °C: live sources at 75%" in told[0].text
+    orin(tmp_path, throttled=0)
+    for now in (63.9, 64.0, 70.0):
+        sampler.sample(now)
+    assert told[1:] == [None]
+    assert [record.getMessage() for record in caplog.records] == [
+        told[0].text, "the machine is not throttled any more: all frames are used"
+    ]  # fmt: skip
+
+
+def test_a_sensor_that_breaks_the_sampler_ends_it_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(tree: Tree) -> MachineVitals:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sysfs, "read", fail)
+    sampler = Sampler(tmp_path, Governor(), lambda reason: None)
+    sampler.run()
+    assert "no more is read" in caplog.text
+    assert sampler.machine is None
+
+
+# --- the sum over sources ---
+
+
+def test_the_daemons_books_are_the_sum_of_all() -> None:
+    one = SourceSnapshot("running", None, 10, 7, 1, {"overload": 2}, 5.0, 1, 2)
+    other = SourceSnapshot("failed", Reason("x", "y"), 100, 70, 10, {"overload": 15, "stale": 5}, 2.5, 3, 4)
+    reason = Reason("a", "b")
+    assert total("running", reason, [one, other]) == SourceSnapshot(
+        "running", reason, 110, 77, 11, {"overload": 17, "stale": 5}, 7.5, 4, 6
+    )
+    assert total("starting", None, []) == SourceSnapshot("starting", None, 0, 0, 0, {}, 0)
+
+
 # --- the answer ---
+
+
+def test_when_a_step_is_taken_and_taken_back() -> None:
+    assert (STEPS, WORSE_S, CALM_S) == ((1.0, 0.75, 0.5, 0.35, 0.25), 10.0, 60.0)
+    governor = Governor()
+    changes = [
+        (now, governor.factor)
+        for now, hot in (
+            (0.0, True),
+            (9.9, True),
+            (10.0, True),
+            (12.0, False),
+            (69.9, False),
+            (70.0, True),
+            (80.0, False),
+            (129.9, False),
+            (130.0, False),
+            (189.9, False),
+            (190.0, False),
+            (249.9, False),
+            (250.0, False),
+        )
+        if governor.update(HOT if hot else [], "", now)
+    ]
+    assert changes == [(0.0, 0.75), (10.0, 0.5), (70.0, 0.35), (130.0, 0.5), (190.0, 0.75), (250.0, 1.0)]
+
+
+def test_the_reason_while_it_cools_down() -> None:
+    governor = Governor()
+    governor.update(HOT, "soc 99 °C", 0.0)
+    governor.update(["a", "b"], "soc 99 °C", 10.0)
+    assert governor.reason is not None
+    assert governor.reason.text == "the machine is throttled (a, b), soc 99 °C: live sources at 50% of their frames"
+    governor.update([], "soc 70 °C", 70.0)
+    assert governor.reason == Reason(
+        "throttled", "the machine is cooling down, soc 70 °C: live sources at 75% of their frames"
+    )
+    governor.update([], "", 130.0)
+    assert governor.reason is None
+
+
+def test_after_full_rate_thinning_begins_anew() -> None:
+    thinning = Thinning()
+    assert [thinning.keep(0.75) for _ in range(4)] == [False, True, True, True]
+    assert not thinning.keep(0.5)
+    assert thinning.keep(1.0)
+    assert [thinning.keep(0.5) for _ in range(4)] == [False, True, False, True], "no credit is left from before"
 
 
 def test_heat_lowers_the_rate_step_by_step_and_calm_restores_it() -> None:
