@@ -95,6 +95,14 @@ def test_a_plugins_content_reaches_the_key(tmp_path: Path) -> None:
         key_fields(model(), BuildOptions(plugins=(str(tmp_path / "none.so"),)), ORIN)
 
 
+def test_weights_beside_the_model_reach_the_key() -> None:
+    keys = {
+        engine_key(key_fields(dataclasses.replace(model(), external=external), BuildOptions(), ORIN))
+        for external in ((), (("w.bin", "33" * 32),), (("w.bin", "44" * 32),), (("v.bin", "33" * 32),))
+    }
+    assert len(keys) == 4
+
+
 def test_the_models_place_is_no_part_of_the_key() -> None:
     moved = dataclasses.replace(model(), path=Path("/elsewhere/other.onnx"))
     assert key_fields(moved, BuildOptions(), ORIN) == fields()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import shutil
 import subprocess
 import threading
@@ -291,6 +292,14 @@ def test_outputs_that_can_not_be_compared() -> None:
     assert verify.incomparable(np.zeros((2, 3)), np.zeros((2, 4))) == "has shape (2, 4) instead of (2, 3)"
     assert "no number" in verify.incomparable(np.zeros(2), np.array([0, np.nan]))
     assert verify.incomparable(np.array([np.inf]), np.array([np.inf])) == ""
+
+
+def test_the_less_precise_the_more_is_let_pass() -> None:
+    order = [verify.TOLERANCES[precision] for precision in ("fp32", "tf32", "fp16", "int8")]
+    for closer, wider in itertools.pairwise(order):
+        assert closer.max_error < wider.max_error
+        assert closer.mean_error < wider.mean_error
+    assert order[2] == Tolerance(0.05, 0.005)
 
 
 def test_a_dead_output_never_passes() -> None:
