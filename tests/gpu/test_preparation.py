@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -22,15 +21,16 @@ from edgeinfer.engine import toolkit
 from edgeinfer.engine.build import card_samples
 from edgeinfer.engine.build.builder import BuildOutcome
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
-from edgeinfer.engine.build.protocol import BuildRequest, Built
+from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.scratch import ensure_somewhere
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import CachedEngine
-from edgeinfer.engine.store.manifest import Tolerance, Verification
+from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, UnavailableError
+from tests.engine.quick import built
 from tests.gpu import simulated
 from tests.gpu.simulated import Simulation
 
@@ -62,9 +62,7 @@ def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
         on_progress(BuildProgress("Working", 0.5, 1.0))
         plan = simulated.echo_plan(kit, number=len(requests))
         (Path(request.work) / "engine.plan").write_bytes(plan)
-        check, digest = Verification(state="skipped", reason="no time"), hashlib.sha256(plan).hexdigest()
-        made = Built(seconds=1, how="", plan_bytes=len(plan), plan_sha256=digest, peak_rss_bytes=1, verification=check)
-        return BuildOutcome(made, (), ())
+        return BuildOutcome(built(plan), (), ())
 
     monkeypatch.setattr(tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=build))
     return requests
