@@ -24,7 +24,7 @@ from edgeinfer.backends import (
 from edgeinfer.backends._tensorrt import Settings, TensorRt
 from edgeinfer.bench.measure import raw_run
 from edgeinfer.config import plugins
-from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
+from edgeinfer.config.card import Model
 from edgeinfer.config.settings import load_config
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Backend, Filter, Slot
@@ -32,9 +32,7 @@ from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32, Image
 from tests.gpu import simulated
 
-onnx = pytest.importorskip("onnx")
-
-INPUT = InputCard(name="images", width=8, height=8, color="rgb", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0])
+INPUT = simulated.INPUT
 BATCH = 4
 NO_PICTURE: Image = np.zeros((0, 5, 3), np.uint8)
 
@@ -42,20 +40,7 @@ NO_PICTURE: Image = np.zeros((0, 5, 3), np.uint8)
 @pytest.fixture(scope="session")
 def echo(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A network whose two outputs are its input, reshaped: what comes out shows which pictures went in, and how."""
-    from onnx import TensorProto, helper  # noqa: PLC0415
-
-    value = helper.make_tensor_value_info
-    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [0, 48, 4])
-    nodes = [helper.make_node("Reshape", ["images", "shape"], [name], name=name) for name in ("boxes", "scores")]
-    outputs = [value(name, TensorProto.FLOAT, ["N", 48, 4]) for name in ("boxes", "scores")]
-    graph = helper.make_graph(nodes, "g", [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])], outputs, [shape])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = tmp_path_factory.mktemp("models") / "echo.onnx"
-    onnx.save(made, path)
-    decoder = DecoderCard(name="boxes_scores", options={"boxes": "boxes", "scores": "scores"})
-    labels = ["a", "b", "c", "d"]
-    card = ModelCard(name="echo", file="echo.onnx", input=INPUT, decoder=decoder, labels=labels, max_batch=BATCH)
-    return Model(card=card, path=path, sha256="0" * 64)
+    return simulated.echo_model(tmp_path_factory.mktemp("models"))
 
 
 @dataclass

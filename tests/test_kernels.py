@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -132,6 +133,43 @@ def test_the_structs_are_laid_out_as_in_c() -> None:
     """A pointer, seven ints and a float; eight words of four bytes."""
     assert cuda.PICTURE.size == struct.calcsize("P7if")
     assert cuda.CANDIDATE.itemsize == 32
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """scripts/kernels.py with a folder of its own and a compiler that needs no NVRTC."""
+    spec = importlib.util.spec_from_file_location("kernels_script", ROOT / "scripts/kernels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    monkeypatch.setattr(made, "FOLDER", tmp_path)
+    monkeypatch.setattr(made, "find", lambda library: library)
+    monkeypatch.setattr(made.ctypes, "CDLL", lambda library: library)
+    monkeypatch.setattr(made, "compiled", lambda nvrtc, architecture: f"{nvrtc} {architecture}".encode())
+    return made
+
+
+def test_the_script_writes_what_is_stale_and_only_checks_when_asked_to(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main(check=True) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert "stale: sm_72.cubin" in capsys.readouterr().out
+    assert script.main(check=False) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in cuda.KERNELS.glob("*.cubin")}
+    assert (tmp_path / "sm_110.cubin").read_bytes() == b"cu13/lib/libnvrtc.so.13 110"
+    assert (tmp_path / "sm_87.cubin").read_bytes() == b"cuda_nvrtc/lib/libnvrtc.so.12 87"
+    assert script.main(check=True) == 0
+    (tmp_path / "sm_87.cubin").write_bytes(b"old")
+    assert script.main(check=True) == 1
+    assert capsys.readouterr().out.endswith("stale: sm_87.cubin\n")
+
+
+def test_the_script_ends_where_nvrtc_fails(script: Any) -> None:
+    script.ask(0)
+    with pytest.raises(SystemExit, match="NVRTC error 6"):
+        script.ask(6)
 
 
 @pytest.mark.slow

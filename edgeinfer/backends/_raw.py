@@ -35,6 +35,8 @@ def _sweep(lanes: Sequence[ContextSlot], most: int, seconds: float) -> dict[str,
         launches = [_Launch(cuda, lane, batch) for lane in lanes]
         for streams in dict.fromkeys(min(streams, len(lanes)) for streams in STREAMS):
             rates[f"{streams}x{batch}"] = _rate(launches[:streams], seconds) * batch
+        for launch in launches:
+            launch.close()
     return rates
 
 
@@ -69,6 +71,11 @@ class _Launch:
     def finish(self) -> None:
         """Waits for what was launched."""
         self._lane.finish()
+
+    def close(self) -> None:
+        """Frees the graph."""
+        if self._graph is not None:
+            self._cuda("cudaGraphExecDestroy", self._graph)
 
 
 def _rate(launches: Sequence[_Launch], seconds: float) -> float:

@@ -252,8 +252,9 @@ class Config:
         return made(self.trt.ITimingCache, _blob=blob)
 
     def set_timing_cache(self: Any, cache: Any, ignore_mismatch: bool) -> bool:
-        self._timing = cache
-        return not cache._blob or cache._blob.startswith(b"timed")
+        fits = not cache._blob or cache._blob.startswith(b"timed") or ignore_mismatch
+        self._timing = cache if fits else None
+        return bool(fits)
 
     def get_timing_cache(self: Any) -> Any:
         return self._timing
@@ -400,8 +401,8 @@ class Context:
 
     def _echo(self: Any) -> Callable[[], None]:
         """Copies the input of the shape that is set now into every output, as they lie in memory."""
-        source, *_ = self._io["inputs"][0]
-        size = int(np.prod(self._shapes[source])) * 4
+        source, _, kind = self._io["inputs"][0]
+        size = int(np.prod(self._shapes[source])) * np.dtype(kind).itemsize
         targets = [self._addresses[item[0]] for item in self._io["outputs"]]
 
         def step() -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine.errors import BuildCancelledError, CacheError, CrashLoopError, PlanError, UnsafeError
 from edgeinfer.engine.store import manifest as manifests
+from edgeinfer.engine.store import trust
 from edgeinfer.engine.store.cache import BrokenEngine, Cache, CachedEngine, default_root
+from edgeinfer.engine.store.disk import folder_bytes
 from edgeinfer.engine.store.key import engine_key
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.errors import UsageError
@@ -49,6 +51,49 @@ def test_what_is_stored_comes_back(cache: Cache) -> None:
     assert list(cache.tmp.iterdir()) == []
     assert stored.key == engine_key(fields())
     assert cache.usable("0" * 64) is None
+
+
+def test_an_engine_is_on_the_disk_before_it_is_in_the_cache(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a power cut leaves a name without contents."""
+    steps: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def told_sync(descriptor: int) -> None:
+        steps.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+        sync(descriptor)
+
+    def told_rename(self: Path, target: Path) -> Path:
+        steps.append(f"rename to {target.name}")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", told_sync)
+        patched.setattr(Path, "rename", told_rename)
+        key = put(cache).key
+    before = [step for step in steps[: steps.index(f"rename to {key}")] if step.startswith("sync")]
+    assert before == ["sync engine.plan", "sync manifest.json", "sync entry"]
+    assert steps[-1] == "sync engines"
+
+
+def test_a_strike_is_on_the_disk_before_the_engine_runs(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, synced = put(cache), list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    cache.strike(engine.key)
+    cache.strike(engine.key)
+    assert synced == [1, 2]
+
+
+def test_what_is_kept_is_for_its_owner_alone(cache: Cache) -> None:
+    before = os.umask(0)
+    try:
+        engine = put(Cache(cache.root.with_name("other")))
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (engine.folder, *engine.folder.iterdir())}
+    assert modes == {engine.key: 0o700, "engine.plan": 0o600, "manifest.json": 0o600}
+    root = engine.folder.parents[1]
+    assert {path.stat().st_mode & 0o777 for path in (root, *root.iterdir()) if path.is_dir()} == {0o700}
+    assert (root / "build.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_storing_again_replaces(cache: Cache) -> None:
@@ -282,6 +327,93 @@ def test_a_workspace_sweeps_up_after_killed_builds(cache: Cache) -> None:
     (cache.tmp / "left").mkdir()
     cache.tidy()
     assert list(cache.tmp.iterdir()) == []
+
+
+def test_a_manifest_of_a_later_schema_is_not_read() -> None:
+    import msgspec  # noqa: PLC0415
+
+    later = msgspec.structs.replace(manifest(PLAN), schema=2)
+    with pytest.raises(PlanError, match="written in schema 2, known is 1"):
+        manifests.decode(manifests.encode(later), "m")
+
+
+def test_a_library_that_others_may_write_is_not_loaded(tmp_path: Path) -> None:
+    library = tmp_path / "p.so"
+    with pytest.raises(UnsafeError, match="can't be read"):
+        trust.check_file(library)
+    library.write_bytes(b"x")
+    tmp_path.chmod(0o700)
+    trust.check_file(library)
+    link = tmp_path / "link.so"
+    link.symlink_to(library)
+    trust.check_file(link)
+    library.chmod(0o666)
+    for path in (library, link):
+        with pytest.raises(UnsafeError, match="others may write it"):
+            trust.check_file(path)
+    library.chmod(0o600)
+    tmp_path.chmod(0o770)
+    with pytest.raises(UnsafeError, match="others may write it"):
+        trust.check_file(library)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_root_wrote_is_trusted(cache: Cache) -> None:
+    engine = put(cache)
+    ends = [path for path in (engine.folder, *engine.folder.parents) if path.stat().st_mode & 0o005 != 0o005]
+    modes = [path.stat().st_mode for path in ends]
+    for path in ends:
+        path.chmod(0o755)
+    for name in ("engine.plan", "manifest.json"):
+        (engine.folder / name).chmod(0o644)
+    os.seteuid(65534)
+    try:
+        assert engine.read(mark=False) == PLAN
+    finally:
+        os.seteuid(0)
+        for path, mode in zip(ends, modes, strict=True):
+            path.chmod(mode)
+
+
+def test_the_size_of_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / "b").write_bytes(b"4567")
+    assert (folder_bytes(tmp_path), folder_bytes(tmp_path / "a"), folder_bytes(tmp_path / "none")) == (7, 3, 0)
+
+
+def test_the_last_used_comes_first_and_what_is_broken_last(cache: Cache) -> None:
+    old, new = (put(cache, used_at=time, gpu=f"GPU {time}") for time in (100, 200))
+    (cache.engines / "00broken").mkdir(mode=0o700)
+    (cache.engines / "zzbroken").mkdir(mode=0o700)
+    assert [item.key for item in cache.entries()] == [new.key, old.key, "00broken", "zzbroken"]
+
+
+def test_looking_is_no_use(cache: Cache) -> None:
+    engine = put(cache, used_at=100)
+    engine.read(mark=False)
+    assert engine.used_at == 100
+
+
+def test_a_lock_that_is_taken_tells_how_long_it_has_waited(cache: Cache) -> None:
+    waited: list[float] = []
+
+    def waiting(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            raise BuildCancelledError("enough")
+
+    with cache.lock(no_wait), pytest.raises(BuildCancelledError), cache.lock(waiting):
+        pass
+    assert 0 <= waited[0] < waited[1]
+
+
+def test_helper_files_have_a_private_folder(cache: Cache) -> None:
+    path = cache.file("timing", "x")
+    assert path == cache.root / "timing/x"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    path.parent.chmod(0o777)
+    with pytest.raises(UnsafeError, match="others may write it"):
+        cache.file("timing", "x")
 
 
 def test_the_lock_is_for_one(cache: Cache) -> None:

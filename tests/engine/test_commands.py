@@ -21,8 +21,9 @@ from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.toolkit import Toolkit
 from tests.engine.fakes import fake_toolkit
+from tests.engine.quick import quickly
 from tests.engine.samples import NANODET, ORIN
-from tests.engine.test_ensure import build, task
+from tests.engine.test_ensure import task
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def run(capsys: pytest.CaptureFixture[str], cache: Cache) -> Any:
 def test_ls(run: Any, cache: Cache) -> None:
     assert run("engines", "ls").out == f"no engines in {cache.root}\n"
     assert json.loads(run("engines", "ls", "--json").out) == []
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     (cache.engines / "stray").mkdir(mode=0o700)
     ended = run("engines", "ls")
     head, first, second = ended.out.splitlines()
@@ -70,7 +71,7 @@ def test_ls(run: Any, cache: Cache) -> None:
 
 
 def test_show(run: Any, cache: Cache) -> None:
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     shown = run("engines", "show", engine.key[:6])
     assert "  gpu: Orin\n" in shown.out
     assert "  tensorrt: 10.3.0.30\n" in shown.out
@@ -84,7 +85,7 @@ def test_show(run: Any, cache: Cache) -> None:
 
 
 def test_verify(run: Any, cache: Cache) -> None:
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     good = run("engines", "verify")
     assert (good.code, good.out) == (0, f"{engine.key[:12]} ok\n")
     plan = engine.folder / "engine.plan"
@@ -98,7 +99,7 @@ def test_verify(run: Any, cache: Cache) -> None:
 
 def test_verify_a_file(run: Any, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeinfer.commands.engines.this_machine", lambda _: ORIN)
-    plan = build(cache, "build").folder / "engine.plan"
+    plan = quickly(cache, task()).folder / "engine.plan"
     assert run("engines", "verify", str(plan)).out == f"{plan} ok\n"
     plan.write_bytes(b"MZ")
     assert "no TensorRT plan (it begins with 4d 5a)" in run("engines", "verify", str(plan)).out
@@ -106,7 +107,7 @@ def test_verify_a_file(run: Any, cache: Cache, monkeypatch: pytest.MonkeyPatch) 
 
 def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
     assert "the cache holds no engine of it" in run("engines", "explain", "nanodet-g", "--batch", "1").out
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     assert f"engine {engine.key[:12]} would be reused" in run("engines", "explain", "nanodet-g", "--batch", "1").out
     assert (
         "differs in precision fp16 → fp32\n"
@@ -120,7 +121,7 @@ def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
 
 
 def test_prune(run: Any, cache: Cache) -> None:
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     assert run("engines", "prune", "--max-size", "1G").out == f"removed 0 engines, 0.1 MiB left in {cache.root}\n"
     assert json.loads(run("engines", "prune", "--max-size", "0", "--json").out) == {
         "removed": [engine.key],
@@ -130,7 +131,7 @@ def test_prune(run: Any, cache: Cache) -> None:
 
 
 def test_build_uses_the_cache(run: Any, cache: Cache, on_orin: Toolkit) -> None:
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     ended = run("build", "nanodet-g", "--batch", "1")
     assert ended.code == 0
     assert ended.out.startswith(f"engine {engine.key[:12]} in the cache already: fp16 (as it was), 0.1 MiB\n")

@@ -231,6 +231,17 @@ def test_files_with_types_of_their_own(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_full_precision_is_what_the_file_says_from_11_on(
+    version: str, precision: Any, double: Path, tmp_path: Path
+) -> None:
+    toolkit = fake_toolkit(version)
+    build(toolkit, double, tmp_path, precision, options=BuildOptions(precision=precision))
+    assert ("STRONGLY_TYPED" in toolkit.trt.world.network._flags) == (version in BY_FILE)
+    assert ("-TF32" in toolkit.trt.world.flags) == (precision == "fp32")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_progress_where_there_is_a_monitor(version: str, double: Path, tmp_path: Path) -> None:
     _, events = build(fake_toolkit(version), double, tmp_path)
     fractions = [event.fraction for event in events if isinstance(event, Step) and event.fraction is not None]
@@ -315,6 +326,41 @@ def test_the_engine_is_compared_with_onnx_runtime(
         assert check.outputs["y"].max_error == pytest.approx(abs(gain - 2) * 3, rel=1e-3)
         assert check.latency_ms is not None
     assert msgspec.json.decode(msgspec.json.encode(built), type=Built) == built
+
+
+def test_inputs_to_verify_on_come_before_those_to_calibrate_with(
+    double: Path, tmp_path: Path, inputs: SampleSource
+) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "others").mkdir()
+    np.save(tmp_path / "others/0.npy", np.full(4, 50, np.float32))
+    others = SampleSource(str(tmp_path / "others"))
+    cases: list[tuple[dict[str, Any], tuple[str, int, float | None]]] = [
+        ({"calibration": inputs, "verification": others}, (others.path, 1, 100.0)),
+        ({"calibration": inputs}, (inputs.path, 3, 6.0)),
+        ({}, ("noise", 4, None)),
+    ]
+    for given, expected in cases:
+        check = build(fake_toolkit("10.3.0"), double, tmp_path, verify=True, **given)[0].verification
+        assert (check.inputs, check.samples) == expected[:2]
+        assert expected[2] is None or check.outputs["y"].scale == expected[2]
+
+
+def test_an_engine_is_judged_by_its_own_precisions_tolerance(
+    double: Path, tmp_path: Path, inputs: SampleSource
+) -> None:
+    pytest.importorskip("onnxruntime")
+    for precision, gain, state in (
+        ("fp16", 2.008, "passed"),
+        ("fp16", 2.012, "exceeded"),
+        ("fp32", 2.0015, "passed"),
+        ("fp32", 2.003, "exceeded"),
+        ("tf32", 2.003, "passed"),
+    ):
+        toolkit = fake_toolkit("10.3.0")
+        toolkit.trt.world.gain = gain
+        found, _ = build(toolkit, double, tmp_path, precision, verify=True, verification=inputs)
+        assert found.verification.state == state, (precision, gain)
 
 
 def test_without_a_device_the_check_is_skipped_with_the_reason(double: Path, tmp_path: Path) -> None:

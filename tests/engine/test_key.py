@@ -95,6 +95,14 @@ def test_a_plugins_content_reaches_the_key(tmp_path: Path) -> None:
         key_fields(model(), BuildOptions(plugins=(str(tmp_path / "none.so"),)), ORIN)
 
 
+def test_weights_beside_the_model_reach_the_key() -> None:
+    keys = {
+        engine_key(key_fields(dataclasses.replace(model(), external=external), BuildOptions(), ORIN))
+        for external in ((), (("w.bin", "33" * 32),), (("w.bin", "44" * 32),), (("v.bin", "33" * 32),))
+    }
+    assert len(keys) == 4
+
+
 def test_the_models_place_is_no_part_of_the_key() -> None:
     moved = dataclasses.replace(model(), path=Path("/elsewhere/other.onnx"))
     assert key_fields(moved, BuildOptions(), ORIN) == fields()
@@ -123,6 +131,43 @@ def test_explains_exactly_what_changed(names: list[str], count: int) -> None:
     changed = fields(**{name: OTHER[name] for name in names[:count]})
     assert bool(differences(fields(), changed)) == bool(count)
     assert differences(changed, changed) == []
+
+
+PHRASES = {
+    "schema": "key schema 1 → 2",
+    "model": "model file 111111111111 → 222222222222",
+    "external_data": "external data none → w.bin 333333333333",
+    "flavour": "TensorRT flavour tensorrt → tensorrt_rtx",
+    "tensorrt": "TensorRT 10.3.0.30 → 10.3.0.31",
+    "cuda": "CUDA 12.6 → 12.5",
+    "compute_capability": "compute capability 8.7 → 8.6",
+    "gpu": "GPU Orin → Orin NX",
+    "sm_count": "number of SMs 8 → 4",
+    "integrated": "integrated GPU yes → no",
+    "os": "OS linux → qnx",
+    "arch": "architecture aarch64 → x86_64",
+    "l4t": "L4T 36.4.3 → 36.4.4",
+    "dla_core": "DLA core none → 0",
+    "precision": "precision fp16 → int8",
+    "profiles": "shapes of x 1x3x8x8:1x3x8x8:1x3x8x8 → 1x3x8x8:2x3x8x8:4x3x8x8",
+    "calibration": "calibration data none → 444444444444",
+    "plugins": "plugins none → p.so 555555555555",
+}
+
+
+@pytest.mark.parametrize("name", PHRASES)
+def test_every_field_has_its_words(name: str) -> None:
+    assert differences(fields(), fields(**{name: OTHER[name]})) == [PHRASES[name]]
+
+
+def test_settings_are_told_one_by_one() -> None:
+    asked = BuildOptions(optimization_level=5, io_formats={"x": "fp16:chw"}, tactic_sources=("A", "B"), sparsity=True)
+    assert differences(fields(), key_fields(model(), asked, ORIN)) == [
+        "sparsity no → yes",
+        "io formats none → x=fp16:chw",
+        "optimization level none → 5",
+        "tactic sources none → A,B",
+    ]
 
 
 def test_wording() -> None:

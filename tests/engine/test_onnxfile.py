@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.errors import InputError
-from edgeinfer.models.onnxfile import Tensor, check_external, read_model
+from edgeinfer.models.onnxfile import MAX_DEPTH, Tensor, check_external, file_digest, read_model
 from tests.engine.samples import NANODET
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -44,10 +43,16 @@ def test_a_cut_or_flipped_model_is_read_or_refused(tmp_path: Path, data: st.Data
     whole = bytearray(_network(onnx).SerializeToString())
     for position in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):
         whole[position] ^= data.draw(st.integers(1, 255))
+    written = bytes(whole[: data.draw(st.integers(1, len(whole)))])
     path = tmp_path / "m.onnx"
-    path.write_bytes(whole[: data.draw(st.integers(1, len(whole)))])
-    with contextlib.suppress(InputError):
-        read_model(path)
+    path.write_bytes(written)
+    try:
+        model = read_model(path)
+    except InputError:
+        return
+    assert model.inputs, "what is read can be fed"
+    assert model.outputs
+    assert model.digest == hashlib.sha256(written).hexdigest()
 
 
 def _network(onnx: Any) -> Any:
@@ -139,6 +144,7 @@ def test_external_data_below_the_folder_is_fine(tmp_path: Path) -> None:
     (tmp_path / "below" / "w.bin").write_bytes(b"1234")
     write_external(tmp_path / "m.onnx", "below/w.bin")
     check_external(tmp_path / "m.onnx")
+    assert read_model(tmp_path / "m.onnx").external == (("below/w.bin", hashlib.sha256(b"1234").hexdigest()),)
 
 
 def test_a_location_counts_however_it_is_marked(tmp_path: Path) -> None:
@@ -163,3 +169,113 @@ def test_a_model_that_is_too_large_or_no_file(tmp_path: Path) -> None:
             look(tmp_path / "m.onnx")
         with pytest.raises(InputError, match="not a regular file"):
             look(tmp_path / "pipe.onnx")
+
+
+def hidden(helper: Any, tensor: Any, place: str) -> Any:
+    """A network with `tensor` somewhere that is no initializer of the main graph."""
+    value = helper.make_tensor_value_info
+    shapes = [value("x", 1, [2])], [value("y", 1, [2])]
+    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["z"])], "i", [], [value("z", 1, [2])], [tensor])
+    whole = helper.make_tensor("o", 1, [1], [1.0])
+    sparse = {"sparse values": (tensor, whole), "sparse indices": (whole, tensor), "sparse attribute": (tensor, whole)}
+    made = helper.make_sparse_tensor(*sparse.get(place, (whole, whole)), [2])
+    node = helper.make_node("Thing", ["x"], ["y"])
+    attributes = {
+        "tensor": tensor,
+        "tensors": [tensor],
+        "graph": inner,
+        "graphs": [inner],
+        "graph in a graph": helper.make_graph(
+            [helper.make_node("If", ["c"], ["z"], then_branch=inner)], "o", [], [value("z", 1, [2])]
+        ),
+        "sparse attribute": made,
+        "sparse attributes": [helper.make_sparse_tensor(tensor, whole, [2])],
+    }
+    if place in attributes:
+        node.attribute.append(helper.make_attribute("a", attributes[place]))
+    graph = helper.make_graph([node], "g", *shapes)
+    if place in ("sparse values", "sparse indices"):
+        graph.sparse_initializer.append(made)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    if place == "function":
+        inside = [helper.make_node("Constant", [], ["y"], value=tensor)]
+        model.functions.append(helper.make_function("d", "F", ["x"], ["y"], inside, [helper.make_opsetid("", 17)]))
+    return model
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sparse values",
+        "sparse indices",
+        "tensor",
+        "tensors",
+        "graph",
+        "graphs",
+        "graph in a graph",
+        "sparse attribute",
+        "sparse attributes",
+        "function",
+    ],
+)
+def test_external_data_is_found_wherever_it_hides(tmp_path: Path, place: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT16, [2], [1.0, 2.0])
+    tensor.ClearField("int32_data")
+    tensor.external_data.add(key="location", value="w.bin")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(hidden(onnx.helper, tensor, place).SerializeToString())
+    with pytest.raises(InputError, match=r"w\.bin: can't be read"):
+        check_external(path)
+    (tmp_path / "w.bin").write_bytes(b"1234")
+    check_external(path)
+    model = read_model(path)
+    assert model.external == (("w.bin", hashlib.sha256(b"1234").hexdigest()),)
+    assert "float16" in model.weight_types
+
+
+def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    graph = helper.make_graph([], "g", [], [])
+    for depth in range(1, MAX_DEPTH + 1):
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+        (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+        check_external(tmp_path / "m.onnx")
+        node = helper.make_node("If", ["c"], ["y"])
+        node.attribute.append(helper.make_attribute("then_branch", graph))
+        graph = helper.make_graph([node], f"g{depth}", [], [])
+    (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(InputError, match="graphs nested more than 32 deep"):
+        check_external(tmp_path / "m.onnx")
+
+
+def test_the_opset_is_that_of_the_standard_domain(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    network = _network(onnx)
+    for domains, opset in (((("ai.onnx.ml", 3), ("", 18)), 18), ((("ai.onnx", 12),), 12), ((("other", 5),), 0)):
+        del network.opset_import[:]
+        network.opset_import.extend(onnx.helper.make_opsetid(*domain) for domain in domains)
+        (tmp_path / "m.onnx").write_bytes(network.SerializeToString())
+        assert read_model(tmp_path / "m.onnx").opset == opset
+
+
+def test_a_network_without_inputs_or_outputs_is_none(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    for field in ("input", "output"):
+        network = _network(onnx)
+        del getattr(network.graph, field)[:]
+        (tmp_path / "m.onnx").write_bytes(network.SerializeToString())
+        with pytest.raises(InputError, match="no inputs or no outputs"):
+            read_model(tmp_path / "m.onnx")
+
+
+def test_a_file_that_is_not_there_or_empty_or_exactly_too_large(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"m\.onnx: can't be read \(No such file"):
+        read_model(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="it is empty"):
+        read_model(tmp_path / "m.onnx")
+    assert file_digest(tmp_path / "m.onnx") == hashlib.sha256().hexdigest()
+    (tmp_path / "m.onnx").write_bytes(b"x" * ((1 << 20) + 5))
+    assert file_digest(tmp_path / "m.onnx") == hashlib.sha256(b"x" * ((1 << 20) + 5)).hexdigest()

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeinfer.engine.options import BuildOptions, parse_batch, parse_shapes, parse_size, profiles
+from edgeinfer.engine.options import (
+    BuildOptions,
+    format_shape,
+    parse_batch,
+    parse_shapes,
+    parse_size,
+    profiles,
+    usual_batches,
+)
 from edgeinfer.errors import UsageError
 from tests.engine.samples import model
 
@@ -67,6 +75,20 @@ def test_refuses_shapes(text: str) -> None:
 )
 def test_reads_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
+
+
+def test_the_usual_batches_are_up_to_four() -> None:
+    assert [usual_batches(largest) for largest in (1, 3, 8)] == [(1, 1, 1), (1, 3, 3), (1, 4, 8)]
+
+
+def test_a_profile_begins_at_one() -> None:
+    with pytest.raises(UsageError, match="must grow from 1 on"):
+        profiles(model(), BuildOptions(batch=(0, 1, 1)))
+    assert profiles(model(), BuildOptions(shapes={"x": ((1, 3, 8, 8),) * 3})) == {"x": ((1, 3, 8, 8),) * 3}
+
+
+def test_shapes_are_shown_as_they_are_given() -> None:
+    assert (format_shape((1, 3, 416)), format_shape(())) == ("1x3x416", "scalar")
 
 
 @pytest.mark.parametrize("text", ["", "G", "-1", "1X", "1 2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import shutil
 import subprocess
 import threading
@@ -25,8 +26,8 @@ from edgeinfer.engine.build import samples, verify
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.build.builder import BuildOutcome
 from edgeinfer.engine.build.ensure import ensure_task
-from edgeinfer.engine.build.progress import BuildProgress, OnProgress, PhaseTree, by_clock
-from edgeinfer.engine.build.protocol import BuildRequest, Built
+from edgeinfer.engine.build.progress import BuildProgress, PhaseTree, by_clock
+from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Task, make_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, UnsafeError
@@ -34,14 +35,15 @@ from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.engine.store.foreign import accept
 from edgeinfer.engine.store.key import Target
-from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification, encode
+from edgeinfer.engine.store.manifest import OutputError, Tolerance, encode
 from edgeinfer.errors import InputError, UnavailableError
 from edgeinfer.models.onnxfile import Tensor
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.telemetry.bulletin import Bulletin
 from tests.engine.plans import make_plan
+from tests.engine.quick import quickly
 from tests.engine.samples import NANODET, ORIN, manifest, model
-from tests.engine.test_ensure import build, outcome, task
+from tests.engine.test_ensure import outcome, task
 
 # --- finding TensorRT
 
@@ -294,6 +296,14 @@ def test_outputs_that_can_not_be_compared() -> None:
     assert verify.incomparable(np.array([np.inf]), np.array([np.inf])) == ""
 
 
+def test_the_less_precise_the_more_is_let_pass() -> None:
+    order = [verify.TOLERANCES[precision] for precision in ("fp32", "tf32", "fp16", "int8")]
+    for closer, wider in itertools.pairwise(order):
+        assert closer.max_error < wider.max_error
+        assert closer.mean_error < wider.mean_error
+    assert order[2] == Tolerance(0.05, 0.005)
+
+
 def test_a_dead_output_never_passes() -> None:
     expected = np.random.default_rng(0).normal(size=1000)
     for tolerance in verify.TOLERANCES.values():
@@ -344,7 +354,7 @@ def advice_after(cache: Cache, **changes: Any) -> str:
 def test_advice(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     assert advise(task(), cache).sentence == "nanodet-g-416.onnx: would be built, as the cache holds no engine of it"
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     assert advise(task(), cache).action == "reuse"
     assert f"engine {engine.key[:12]} would be reused (fp16" in advise(task(), cache).sentence
     assert advice_after(cache, tensorrt=(10, 3, 0, 31), l4t="36.4.4") == (
@@ -358,7 +368,7 @@ def test_advice(tmp_path: Path) -> None:
 
 def test_advice_on_engines_that_are_not_fit(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     engine.folder.chmod(0o777)
     assert advise(task(), cache).action == "refuse"
     engine.folder.chmod(0o700)
@@ -367,24 +377,10 @@ def test_advice_on_engines_that_are_not_fit(tmp_path: Path) -> None:
     assert "ended its process 3 times" in advise(task(), cache).sentence
     assert cache.usable(engine.key) is None
     assert "is in quarantine" in advise(task(), cache).sentence
-    engine = build(cache, "build")
+    engine = quickly(cache, task())
     (engine.folder / "engine.plan").write_bytes(b"x")
     assert "its engine is damaged: " in advise(task(), cache).sentence
     assert engine.folder.exists(), "advice changes nothing"
-
-
-def quick(request: BuildRequest, _: object, on_progress: OnProgress, *__: object) -> BuildOutcome:
-    """A build in no time."""
-    on_progress(BuildProgress("Working", 0.5, 1.0))
-    plan = make_plan(request.tensorrt, bytes(1000))
-    (Path(request.work) / "engine.plan").write_bytes(plan)
-    check, digest = Verification(state="skipped", reason="no GPU"), hashlib.sha256(plan).hexdigest()
-    made = Built(seconds=1, how="", plan_bytes=len(plan), plan_sha256=digest, peak_rss_bytes=1, verification=check)
-    return BuildOutcome(made, (), ())
-
-
-def quickly(cache: Cache, what: Task, on_progress: OnProgress = lambda _: None, rebuild: bool = False) -> CachedEngine:
-    return ensure_task(what, cache, on_progress, threading.Event(), rebuild, build=quick)
 
 
 def told_reason(cache: Cache, caplog: pytest.LogCaptureFixture, what: Task | None = None, **changes: Any) -> str:
@@ -421,7 +417,7 @@ def test_every_build_tells_its_reason(tmp_path: Path, caplog: pytest.LogCaptureF
         f"engine {key} differs in GPU Orin → Orin NX, L4T 36.4.3 → 36.4.4"
     )
     assert told_reason(cache, caplog, task("fp32")) == f"engine {key} differs in precision fp16 → fp32"
-    flip(plan, 500)
+    flip(plan, 50_000)
     assert told_reason(cache, caplog) == (f"its engine is damaged: {plan}: its checksum is not the one in its manifest")
     for _ in range(3):
         cache.strike(engine.key)
@@ -589,4 +585,4 @@ def test_a_full_disk_is_told_and_leaves_nothing(small_disk: Path) -> None:
     with pytest.raises(CacheError, match=r"No space left on device.; make room, or run `edgeinfer engines prune`"):
         ensure_task(task(), cache, lambda _: None, threading.Event(), build=fill)
     assert list(cache.tmp.iterdir()) == list(cache.engines.iterdir()) == []
-    assert build(cache, "build").read()
+    assert quickly(cache, task()).read()

@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.gpu import cuda
 from edgeinfer.gpu.kernel_code import CANDIDATE, PICTURE
@@ -35,6 +37,8 @@ ECHO = {
     "largest": 4,
 }
 """A network whose outputs are its input in another shape."""
+
+INPUT = InputCard(name="images", width=8, height=8, color="rgb", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0])
 
 Step = Callable[[], object]
 
@@ -379,3 +383,21 @@ def toolkit_on(device: Simulation, version: str = "10.3.0") -> Toolkit:
 def echo_plan(kit: Toolkit, **changes: Any) -> bytes:
     """A plan of the network ECHO."""
     return make_plan(kit.version, json.dumps({**ECHO, **changes}).encode(), kit.trt.world.magic)
+
+
+def echo_model(folder: Path) -> Model:
+    """The network ECHO as an ONNX file, with its card: what comes out shows which pictures went in, and how."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper  # noqa: PLC0415
+
+    value = helper.make_tensor_value_info
+    shape = helper.make_tensor("shape", TensorProto.INT64, [3], [0, 48, 4])
+    nodes = [helper.make_node("Reshape", ["images", "shape"], [name], name=name) for name in ("boxes", "scores")]
+    outputs = [value(name, TensorProto.FLOAT, ["N", 48, 4]) for name in ("boxes", "scores")]
+    graph = helper.make_graph(nodes, "g", [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])], outputs, [shape])
+    path = folder / "echo.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    decoder = DecoderCard(name="boxes_scores", options={"boxes": "boxes", "scores": "scores"})
+    labels = ["a", "b", "c", "d"]
+    card = ModelCard(name="echo", file="echo.onnx", input=INPUT, decoder=decoder, labels=labels, max_batch=4)
+    return Model(card=card, path=path, sha256="0" * 64)

@@ -1,0 +1,240 @@
+"""From a model to a running engine, on a simulated GPU: out of the cache, built, built again, or the user's own."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgeinfer.backends import _raw, tensorrt
+from edgeinfer.backends._tensorrt import TensorRt
+from edgeinfer.backends.tensorrt import Options, Preparation
+from edgeinfer.config.card import Model, ToleranceCard
+from edgeinfer.engine import toolkit
+from edgeinfer.engine.build import card_samples
+from edgeinfer.engine.build.builder import BuildOutcome
+from edgeinfer.engine.build.progress import BuildProgress, OnProgress
+from edgeinfer.engine.build.protocol import BuildRequest
+from edgeinfer.engine.build.samples import SampleSource
+from edgeinfer.engine.build.scratch import ensure_somewhere
+from edgeinfer.engine.errors import PlanError, UnsafeError
+from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.store.cache import CachedEngine
+from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.engine.toolkit import Toolkit
+from edgeinfer.errors import FatalError, UnavailableError
+from tests.engine.quick import built
+from tests.gpu import simulated
+from tests.gpu.simulated import Simulation
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return simulated.echo_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Simulation:
+    return simulated.install(monkeypatch)
+
+
+@pytest.fixture
+def kit(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> Toolkit:
+    found = simulated.toolkit_on(device)
+    monkeypatch.setattr(toolkit, "load", lambda *_: found)
+    return found
+
+
+@pytest.fixture
+def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """What was built; each takes no time."""
+    requests: list[BuildRequest] = []
+
+    def build(request: BuildRequest, _: object, on_progress: OnProgress, *__: object) -> BuildOutcome:
+        requests.append(request)
+        on_progress(BuildProgress("Working", 0.5, 1.0))
+        plan = simulated.echo_plan(kit, number=len(requests))
+        (Path(request.work) / "engine.plan").write_bytes(plan)
+        return BuildOutcome(built(plan), (), ())
+
+    monkeypatch.setattr(tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=build))
+    return requests
+
+
+Prepare = Callable[..., Preparation]
+
+
+@pytest.fixture
+def prepare(model: Model, builds: list[BuildRequest], tmp_path: Path) -> Prepare:
+    def prepared(max_batch: int | None = None, model: Model = model, **options: Any) -> Preparation:
+        return tensorrt.prepare(model, max_batch, Options(cache=str(tmp_path / "cache"), **options))
+
+    return prepared
+
+
+def opened(prepared: Preparation, seen: list[BuildProgress] | None = None) -> TensorRt:
+    return prepared.open(lambda _: None if seen is None else seen.append(_), threading.Event())
+
+
+def entry(prepared: Preparation) -> CachedEngine:
+    (engine,) = prepared._cache.entries()
+    assert isinstance(engine, CachedEngine)
+    return engine
+
+
+def test_an_engine_is_built_once_and_is_on_probation_while_it_runs(
+    prepare: Prepare, builds: list[BuildRequest], device: Simulation
+) -> None:
+    first, seen = prepare(), list[BuildProgress]()
+    assert not first.cached
+    backend = opened(first, seen)
+    assert [moment.reason for moment in seen] == ["the cache holds no engine of it"]
+    assert (backend.name, backend.engine_key, entry(first).strikes) == ("tensorrt-fp16", entry(first).key, 1)
+    assert (backend.slots, backend.max_batch) == (3, 4)
+    backend.close()
+    assert (device.alive, entry(first).strikes) == (0, 0)
+    second = prepare()
+    assert second.cached
+    opened(second).close()
+    assert len(builds) == 1
+
+
+def test_options_reach_the_engine_and_how_it_runs(prepare: Prepare, builds: list[BuildRequest]) -> None:
+    backend = opened(prepare(2, streams=4, precision="fp32", graphs=False, gpu_preprocess=False))
+    backend.prepare(None)
+    assert (backend.name, backend.slots, backend.max_batch) == ("tensorrt-fp32", 5, 2)
+    assert "no CUDA graphs, preprocessing on the CPU" in backend.detail
+    assert not backend._settings.spin
+    assert opened(prepare(spin=True))._settings.spin
+    assert [request.options.batch for request in builds] == [(1, 2, 2), (1, 4, 4)]
+
+
+def test_build_options_are_those_of_the_configuration() -> None:
+    options = Options(
+        precision="int8",
+        opt_level=2,
+        workspace="1G",
+        tactic_sources=("CUBLAS",),
+        dla=1,
+        plugins=("/p.so",),
+        calibrator="minmax",
+    )
+    assert tensorrt.build_options(options, 8) == BuildOptions(
+        precision="int8",
+        batch=(1, 4, 8),
+        pools={"WORKSPACE": 1 << 30},
+        optimization_level=2,
+        tactic_sources=("CUBLAS",),
+        dla_core=1,
+        plugins=("/p.so",),
+        calibrator="minmax",
+    )
+    assert tensorrt.build_options(Options(), 1) == BuildOptions(batch=(1, 1, 1))
+
+
+def test_an_engine_is_checked_on_the_photographs_or_on_the_calibration_data(model: Model) -> None:
+    card = model.card
+    found = tensorrt.extras_of(card, Options())
+    assert (found.calibration, found.verification) == (None, SampleSource(str(card_samples.PHOTOS), card.input))
+    given = tensorrt.extras_of(card, Options(calibration_data="/pictures"))
+    assert (given.calibration, given.verification) == (SampleSource("/pictures", card.input), None)
+    strict = msgspec.structs.replace(card, tolerance=ToleranceCard(max=0.2, mean=0.1))
+    assert tensorrt.extras_of(strict, Options()).tolerance == Tolerance(0.2, 0.1)
+
+
+def test_an_engine_that_tensorrt_refuses_is_built_again_once(
+    prepare: Prepare, builds: list[BuildRequest], kit: Toolkit, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    opened(prepare()).close()
+    prepared, seen, refusals = prepare(), list[BuildProgress](), [1]
+    load = kit.trt.Runtime.deserialize_cuda_engine
+
+    def refuse_once(self: Any, plan: bytes) -> Any:
+        if refusals and refusals.pop():
+            self._logger.log(
+                kit.trt.ILogger.Severity.ERROR, "the engine plan file is generated on an incompatible device"
+            )
+            return None
+        return load(self, plan)
+
+    monkeypatch.setattr(kit.trt.Runtime, "deserialize_cuda_engine", refuse_once)
+    with caplog.at_level(logging.WARNING):
+        backend = opened(prepared, seen)
+    assert len(builds) == 2
+    assert "building the engine again" in caplog.text
+    (reason,) = {moment.reason for moment in seen}
+    assert reason.startswith("TensorRT refused its engine: loading the engine failed")
+    assert (prepared._cache.quarantined / entry(prepared).key).exists()
+    assert backend.engine_key == entry(prepared).key
+    refusals.extend([1, 1])
+    backend.close()
+    with pytest.raises(PlanError, match="incompatible device"):
+        opened(prepare())
+
+
+def test_without_a_gpu_there_is_nothing_to_prepare(prepare: Prepare, device: Simulation) -> None:
+    device.fail["cudaStreamCreateWithFlags"] = [100]
+    with pytest.raises(UnavailableError, match="TensorRT is here, but no GPU that it can use; see edgeinfer doctor"):
+        prepare()
+
+
+def own_plan(model: Model, folder: Path, plan: bytes) -> Model:
+    path = folder / "mine.engine"
+    path.write_bytes(plan)
+    path.chmod(0o600)
+    return msgspec.structs.replace(model, path=path)
+
+
+def test_the_users_own_plan_is_run_as_it_is(
+    prepare: Prepare, builds: list[BuildRequest], kit: Toolkit, model: Model, tmp_path: Path, caplog: Any
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        prepared = prepare(model=own_plan(model, tmp_path, simulated.echo_plan(kit)))
+    assert "no side-car" in caplog.text
+    assert prepared.cached
+    backend = opened(prepared)
+    assert (backend.name, backend.engine_key, builds) == ("tensorrt-plan", "", [])
+    backend.blame()
+    backend.close()
+
+
+def test_a_plan_that_does_not_fit_or_is_open_to_others_is_refused(
+    prepare: Prepare, kit: Toolkit, device: Simulation, model: Model, tmp_path: Path
+) -> None:
+    other = simulated.echo_plan(simulated.toolkit_on(device, "8.6.0"))
+    with pytest.raises(PlanError, match=r"built by tensorrt 8.6.0.12, and here is tensorrt 10.3.0.30"):
+        prepare(model=own_plan(model, tmp_path, other))
+    mine = own_plan(model, tmp_path, simulated.echo_plan(kit))
+    mine.path.chmod(0o666)
+    with pytest.raises(UnsafeError, match="others may write it"):
+        prepare(model=mine)
+
+
+def test_a_sweep_frees_what_it_took(
+    model: Model, builds: list[BuildRequest], device: Simulation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [np.zeros((9, 9, 3), np.uint8)]
+    options = Options(cache=str(tmp_path / "cache"))
+    rates = tensorrt.raw_sweep(model, options, images, 0.001)
+    assert list(rates) == [f"{streams}x{batch}" for batch in (1, 4) for streams in (1, 2, 4, 8)]
+    assert device.alive == 0
+
+    def fail(*_: object) -> None:
+        raise FatalError("no")
+
+    monkeypatch.setattr(_raw, "_sweep", fail)
+    with pytest.raises(FatalError):
+        tensorrt.raw_sweep(model, options, images, 0.001)
+    assert device.alive == 0
+
+
+def test_opening_waits_for_the_build(model: Model, builds: list[BuildRequest], tmp_path: Path) -> None:
+    backend = tensorrt.open(model, None, Options(cache=str(tmp_path / "cache")))
+    assert (len(builds), backend.name) == (1, "tensorrt-fp16")
