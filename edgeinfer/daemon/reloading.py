@@ -38,7 +38,7 @@ TRIAL_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedReload:
     """A configuration that has been read and checked, and the way to it."""
 
     config: Config
@@ -46,7 +46,7 @@ class Prepared:
     model: Model
     decoder: Decoder
 
-    def wants_same_backend(self, other: Prepared) -> bool:
+    def wants_same_backend(self, other: PreparedReload) -> bool:
         """Whether one backend does for both: they may differ in their thresholds, sources and sinks."""
         return self._backend_key() == other._backend_key()
 
@@ -62,7 +62,7 @@ class PendingReload:
     `applied`: that took too long, and the rest of the reload has been done already.
     """
 
-    prepared: Prepared
+    prepared: PreparedReload
     sinks: dict[str, Sink]
     verdict: Verdict
     since_s: float = field(default_factory=time.monotonic)
@@ -93,8 +93,8 @@ class Reloader:
         self.report = ReloadReport(requested=0, finished=0)
         self._around, self._serving = around, around.serving
         self._taken = 0
-        self._reading: Background[Prepared] | None = None
-        self._building: tuple[Prepared, Background[Backend]] | None = None
+        self._reading: Background[PreparedReload] | None = None
+        self._building: tuple[PreparedReload, Background[Backend]] | None = None
         self._trial: PendingReload | None = None
 
     def request(self, count: int) -> None:
@@ -131,7 +131,7 @@ class Reloader:
         assert now is not None  # noqa: S101 (see `poll`)
         self._reading = self._around.workshop.begin("reload", lambda _: prepare(read, config, now, failed))
 
-    def _decide(self, prepared: Prepared | EdgeinferError) -> None:
+    def _decide(self, prepared: PreparedReload | EdgeinferError) -> None:
         if isinstance(prepared, EdgeinferError):
             self._give_up_build()
             self._fail(prepared)
@@ -144,7 +144,7 @@ class Reloader:
             self._give_up_build()
             self._build(prepared)
 
-    def _build(self, prepared: Prepared) -> None:
+    def _build(self, prepared: PreparedReload) -> None:
         serving = self._serving.backend_name
         log.info("reload: preparing %s; %s serves meanwhile", prepared.model.id, serving)
         tell = teller(self._around.bulletin, serving)
@@ -155,13 +155,13 @@ class Reloader:
 
         self._building = prepared, self._around.workshop.begin("build", work)
 
-    def _use(self, prepared: Prepared, backend: Backend | EdgeinferError) -> None:
+    def _use(self, prepared: PreparedReload, backend: Backend | EdgeinferError) -> None:
         if isinstance(backend, EdgeinferError):
             self._fail(backend)
         else:
             self._change(prepared, backend)
 
-    def _change(self, prepared: Prepared, backend: Backend | None) -> None:
+    def _change(self, prepared: PreparedReload, backend: Backend | None) -> None:
         """Everything that may fail has been tried, but for the sinks; then the network, then the rest."""
         now = self._serving.now
         assert now is not None  # noqa: S101 (see `poll`)
@@ -202,7 +202,7 @@ class Reloader:
         elif not trial.applied:
             self._apply(trial.prepared, trial.sinks)
 
-    def _apply(self, prepared: Prepared, sinks: Mapping[str, Sink]) -> None:
+    def _apply(self, prepared: PreparedReload, sinks: Mapping[str, Sink]) -> None:
         """Nothing here can fail."""
         self.config = prepared.config
         self._around.apply(prepared.config, prepared.plan, sinks)
@@ -245,7 +245,7 @@ class Reloader:
             self._building = None
 
 
-def prepare(read: Callable[[], Config] | None, config: Config, now: Served, failed: Collection[str]) -> Prepared:
+def prepare(read: Callable[[], Config] | None, config: Config, now: Served, failed: Collection[str]) -> PreparedReload:
     """Reads the configuration and checks it against what runs; `failed` are sinks that have been given up.
 
     May take as long as reading a model's file does. Raises EdgeinferError.
@@ -258,10 +258,10 @@ def prepare(read: Callable[[], Config] | None, config: Config, now: Served, fail
     decoder = open_decoder(model, wanted.model)
     if not plan.build:
         decoder.check(now.network.backend.output_specs, len(model.card.labels))
-    return Prepared(wanted, plan, model, decoder)
+    return PreparedReload(wanted, plan, model, decoder)
 
 
-def tried(prepared: Prepared, backend: Backend) -> Backend:
+def tried(prepared: PreparedReload, backend: Backend) -> Backend:
     """The backend, after a picture has been through it. Raises what is wrong, and closes it then."""
     try:
         rehearse(network(prepared.model, prepared.decoder, backend))

@@ -183,21 +183,23 @@ def test_the_hottest_zone() -> None:
 
 
 def test_the_sampler_tells_of_every_change_of_mind_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told: list[Reason | None] = []
     orin(tmp_path, throttled=1)
-    sampler = Sampler(tmp_path, Governor(), told.append)
+    board = Bulletin()
+    sampler = Sampler(tmp_path, Governor(), board)
     for now in (0.0, 2.0, 4.0):
         sampler.sample(now)
-    assert [reason and reason.code for reason in told] == ["throttled"]
-    assert told[0] is not None
-    assert "throttled (cpu-throttle-alert), cpu-thermal 62 °C: live sources at 75%" in told[0].text
+    told = board.heat
+    assert told is not None
+    assert told.code == "throttled"
+    assert "throttled (cpu-throttle-alert), cpu-thermal 62 °C: live sources at 75%" in told.text
     orin(tmp_path, throttled=0)
-    for now in (63.9, 64.0, 70.0):
+    sampler.sample(63.9)
+    assert board.heat is told
+    for now in (64.0, 70.0):
         sampler.sample(now)
-    assert told[1:] == [None]
-    assert [record.getMessage() for record in caplog.records] == [
-        told[0].text, "the machine is not throttled any more: all frames are used"
-    ]  # fmt: skip
+    assert board.heat is None
+    calm = "the machine is not throttled any more: all frames are used"
+    assert [record.getMessage() for record in caplog.records] == [told.text, calm]
 
 
 def test_a_sensor_that_breaks_the_sampler_ends_it_and_nothing_else(
@@ -207,7 +209,7 @@ def test_a_sensor_that_breaks_the_sampler_ends_it_and_nothing_else(
         raise ZeroDivisionError
 
     monkeypatch.setattr(sysfs, "read", fail)
-    sampler = Sampler(tmp_path, Governor(), lambda reason: None)
+    sampler = Sampler(tmp_path, Governor(), Bulletin())
     sampler.run()
     assert "no more is read" in caplog.text
     assert sampler.machine is None
