@@ -155,7 +155,8 @@ class Daemon:
     @property
     def model(self) -> Model:
         """The model that runs, or will run first."""
-        return self._first_model if self.serving.now is None else self.serving.now.model
+        now = self.serving.now
+        return self._first_model if now is None else now.model
 
     @property
     def hung(self) -> bool:

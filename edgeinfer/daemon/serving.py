@@ -38,6 +38,7 @@ class Served:
 class Serving:
     """What runs the model, from the main thread's point of view. `poll` takes the steps that have become possible.
 
+    `now` is what serves, on trial or proven, and None until something does; it may be read from any thread.
     `begin` starts everything around the first network. `announce` hears of every network that begins to serve.
     """
 
@@ -50,6 +51,7 @@ class Serving:
     ) -> None:
         self._begin, self._announce = begin, announce
         self._bulletin, self._workshop = bulletin, workshop
+        self.now: Served | None = None
         self._networks: Succession | None = None
         self._proven: Served | None = None
         self._offered: deque[tuple[Served, Verdict]] = deque()
@@ -60,14 +62,10 @@ class Serving:
         self._instead: Callable[[], Backend] | None = None
 
     @property
-    def now(self) -> Served | None:
-        """What serves, on trial or proven; None until something does."""
-        return self._offered[-1][0] if self._offered else self._proven
-
-    @property
     def backend(self) -> Backend | None:
-        """What runs the model now; None until something does."""
-        return None if self.now is None else self.now.network.backend
+        """What runs the model now; None until something does. From any thread."""
+        now = self.now
+        return None if now is None else now.network.backend
 
     @property
     def backend_name(self) -> str:
@@ -99,18 +97,18 @@ class Serving:
             self.cancel()
         verdict = self._networks.offer(served.network)
         self._offered.append((served, verdict))
-        self._announce(served.network)
+        self._accept(served)
         return verdict
 
     def hear(self) -> None:
         """Takes note of trials that have ended."""
-        before = self.now
         while self._offered and self._offered[0][1].done():
             served, verdict = self._offered.popleft()
             if verdict.exception() is None and verdict.result():
                 self._proven = served
-        if self.now is not None and self.now is not before:
-            self._announce(self.now.network)
+        serves = self._offered[-1][0] if self._offered else self._proven
+        if serves is not None and serves is not self.now:
+            self._accept(serves)
         if self._engine_trial is not None and self._engine_trial.done():
             failure, self._engine_trial = failure_of(self._engine_trial), None
             if failure is not None:
@@ -138,7 +136,7 @@ class Serving:
     def _serve(self, served: Served) -> None:
         """The first network: everything starts around it."""
         self._proven = served
-        self._announce(served.network)
+        self._accept(served)
         self._networks = self._begin(served.network)
 
     def _take_over(self, engine: Backend | EdgeinferError) -> None:
@@ -179,6 +177,10 @@ class Serving:
         if self.now is not None:
             config, model, decoder = self.now.config, self.now.model, self.now.network.decoder
         return Served(config, model, network(model, decoder, backend))
+
+    def _accept(self, served: Served) -> None:
+        self.now = served
+        self._announce(served.network)
 
     def _tell(self, code: str, text: str) -> None:
         self._bulletin.news = Reason(code, text)

@@ -1,0 +1,355 @@
+"""The model's life step by step: what is loaded, what takes over, what is told, and what is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from edgeinfer.config.card import Model, load_model
+from edgeinfer.config.settings import Config, load_config
+from edgeinfer.daemon import serving as module
+from edgeinfer.daemon.background import Background, Workshop
+from edgeinfer.daemon.selection import Choice
+from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
+from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, StickyError, TemporaryError
+from edgeinfer.flow.network import Network
+from edgeinfer.flow.succession import Verdict
+from edgeinfer.interfaces import Slot
+from edgeinfer.messages import Reason
+from edgeinfer.telemetry.bulletin import Bulletin
+from edgeinfer.types import TensorSpec
+from tests.test_succession import Reader, Stub
+
+WAIT_S = 30.0
+
+
+class Picky(Reader):
+    """A decoder that fits every backend but those whose name says so."""
+
+    def check(self, specs: Sequence[TensorSpec], labels: int) -> None:
+        if self._backend.name == "misfit":
+            raise ConfigError("the outputs don't fit")
+
+
+class Networks:
+    """Stands in for the succession: the test gives the verdicts."""
+
+    def __init__(self) -> None:
+        self.offers: list[tuple[Network, Verdict]] = []
+
+    def offer(self, offered: Network) -> Verdict:
+        self.offers.append((offered, Future()))
+        return self.offers[-1][1]
+
+
+class Scene:
+    """A serving whose choice of a backend is the test's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.choice: Choice | EdgeinferError = Choice(Stub("cpu"), None)
+        self.begun: list[Network] = []
+        self.announced: list[str] = []
+        self.networks, self.bulletin, self.workshop = Networks(), Bulletin(), Workshop()
+        announce: Callable[[Network], None] = lambda network: self.announced.append(network.backend.name)  # noqa: E731
+        self.serving = Serving(self._begin, announce, self.bulletin, self.workshop)  # type: ignore[arg-type]
+        self.model, self.config = load_model("nanodet-g"), load_config(None, [])
+        monkeypatch.setattr(module, "choose", self._choose)
+        monkeypatch.setattr(module, "network", self._network)
+
+    def _begin(self, first: Network) -> Networks:
+        self.begun.append(first)
+        return self.networks
+
+    def _choose(self, model: Model, config: Config, wanted: Any) -> Choice:
+        if isinstance(self.choice, EdgeinferError):
+            raise self.choice
+        return self.choice
+
+    def _network(self, model: Model, decoder: Reader, backend: Stub) -> Network:
+        decoder._backend = backend
+        return network(model, decoder, backend)
+
+    def load(self, choice: Choice | EdgeinferError | None = None) -> None:
+        self.choice = choice or self.choice
+        self.serving.load(self.model, Picky(Stub()), self.config)
+        self.settle()
+
+    def settle(self) -> None:
+        """Polls until nothing is at work in the background."""
+        deadline, idle = time.monotonic() + WAIT_S, 0
+        while idle < 4:  # what one poll finds done may begin something else
+            idle = 0 if self.workshop.busy else idle + 1
+            self.serving.poll()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def swap(self, stub: Stub, new_model: bool = True) -> Verdict:
+        served = Served(self.config, self.model, self._network(self.model, Picky(stub), stub))
+        return self.serving.swap(served, new_model)
+
+    @property
+    def news(self) -> tuple[str, str]:
+        told = self.bulletin.news
+        return ("", "") if told is None else (told.code, told.text)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def later(outcome: Stub | EdgeinferError) -> Any:
+    def work(tell: Any, cancel: threading.Event) -> Stub:
+        if isinstance(outcome, EdgeinferError):
+            raise outcome
+        return outcome
+
+    return work
+
+
+def test_what_was_loaded_serves_once_it_may(scene: Scene) -> None:
+    scene.serving.load(scene.model, Picky(Stub()), scene.config)
+    deadline = time.monotonic() + WAIT_S
+    while scene.workshop.busy:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    scene.serving.poll(may_start=False)
+    assert (scene.serving.now, scene.serving.backend, scene.serving.backend_name) == (None, None, "")
+    scene.serving.poll(may_start=True)
+    assert scene.serving.backend_name == "cpu"
+    assert [one.backend.name for one in scene.begun] == scene.announced == ["cpu"]
+    assert scene.news == ("", "")
+
+
+def test_a_model_that_can_not_be_loaded_ends_the_run(scene: Scene) -> None:
+    with pytest.raises(TemporaryError, match="no room"):
+        scene.load(TemporaryError("no room"))
+
+
+def test_an_engine_takes_over_and_is_proven(scene: Scene) -> None:
+    scene.load(Choice(Stub("cpu"), later(Stub("trt"))))
+    assert scene.serving.backend_name == "trt"
+    assert scene.announced == ["cpu", "trt"]
+    assert scene.news == ("engine-ready", "running on trt")
+    ((offered, verdict),) = scene.networks.offers
+    assert offered.backend.name == "trt"
+    verdict.set_result(True)
+    scene.serving.poll()
+    assert scene.serving.backend_name == "trt"
+    assert scene.announced == ["cpu", "trt"], "it was said before"
+    assert scene.news[0] == "engine-ready"
+
+
+def test_an_engine_that_fails_on_trial_is_told_and_the_one_before_announced(scene: Scene) -> None:
+    scene.load(Choice(Stub("cpu"), later(Stub("trt"))))
+    scene.networks.offers[0][1].set_exception(FatalError("wrong numbers"))
+    scene.serving.poll()
+    assert scene.serving.backend_name == "cpu"
+    assert scene.announced == ["cpu", "trt", "cpu"]
+    assert scene.news == ("engine-failed", "wrong numbers; back on cpu")
+
+
+def test_an_engine_alone_is_the_first_network(scene: Scene) -> None:
+    scene.load(Choice(None, later(Stub("trt"))))
+    assert [one.backend.name for one in scene.begun] == ["trt"]
+    assert scene.networks.offers == []
+    assert scene.news == ("engine-ready", "running on trt")
+
+
+@pytest.mark.parametrize("failure", [FatalError("no tactic"), "misfit"])
+def test_without_its_engine_the_fallback_goes_on(scene: Scene, failure: Any) -> None:
+    outcome = Stub("misfit") if failure == "misfit" else failure
+    scene.load(Choice(Stub("cpu"), later(outcome)))
+    assert scene.serving.backend_name == "cpu"
+    assert scene.news[0] == "engine-failed"
+    assert scene.news[1].endswith("; staying on cpu")
+    assert not isinstance(outcome, Stub) or outcome.closed == 1
+
+
+def test_without_its_engine_the_fallback_is_loaded(scene: Scene) -> None:
+    scene.load(Choice(None, later(FatalError("damaged")), instead=lambda: Stub("cpu")))
+    assert [one.backend.name for one in scene.begun] == ["cpu"]
+    assert scene.news == ("engine-failed", "damaged; staying on onnxruntime")
+
+
+def test_without_engine_and_fallback_there_is_nothing_to_run(scene: Scene) -> None:
+    with pytest.raises(FatalError, match="damaged"):
+        scene.load(Choice(None, later(FatalError("damaged"))))
+
+
+def test_a_gpu_that_is_lost_while_the_engine_is_opened_ends_the_run(scene: Scene) -> None:
+    with pytest.raises(StickyError):
+        scene.load(Choice(Stub("cpu"), later(StickyError("lost")), instead=lambda: Stub("x")))
+
+
+def test_news_of_the_choice_is_told(scene: Scene) -> None:
+    scene.load(Choice(Stub("cpu"), None, news=Reason("engine-failed", "crashes")))
+    assert scene.news == ("engine-failed", "crashes")
+
+
+def test_a_swap_during_a_trial_takes_its_place(scene: Scene) -> None:
+    scene.load(Choice(Stub("cpu"), later(Stub("trt"))))
+    second = scene.swap(Stub("new"))
+    assert scene.serving.backend_name == "new"
+    scene.networks.offers[0][1].set_result(False)
+    scene.serving.poll()
+    assert scene.serving.backend_name == "new"
+    assert scene.news[0] == "engine-ready", "to be passed over is no failure"
+    second.set_exception(FatalError("broken"))
+    scene.serving.poll()
+    assert scene.serving.backend_name == "cpu", "the last that was proven"
+    assert scene.announced == ["cpu", "trt", "new", "cpu"]
+
+
+def test_verdicts_count_in_the_order_of_the_offers(scene: Scene) -> None:
+    scene.load()
+    first, second = scene.swap(Stub("one")), scene.swap(Stub("two"))
+    first.set_result(True)
+    scene.serving.poll()
+    assert scene.serving.backend_name == "two"
+    second.set_exception(FatalError("broken"))
+    scene.serving.poll()
+    assert scene.serving.backend_name == "one"
+
+
+def test_an_engine_that_is_ready_during_a_trial_waits_for_its_end(scene: Scene) -> None:
+    go = threading.Event()
+
+    def slow(tell: Any, cancel: threading.Event) -> Stub:
+        go.wait(WAIT_S)
+        return Stub("trt")
+
+    scene.choice = Choice(Stub("cpu"), slow)
+    scene.serving.load(scene.model, Picky(Stub()), scene.config)
+    deadline = time.monotonic() + WAIT_S
+    while scene.serving.now is None:
+        scene.serving.poll()
+        assert time.monotonic() < deadline
+    trial = scene.swap(Stub("decoder"), new_model=False)
+    go.set()
+    scene.settle()
+    assert scene.serving.backend_name == "decoder"
+    trial.set_result(True)
+    scene.serving.poll()
+    assert scene.serving.backend_name == "trt"
+
+
+@pytest.mark.parametrize("new_model", [True, False])
+def test_a_new_model_gives_the_old_ones_engine_up(scene: Scene, new_model: bool) -> None:
+    go, engine, asked = threading.Event(), Stub("trt"), list[bool]()
+
+    def slow(tell: Any, cancel: threading.Event) -> Stub:
+        go.wait(WAIT_S)
+        asked.append(cancel.is_set())
+        return engine
+
+    scene.choice = Choice(Stub("cpu"), slow)
+    scene.serving.load(scene.model, Picky(Stub()), scene.config)
+    deadline = time.monotonic() + WAIT_S
+    while scene.serving.now is None:
+        scene.serving.poll()
+        assert time.monotonic() < deadline
+    scene.swap(Stub("new"), new_model).set_result(True)
+    go.set()
+    scene.settle()
+    assert asked == [new_model]
+    assert engine.closed == new_model
+    assert scene.serving.backend_name == ("new" if new_model else "trt")
+
+
+def test_a_rehearsal_sends_a_picture_all_the_way() -> None:
+    stub = Stub()
+    rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
+    assert stub.calls == {"load": 1, "submit": 1, "collect": 1, "decode": 1}
+    assert len(stub.free) == stub.slots
+
+
+def test_a_rehearsal_without_a_result_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub("stuck")
+
+    def never(timeout_s: float) -> Slot | None:
+        assert timeout_s == module.REHEARSAL_S
+        return None
+
+    monkeypatch.setattr(stub, "collect", never)
+    with pytest.raises(FatalError, match="stuck: no result within 30 s"):
+        rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
+
+
+def test_why_an_offer_failed() -> None:
+    passed, over, known, bug = (Verdict() for _ in range(4))
+    passed.set_result(True)
+    over.set_result(False)
+    known.set_exception(TemporaryError("full"))
+    bug.set_exception(ValueError("x"))
+    assert failure_of(passed) is failure_of(over) is None
+    assert isinstance(failure_of(known), TemporaryError)
+    assert str(failure_of(bug)) == "ValueError: x"
+    assert isinstance(failure_of(bug), FatalError)
+
+
+# --- in the background ---
+
+
+def test_what_came_of_it_is_a_result_or_an_error_of_ours() -> None:
+    workshop = Workshop()
+
+    def buggy(cancel: threading.Event) -> int:
+        raise ValueError("bug")
+
+    def failing(cancel: threading.Event) -> int:
+        raise TemporaryError("full")
+
+    good, bad, bug = (workshop.begin("job", work) for work in (lambda _: 7, failing, buggy))
+    for job in (good, bad, bug):
+        job.future.exception(WAIT_S)
+        assert job.done
+    assert good.outcome() == 7
+    assert isinstance(bad.outcome(), TemporaryError)
+    assert str(bug.outcome()) == "job: ValueError: bug"
+    deadline = time.monotonic() + WAIT_S
+    while workshop.busy:
+        assert time.monotonic() < deadline
+    assert not good.running
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_was_given_up_is_disposed_of_however_late_it_comes(late: bool) -> None:
+    go, disposed, asked = threading.Event(), list[int](), list[bool]()
+
+    def work(cancel: threading.Event) -> int:
+        go.wait(WAIT_S)
+        asked.append(cancel.is_set())
+        return 3
+
+    job = Background("job", work)
+    if not late:
+        go.set()
+        job.future.result(WAIT_S)
+    job.cancel(disposed.append)
+    go.set()
+    job.future.result(WAIT_S)
+    deadline = time.monotonic() + WAIT_S
+    while not disposed:
+        assert time.monotonic() < deadline
+    assert (disposed, asked) == ([3], [late])
+
+
+def test_work_that_fails_after_it_was_given_up_disposes_of_nothing() -> None:
+    go, disposed = threading.Event(), list[int]()
+
+    def work(cancel: threading.Event) -> int:
+        cancel.wait(WAIT_S)
+        go.set()
+        raise TemporaryError("cancelled")
+
+    job = Background("job", work)
+    job.cancel(disposed.append)
+    assert go.wait(WAIT_S)
+    assert isinstance(job.future.exception(WAIT_S), TemporaryError)
+    assert disposed == []
