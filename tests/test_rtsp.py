@@ -6,6 +6,7 @@ import contextlib
 import errno
 import http.server
 import json
+import struct
 import subprocess
 import threading
 import time
@@ -436,6 +437,34 @@ def test_time_does_not_run_backwards_however_late_a_picture_is(
     assert stamps[2] / 1e9 == pytest.approx(1000.2, abs=0.05)
 
 
+class Reporting(Packet):
+    """A packet with the sender's wall clock, as RTCP told it: it was sent at `wall_s`."""
+
+    def __init__(self, at_s: float, *gives: Any, wall_s: float) -> None:
+        super().__init__(at_s, *gives)
+        self.wall_s = wall_s
+
+    def has_sidedata(self, kind: str) -> bool:
+        return kind == "prft"
+
+    def get_sidedata(self, kind: str) -> bytes:
+        return struct.pack("q", int(self.wall_s * 1e6)) + bytes(8)
+
+
+@pytest.mark.parametrize(("age_s", "clock"), [(2, "rtcp"), (9.5, "rtcp"), (-1, "arrival"), (11, "arrival")])
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_cameras_clock_is_believed_where_it_can_be_true(
+    monkeypatch: pytest.MonkeyPatch, age_s: float, clock: str, asked: bool
+) -> None:
+    packet = Reporting(7.0, Picture(time=6.5), wall_s=time.time() - age_s + 0.5)
+    monkeypatch.setattr(av, "open", lambda *_, **__: Stream(packet))
+    camera = rtsp.open("rtsp://cam/x", rtsp.Options(decoder="av", clock="rtcp" if asked else "arrival"))
+    capture = read(camera)
+    assert capture.clock == (clock if asked else "arrival")
+    if capture.clock == "rtcp":
+        assert (time.time_ns() - capture.t_ns) / 1e9 == pytest.approx(age_s, abs=0.4)
+
+
 def test_a_damaged_picture_is_told_and_the_next_one_may_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = av.error.InvalidDataError(1, "x")
     camera, _ = camera_of(monkeypatch, Packet(0, Picture(is_corrupt=True)), Packet(1, damaged), Packet(2, Picture()))
@@ -629,6 +658,10 @@ def test_settings_go_before_the_url_and_variables_are_replaced(tmp_path: Path) -
     assert (peer.url, peer.user, peer.password) == ("rtsp://cam/x", "eve", "a:b@c")
     peer = account("rtsp://u:p@cam/x", "me", None, "${env:DIR}/p", environment)
     assert (peer.user, peer.password) == ("me", "from file")
+    (tmp_path / "p").write_bytes(b" with spaces \r\n")
+    assert account("rtsp://cam/x", "u", None, str(tmp_path / "p")).password == " with spaces "  # noqa: S105 (made up)
+    (tmp_path / "p").write_bytes(b"x" * 4096)
+    assert len(account("rtsp://cam/x", "u", None, str(tmp_path / "p")).password) == 4096
     with pytest.raises(ConfigError, match="no such variable"):
         expand("${env:NOT_SET_ANYWHERE}", environment)
     with pytest.raises(ConfigError, match="both set"):
