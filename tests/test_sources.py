@@ -141,6 +141,7 @@ def test_a_video_gives_every_frame_and_its_place(clip: Path) -> None:
     while (capture := source.read()) is not None:
         captures.append(capture)
     source.close()
+    assert not source._reader.isOpened(), "the file stays open"
     assert len(captures) == CLIP_FRAMES
     places = [capture.t_media_ns for capture in captures]
     assert places == pytest.approx([round(i * 1e9 / 30) for i in range(CLIP_FRAMES)], abs=1e6)
