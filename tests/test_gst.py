@@ -499,6 +499,11 @@ def test_an_interpreter_that_is_not_there_and_one_without_the_bindings(tmp_path:
         gst.open(LIVE, gst.Options(python=str(bare)))
 
 
+def test_a_pipeline_without_elements_is_none() -> None:
+    with pytest.raises(ConfigError, match="there is no pipeline"):
+        gst.open("gst: ", gst.Options(python="/nonexistent"))
+
+
 # CSI
 
 

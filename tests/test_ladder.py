@@ -390,11 +390,40 @@ def test_a_reason_is_told_once_a_minute_and_another_at_once(
     ]
 
 
+def test_a_reason_that_comes_back_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = CameraError("network", "away")
+    world = World(monkeypatch, fails(away), [(0, opens), *frames(0, 1), (1, ends(away))], fails(away))
+    with caplog.at_level(logging.INFO):
+        world.run()
+    assert [record.getMessage() for record in caplog.records] == [
+        "source cam: away; trying again in 0.5 s",
+        "source cam: running again after 0.5 s",
+        "source cam: away; trying again in 1.0 s",
+    ]
+
+
+def test_a_frozen_picture_is_no_good_news(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    steps = [(0.0, opens), (0.1, frame), (0.1, freezes), (0.9, ends(GONE))]
+    with caplog.at_level(logging.INFO):
+        World(monkeypatch, fails(GONE), steps, frozen_s=1.0).run()
+    assert "running again" not in caplog.text
+
+
+@pytest.mark.parametrize("last_s", [0.2, 0.71, 0.93])
+def test_a_stall_is_noticed_when_it_happens(monkeypatch: pytest.MonkeyPatch, last_s: float) -> None:
+    world = World(monkeypatch, [(0, opens), (last_s, frame)])
+    world.run()
+    at = [when for when, state, _ in world.ledger.history if state in ("stalled", "reconnecting")]
+    assert at[:2] == pytest.approx([last_s + 1, last_s + 3], abs=0.08)
+
+
 @pytest.mark.parametrize(
     ("steps", "at_s", "state"),
     [
         ([], 1, ("ended", "stopped")),
-        ([(0, opens), (0, frame)], 0.5, ("ended", "stopped")),
+        ([(0, opens), (0, frame)], 0.7, ("ended", "stopped")),
         ([(0, opens), (0, frame)], 2, ("ended", "stopped")),
         ([(0, ends(GONE))], 0.2, ("reconnecting", "input")),
         ([(0, ends(CameraError("codec", "x", lasting=True)))], 9, ("failed", "codec")),

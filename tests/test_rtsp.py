@@ -6,6 +6,7 @@ import contextlib
 import errno
 import http.server
 import json
+import struct
 import subprocess
 import threading
 import time
@@ -426,14 +427,40 @@ def test_what_is_far_behind_is_caught_up_with_by_key_frames(
 def test_time_does_not_run_backwards_however_late_a_picture_is(
     monkeypatch: pytest.MonkeyPatch, now: list[float]
 ) -> None:
-    camera, _ = camera_of(monkeypatch, Packet(0, Picture()), Packet(0.1, Picture()), Packet(0.2, Picture()))
+    camera, _ = camera_of(monkeypatch, *[Packet(at, Picture()) for at in (0, 0.1, 0.05, 0.2)])
     stamps = []
-    for at in (1000, 1000.1, 1003):
+    for at in (1000, 1003, 1003.1, 1003.2):
         now[0] = at
-        stamps.append(camera.read().t_mono_ns)
-    now[0] = 1003.1
-    assert stamps == sorted(stamps)
-    assert stamps[2] / 1e9 == pytest.approx(1000.2, abs=0.05)
+        stamps.append(round(camera.read().t_mono_ns / 1e9 - 1000, 1))
+    assert stamps == [0, 0.1, 0.1, 0.2]
+
+
+class Reporting(Packet):
+    """A packet with the sender's wall clock, as RTCP told it: it was sent at `wall_s`."""
+
+    def __init__(self, at_s: float, *gives: Any, wall_s: float) -> None:
+        super().__init__(at_s, *gives)
+        self.wall_s = wall_s
+
+    def has_sidedata(self, kind: str) -> bool:
+        return kind == "prft"
+
+    def get_sidedata(self, kind: str) -> bytes:
+        return struct.pack("q", int(self.wall_s * 1e6)) + bytes(8)
+
+
+@pytest.mark.parametrize(("age_s", "clock"), [(2, "rtcp"), (9.5, "rtcp"), (-1, "arrival"), (11, "arrival")])
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_cameras_clock_is_believed_where_it_can_be_true(
+    monkeypatch: pytest.MonkeyPatch, age_s: float, clock: str, asked: bool
+) -> None:
+    packet = Reporting(7.0, Picture(time=6.5), wall_s=time.time() - age_s + 0.5)
+    monkeypatch.setattr(av, "open", lambda *_, **__: Stream(packet))
+    camera = rtsp.open("rtsp://cam/x", rtsp.Options(decoder="av", clock="rtcp" if asked else "arrival"))
+    capture = read(camera)
+    assert capture.clock == (clock if asked else "arrival")
+    if capture.clock == "rtcp":
+        assert (time.time_ns() - capture.t_ns) / 1e9 == pytest.approx(age_s, abs=0.4)
 
 
 def test_a_damaged_picture_is_told_and_the_next_one_may_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +487,7 @@ class Ending(Packet):
     ],
 )
 def test_how_a_stream_may_end(monkeypatch: pytest.MonkeyPatch, last: Any, code: str, lasting: bool) -> None:
-    camera, _ = camera_of(monkeypatch, *([] if last is None else [last]))
+    camera, _ = camera_of(monkeypatch, *([] if last is None else [last, Packet(1, Picture())]))
     with pytest.raises(CameraError) as caught:
         camera.read()
     assert (caught.value.code, caught.value.lasting) == (code, lasting)
@@ -629,6 +656,10 @@ def test_settings_go_before_the_url_and_variables_are_replaced(tmp_path: Path) -
     assert (peer.url, peer.user, peer.password) == ("rtsp://cam/x", "eve", "a:b@c")
     peer = account("rtsp://u:p@cam/x", "me", None, "${env:DIR}/p", environment)
     assert (peer.user, peer.password) == ("me", "from file")
+    (tmp_path / "p").write_bytes(b" with spaces \r\n")
+    assert account("rtsp://cam/x", "u", None, str(tmp_path / "p")).password == " with spaces "  # noqa: S105 (made up)
+    (tmp_path / "p").write_bytes(b"x" * 4096)
+    assert len(account("rtsp://cam/x", "u", None, str(tmp_path / "p")).password) == 4096
     with pytest.raises(ConfigError, match="no such variable"):
         expand("${env:NOT_SET_ANYWHERE}", environment)
     with pytest.raises(ConfigError, match="both set"):
