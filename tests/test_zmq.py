@@ -130,12 +130,13 @@ def test_latest_gives_the_newest_in_the_place_in_line_of_the_one_that_it_overtak
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent = [of(*what) for what in (("a", 0), ("b", 0), ("c", 0), ("b", 1), ("a", 1), ("a", 2))]
-    monkeypatch.setattr(client, "Connection", lambda *_: Arrived(*sent, example("status")))
+    status = structs.replace(example("status"), source="c")
+    monkeypatch.setattr(client, "Connection", lambda *_: Arrived(*sent, status))
     with Subscriber("x", latest=True) as subscriber:
         assert subscriber.receive(0) == sent[5]
         assert subscriber.receive(0) == sent[3]
         assert subscriber.receive(0) == sent[2]
-        assert subscriber.receive(0) == example("status"), "a status overtakes no detections"
+        assert subscriber.receive(0) == status, "which overtakes no detections"
         assert subscriber.receive(0) is None
         assert subscriber.skipped == {"a": 2, "b": 1}
         assert not subscriber.lost, "what was passed over has arrived"
@@ -478,12 +479,18 @@ def connected(endpoint: str) -> socket.socket:
 class Peer:
     """A raw ZMTP 3 subscriber, for what a ZeroMQ library would not send."""
 
+    GREETING = b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32)
+
+    @staticmethod
+    def ready(kind: bytes) -> bytes:
+        command = b"\5READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
+        return bytes([4, len(command)]) + command
+
     def __init__(self, endpoint: str) -> None:
         self.socket = connected(endpoint)
         self.socket.settimeout(0.2)
-        self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + bytes(32))
-        ready = b"\5READY\x0bSocket-Type" + (3).to_bytes(4, "big") + b"SUB"
-        self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self.socket.sendall(self.GREETING)
+        self.socket.sendall(self.ready(b"SUB"))
         self.socket.settimeout(20)
         answer = b""
         while b"READY" not in answer:  # what comes before it would be taken for part of the handshake
@@ -565,6 +572,26 @@ def test_a_peer_that_says_nothing_is_given_up(speaks: bool, monkeypatch: pytest.
     assert (b"\4PING" in heard) == speaks
     peer.close()
     sink.close()
+
+
+def test_a_daemon_that_falls_silent_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has lost its network says no goodbye."""
+    assert (connection.HEARTBEAT_MS, connection.SILENCE_MS) == (2000, 6000)
+    monkeypatch.setattr(connection, "HEARTBEAT_MS", 50)
+    monkeypatch.setattr(connection, "SILENCE_MS", 100)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(15)
+        with Subscriber(f"tcp://127.0.0.1:{server.getsockname()[1]}"):
+            first, _ = server.accept()
+            first.sendall(Peer.GREETING + Peer.ready(b"XPUB"))
+            first.settimeout(15)
+            heard = b""
+            while block := first.recv(4096):
+                heard += block
+            assert b"PING" in heard
+            second, _ = server.accept()
+    for used in (first, second):
+        used.close()
 
 
 def test_a_descriptor_that_is_not_ours_any_more_is_left_alone() -> None:
@@ -672,14 +699,22 @@ def endless(endpoint: str) -> None:
 
 
 def test_too_many_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    documented = (peers.MAX_PEERS, peers.MAX_SUBSCRIPTIONS, zmq_sink.INBOUND, zmq_sink.MAX_SUBSCRIPTION_BYTES)
+    assert documented == (256, 1000, 4, 4096), "in docs/security.md"
     monkeypatch.setattr(peers, "MAX_PEERS", 3)
+    monkeypatch.setattr(zmq_sink, "HEARTBEAT_MS", 0)  # these peers don't answer
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
-    crowd = [Peer(sink.endpoint) for _ in range(4)]
+    crowd = [Peer(sink.endpoint) for _ in range(3)]
+    for _ in range(20):
+        sink.service()
+    assert not any(peer.is_cut for peer in crowd), "three are not too many"
+    crowd.append(Peer(sink.endpoint))
 
     def last_is_cut() -> bool:
         return sum(peer.is_cut for peer in crowd) == 1
 
     serve_until(sink, last_is_cut, "one to be cut")
+    assert sink._peers.cut == 1
     for peer in crowd:
         peer.socket.close()
     sink.close()

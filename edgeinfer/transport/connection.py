@@ -17,6 +17,8 @@ RETRY_S = 1.0
 """ZeroMQ itself gives up for ever on a daemon that refuses a key; the key may be allowed a moment later."""
 MAX_MESSAGE_BYTES = 64 << 20
 """A message is some kilobytes; what is larger does not come from a daemon of ours."""
+HEARTBEAT_MS, SILENCE_MS = 2000, 6000
+"""The daemon is asked so often whether it is there; after so long without an answer it is looked for again."""
 SURE = 3
 """A handshake that breaks off so often in a row was no accident."""
 
@@ -125,8 +127,8 @@ def _pair(server_key: str | Path | None, key: str | Path | None) -> tuple[str, k
 def _configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
     socket.setsockopt(zmq.RCVHWM, high_water_mark)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.IPV6, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; the daemon gives waiting subscribers a moment, no more
