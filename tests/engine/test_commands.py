@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,9 @@ def test_ls(run: Any, cache: Cache) -> None:
     assert first.split()[:5] == [engine.key[:12], "nanodet-g-416.onnx", "fp16", "10.3.0.30", "Orin"]
     assert second.split()[0] == "stray"
     assert "stray: " in ended.err
+    for heading, cell in (("MODEL", "nanodet"), ("TENSORRT", "10.3"), ("CHECK", "skipped")):
+        assert head.index(heading) == first.index(cell), "columns are straight"
+    assert second.index("broken") == head.index("CHECK")
     rows = json.loads(run("engines", "ls", "--json").out)
     assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), ("stray", "broken")]
     assert rows[0]["check"] == "skipped"
@@ -343,6 +347,17 @@ def test_a_build_that_is_interrupted_says_so(run: Any, on_orin: Toolkit, monkeyp
     monkeypatch.setattr("edgeinfer.commands.build.ensure_task", interrupted)
     ended = run("build", "nanodet-g")
     assert (ended.code, ended.err) == (130, "edgeinfer: the build was interrupted; nothing is left of it\n")
+
+
+def test_a_build_that_is_told_to_end_ends_as_if_interrupted(
+    run: Any, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeinfer.commands.build.ensure_task", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run("build", "nanodet-g").code == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_a_build_may_take_is_asked_for_in_the_users_units(on_orin: Toolkit) -> None:
