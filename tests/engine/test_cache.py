@@ -83,6 +83,13 @@ def test_a_strike_is_on_the_disk_before_the_engine_runs(cache: Cache, monkeypatc
     assert synced == [1, 2]
 
 
+def test_there_may_be_nothing_to_absolve(cache: Cache) -> None:
+    engine = put(cache)
+    cache.absolve(engine.key)
+    cache.absolve("0" * 64)
+    assert engine.strikes == 0
+
+
 def test_what_is_kept_is_for_its_owner_alone(cache: Cache) -> None:
     before = os.umask(0)
     try:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from edgeinfer import cli
-from edgeinfer.commands import _engine_options
+from edgeinfer.commands import _engine_options, models
 from edgeinfer.commands._engine_options import task_of
 from edgeinfer.commands.build import command as build_command
 from edgeinfer.config.card import InputCard, load_model
 from edgeinfer.engine.build import card_samples
+from edgeinfer.engine.build.builder import BuildLimits
+from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.samples import SampleSource
+from edgeinfer.engine.build.task import Extras
+from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import Target
+from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.engine.toolkit import Toolkit
+from edgeinfer.errors import InputError
+from edgeinfer.types import TensorSpec
 from tests.engine.fakes import fake_toolkit
-from tests.engine.quick import quickly
+from tests.engine.quick import quick, quickly
 from tests.engine.samples import NANODET, ORIN
-from tests.engine.test_ensure import task
+from tests.engine.test_ensure import scripted, task
 
 
 @pytest.fixture
@@ -65,6 +76,9 @@ def test_ls(run: Any, cache: Cache) -> None:
     assert first.split()[:5] == [engine.key[:12], "nanodet-g-416.onnx", "fp16", "10.3.0.30", "Orin"]
     assert second.split()[0] == "stray"
     assert "stray: " in ended.err
+    for heading, cell in (("MODEL", "nanodet"), ("TENSORRT", "10.3"), ("CHECK", "skipped")):
+        assert head.index(heading) == first.index(cell), "columns are straight"
+    assert second.index("broken") == head.index("CHECK")
     rows = json.loads(run("engines", "ls", "--json").out)
     assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), ("stray", "broken")]
     assert rows[0]["check"] == "skipped"
@@ -290,3 +304,179 @@ def test_what_has_a_card_is_compared_on_the_photographs_unless_other_inputs_are_
     bare = tmp_path / "bare.onnx"
     bare.write_bytes(NANODET.read_bytes())
     assert verified_on(str(bare)) is None
+
+
+# --- what is printed of a build
+
+
+def test_a_build_prints_what_came_out(
+    run: Any, cache: Cache, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeinfer.commands.build.ensure_task", partial(ensure_task, build=quick))
+    made = run("build", "nanodet-g", "--batch", "1")
+    (engine,) = cache.entries()
+    assert made.out.splitlines() == [
+        f"engine {engine.key[:12]} built in 1.5 s: fp16 (as it was), 0.1 MiB",
+        "not checked against ONNX Runtime: no GPU",
+        f"plan {engine.folder / 'engine.plan'}",
+    ]
+    assert made.err == "warning: this TensorRT has no such thing\n"
+    again = run("build", "nanodet-g", "--batch", "1")
+    assert "in the cache already" in again.out
+    assert "built in 1.5 s" in run("build", "nanodet-g", "--batch", "1", "--rebuild").out
+    shown = json.loads(run("build", "nanodet-g", "--batch", "1", "--rebuild", "--json").out)
+    assert not shown["reused"]
+    assert shown["plan"] == str(engine.folder / "engine.plan")
+
+
+def test_the_candidates_of_best_are_listed(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    arguments = ("nanodet-g", "--batch", "1", "--precision", "best")
+    context = build_command.make_context("build", list(arguments))
+    ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
+    asked = task_of({name: value for name, value in context.params.items() if name not in ignored}, with_extras=True)
+    results: dict[str, tuple[float | None, str]] = {"fp16": (2.0, "passed"), "fp32": (3.0, "passed")}
+    ensure_task(asked, cache, lambda _: None, threading.Event(), build=scripted(results, []))
+    lines = run("build", *arguments).out.splitlines()
+    assert lines[1:3] == ["  fp16: 2.0 ms", "  fp32: 3.0 ms"]
+
+
+def test_a_build_that_is_interrupted_says_so(run: Any, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeinfer.commands.build.ensure_task", interrupted)
+    ended = run("build", "nanodet-g")
+    assert (ended.code, ended.err) == (130, "edgeinfer: the build was interrupted; nothing is left of it\n")
+
+
+def test_a_build_that_is_told_to_end_ends_as_if_interrupted(
+    run: Any, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeinfer.commands.build.ensure_task", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert run("build", "nanodet-g").code == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_a_build_may_take_is_asked_for_in_the_users_units(on_orin: Toolkit) -> None:
+    def extras(*arguments: str) -> Any:
+        context = build_command.make_context("build", ["nanodet-g", *arguments])
+        ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
+        return task_of({n: v for n, v in context.params.items() if n not in ignored}, with_extras=True).extras
+
+    assert extras() == Extras(verification=SampleSource(str(card_samples.PHOTOS), load_model("nanodet-g").card.input))
+    found = extras(
+        *("--memory", "2G", "--timeout", "60", "--tolerance", "0.1,0.01", "--no-verify", "--keep-anyway"),
+        *("--timing-cache", "/t/cache"),
+    )
+    assert (found.limits, found.tolerance) == (BuildLimits(memory_bytes=2 << 30, timeout_s=60.0), Tolerance(0.1, 0.01))
+    assert (found.verify, found.keep_beyond_tolerance, found.timing_cache) == (False, True, "/t/cache")
+
+
+def test_every_option_becomes_what_it_says(on_orin: Toolkit, tmp_path: Path) -> None:
+    plugin = tmp_path / "p.so"
+    plugin.write_bytes(b"x")
+    context = build_command.make_context(
+        "build",
+        [
+            *("nanodet-g", "--precision", "fp32", "--batch", "1:2:4", "--workspace", "1G", "--pool", "TACTIC_DRAM=2M"),
+            *("--opt-level", "2", "--dla", "1", "--no-gpu-fallback", "--sparsity", "--refit", "--version-compatible"),
+            *("--exclude-lean-runtime", "--hardware-compatibility", "ampere_plus", "--profiling-verbosity", "none"),
+            *("--precision-constraints", "obey", "--layer-precision", "a:b:fp16", "--io-format", "images=fp16:chw"),
+            *("--tactic-source", "CUBLAS", "--max-aux-streams", "0", "--avg-runs", "3", "--calibrator", "minmax"),
+            *("--plugin", str(plugin)),
+        ],
+    )
+    assert _engine_options.build_options(context.params, (9, 9, 9)) == BuildOptions(
+        precision="fp32",
+        batch=(1, 2, 4),
+        pools={"TACTIC_DRAM": 2 << 20, "WORKSPACE": 1 << 30},
+        optimization_level=2,
+        dla_core=1,
+        gpu_fallback=False,
+        sparsity=True,
+        refit=True,
+        version_compatible=True,
+        exclude_lean_runtime=True,
+        hardware_compatibility="ampere_plus",
+        profiling_verbosity="none",
+        precision_constraints="obey",
+        layer_precisions={"a:b": "fp16"},
+        io_formats={"images": "fp16:chw"},
+        tactic_sources=("CUBLAS",),
+        max_aux_streams=0,
+        avg_timing_runs=3,
+        calibrator="minmax",
+        plugins=(str(plugin),),
+    )
+    plain = build_command.make_context("build", ["nanodet-g"])
+    assert _engine_options.build_options(plain.params, (1, 4, 8)) == BuildOptions(batch=(1, 4, 8))
+
+
+# --- models
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
+    return Ended(capsys, arguments)
+
+
+def test_models_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model("nanodet-g")
+    row = {"name": "nanodet-g", "id": model.id, "task": "detection", "input": "416 × 416", "classes": 80}
+    (listed,) = json.loads(call(capsys, "models", "ls", "--json").out)
+    assert listed == {**row, "license": model.card.license}
+    table = call(capsys, "models", "ls").out
+    assert all(str(value) in table for value in row.values())
+    shown = json.loads(call(capsys, "models", "show", "nanodet-g", "--json").out)
+    assert (shown["id"], shown["path"], shown["sha256"]) == (model.id, str(model.path), model.sha256)
+    assert shown["input"]["width"] == 416
+    assert f"id: {model.id}\n" in call(capsys, "models", "show", "nanodet-g").out
+
+
+def test_models_inspect_shows_what_goes_in_and_out(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = call(capsys, "models", "inspect", str(NANODET)).out.splitlines()
+    assert lines == [
+        "input  images  [-1, 3, 416, 416]  tensor(float)",
+        "output  boxes  [-1, 3549, 4]  tensor(float)",
+        "output  scores  [-1, 3549, 80]  tensor(float)",
+    ]
+    shown = json.loads(call(capsys, "models", "inspect", str(NANODET), "--json").out)
+    assert shown["inputs"] == [{"name": "images", "shape": [-1, 3, 416, 416], "dtype": "tensor(float)"}]
+    assert (shown["file"], shown["sha256"]) == (str(NANODET), load_model("nanodet-g").sha256)
+    assert call(capsys, "models", "inspect", "/none.onnx").code == 66
+
+
+def spec(name: str, *shape: int) -> TensorSpec:
+    return TensorSpec(name, shape, "tensor(float)")
+
+
+def test_a_drafted_card_is_a_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "my model!.onnx"
+    file.write_bytes(NANODET.read_bytes())
+    (tmp_path / "my model!.yaml").write_text(call(capsys, "models", "inspect", str(file), "--card").out)
+    card = load_model(str(file)).card
+    assert (card.name, card.max_batch, card.input.width, card.input.height) == ("my-model", 1, 416, 416)
+    assert card.decoder.options == {"boxes": "boxes", "scores": "scores"}
+    assert (len(card.labels), card.labels[79]) == (80, "class79")
+    assert (card.input.mean, card.input.std, card.input.color) == ([0.0] * 3, [255.0] * 3, "rgb")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        ([spec("x", 2, 3, 48, 64)], [spec("s", 1, 9, 7), spec("b", 1, 9, 4)], (2, 64, 48, "b", "s", 7)),
+        ([spec("x", -1, 3, -1, -1)], [spec("y", 1, 9, 5)], (1, 640, 640, "y", "y", 5)),
+        ([spec("x", -1)], [spec("b", 1, 4), spec("s")], (1, 640, 640, "b", "s", 1)),
+        ([spec("x", 1, 3, 8, 8)], [spec("p", 1, 9, 6), spec("q", 1, 9, -1)], (1, 8, 8, "p", "q", 1)),
+    ],
+)
+def test_a_draft_holds_what_the_file_tells(inputs: Any, outputs: Any, expected: tuple[Any, ...]) -> None:
+    made = yaml.safe_load(models._draft(Path("/m/a.onnx"), "0" * 64, inputs, outputs))
+    options, size = made["decoder"]["options"], made["input"]
+    found = (made["max_batch"], size["width"], size["height"], options["boxes"], options["scores"], len(made["labels"]))
+    assert found == expected
+    assert (made["file"], made["name"], size["name"]) == ("a.onnx", "a", "x")
+    with pytest.raises(InputError, match="without inputs or outputs"):
+        models._draft(Path("a.onnx"), "", inputs, [])

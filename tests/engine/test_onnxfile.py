@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.errors import InputError
-from edgeinfer.models.onnxfile import MAX_DEPTH, Tensor, check_external, file_digest, read_model
+from edgeinfer.models.onnxfile import ELEMENT_TYPES, MAX_DEPTH, Tensor, check_external, file_digest, read_model
 from tests.engine.samples import NANODET
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -248,6 +248,14 @@ def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(InputError, match="graphs nested more than 32 deep"):
         check_external(tmp_path / "m.onnx")
+
+
+def test_element_types_are_those_of_the_standard() -> None:
+    onnx = pytest.importorskip("onnx")
+    ours = {"float32": "FLOAT", "float64": "DOUBLE"}
+    assert {code: ours.get(name, name.upper()) for code, name in ELEMENT_TYPES.items()} == {
+        code: onnx.TensorProto.DataType.Name(code) for code in ELEMENT_TYPES
+    }
 
 
 def test_the_opset_is_that_of_the_standard_domain(tmp_path: Path) -> None:

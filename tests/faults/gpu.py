@@ -44,11 +44,11 @@ class Lost(onnxruntime.OnnxRuntime):
         self._driver = ctypes.CDLL("libcuda.so.1")
 
     def submit(self, slot: Slot) -> None:
-        super().submit(slot)
         self._left -= 1
         if self._left == 0:
             self._launch()
         self._cuda("cudaEventRecord", self._event, self._stream)
+        super().submit(slot)
 
     def collect(self, timeout_s: float) -> Slot | None:
         self._cuda.done(self._event)

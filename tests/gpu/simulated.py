@@ -201,10 +201,6 @@ class Functions:
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> None:
         assert kind in (Kind.cudaMemcpyHostToDevice, Kind.cudaMemcpyDeviceToHost)
-        if kind == Kind.cudaMemcpyHostToDevice and not self._device.reaches(source):
-            kept = ctypes.create_string_buffer(ctypes.string_at(source, size), size)  # pageable: staged at once
-            self._device.enqueue(stream, lambda: ctypes.memmove(target, kept, size))
-            return
         self._device.enqueue(stream, lambda: ctypes.memmove(target, source, size))
         if kind == Kind.cudaMemcpyDeviceToHost and not self._device.reaches(target):
             self._device.settle(stream)  # pageable: waited for
@@ -385,16 +381,16 @@ def echo_plan(kit: Toolkit, **changes: Any) -> bytes:
     return make_plan(kit.version, json.dumps({**ECHO, **changes}).encode(), kit.trt.world.magic)
 
 
-def echo_model(folder: Path) -> Model:
+def echo_model(folder: Path, batch: int | str = "N", name: str = "images") -> Model:
     """The network ECHO as an ONNX file, with its card: what comes out shows which pictures went in, and how."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper  # noqa: PLC0415
 
     value = helper.make_tensor_value_info
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [0, 48, 4])
-    nodes = [helper.make_node("Reshape", ["images", "shape"], [name], name=name) for name in ("boxes", "scores")]
-    outputs = [value(name, TensorProto.FLOAT, ["N", 48, 4]) for name in ("boxes", "scores")]
-    graph = helper.make_graph(nodes, "g", [value("images", TensorProto.FLOAT, ["N", 3, 8, 8])], outputs, [shape])
+    nodes = [helper.make_node("Reshape", [name, "shape"], [out], name=out) for out in ("boxes", "scores")]
+    outputs = [value(out, TensorProto.FLOAT, [batch, 48, 4]) for out in ("boxes", "scores")]
+    graph = helper.make_graph(nodes, "g", [value(name, TensorProto.FLOAT, [batch, 3, 8, 8])], outputs, [shape])
     path = folder / "echo.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     decoder = DecoderCard(name="boxes_scores", options={"boxes": "boxes", "scores": "scores"})

@@ -177,6 +177,14 @@ def test_a_device_keeps_named_arrays(device: Simulation) -> None:
     assert device.alive == 0
 
 
+def test_an_array_may_change_once_it_is_uploaded(device: Simulation) -> None:
+    with open_device() as gpu:
+        array = np.arange(3)
+        gpu.upload("x", array)
+        array[:] = 9
+        assert gpu.download("x", (3,), array.dtype).tolist() == [0, 1, 2]
+
+
 def test_a_lost_device_is_left_as_it_is(device: Simulation) -> None:
     def lose() -> None:
         with open_device() as gpu:
