@@ -13,6 +13,7 @@ from edgeinfer.config import card
 from edgeinfer.config.card import file_sha256, load_card, load_model, to_yaml, vendored
 from edgeinfer.errors import ConfigError, InputError
 from edgeinfer.models import onnxfile
+from tests.engine.test_onnxfile import write_external
 
 NAME = "nanodet-g"
 VENDORED = card.MODELS / f"{NAME}.yaml"
@@ -117,6 +118,23 @@ def test_a_card_says_the_same_after_the_way_there_and_back(tmp_path: Path) -> No
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(to_yaml(found)))
     assert load_card(tmp_path / "c.yaml") == found
     assert (found.thresholds.score, found.thresholds.iou, found.task) == (0.4, 0.6, "detection")
+
+
+def test_what_a_card_may_leave_out(tmp_path: Path) -> None:
+    whole = {key: value for key, value in DATA["input"].items() if key not in ("resize", "fill")}
+    needed = {key: DATA[key] for key in ("name", "file", "labels")}
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({**needed, "input": whole, "decoder": {"name": "boxes_scores"}}))
+    found = load_card(path)
+    assert (found.input.resize, found.input.fill, found.max_batch, found.tolerance) == ("letterbox", 114, 1, None)
+    assert (found.thresholds.score, found.thresholds.iou, found.decoder.options) == (0.4, 0.6, {})
+
+
+def test_a_network_that_reads_elsewhere_is_no_model(tmp_path: Path) -> None:
+    write_external(tmp_path / "own.onnx", "../../etc/passwd")
+    write_card(tmp_path / "own.yaml", file="own.onnx")
+    with pytest.raises(InputError, match="outside the model's folder"):
+        load_model(str(tmp_path / "own.onnx"))
 
 
 INPUT = DATA["input"]

@@ -17,6 +17,7 @@ from msgspec import structs
 from edgeinfer import cli
 from edgeinfer.commands import _overview, _remote, reload, status, top
 from edgeinfer.commands._remote import RemoteDaemon
+from edgeinfer.config.card import MODELS
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
 from edgeinfer.messages import DAEMON, InfoMessage, Message, Reason, ReloadReport, StatusMessage
 from edgeinfer.watchdog.crash import boot_id
@@ -300,6 +301,18 @@ def test_check_finds_what_a_run_would(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(f"sources: {{a: 'demo:'}}\n{text}\n")
     with pytest.raises(EdgeinferError, match=says):
+        cli.run(["check", "c.yaml"])
+
+
+def test_check_looks_at_the_decoder_of_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.plan").touch()
+    card = (MODELS / "nanodet-g.yaml").read_text()
+    lines = [line for line in card.splitlines() if not line.startswith(("file:", "sha256:"))]
+    whole = "\n".join(["file: own.plan", *lines]).replace("name: boxes_scores", "name: boxes_score")
+    (tmp_path / "own.yaml").write_text(whole)
+    (tmp_path / "c.yaml").write_text("model: own.plan\n")
+    with pytest.raises(ConfigError, match=r"decoder\.name: no decoder called 'boxes_score'; did you mean boxes_scores"):
         cli.run(["check", "c.yaml"])
 
 

@@ -84,6 +84,24 @@ def test_a_plugin_that_others_could_have_written_is_not_run(elsewhere: Path, whi
     assert f"{elsewhere.name}.noise" not in sys.modules
 
 
+def test_a_plugin_that_is_loaded_already_is_looked_at_again(elsewhere: Path) -> None:
+    """At a reload the file may be another one."""
+    plugins.load("sources", f"{elsewhere.name}.noise")
+    (elsewhere / "noise.py").chmod(0o666)
+    with pytest.raises(ConfigError, match="everybody may write it"):
+        plugins.load("sources", f"{elsewhere.name}.noise")
+
+
+@pytest.mark.parametrize("missing", ["Options", "open"])
+def test_a_module_that_is_half_a_plugin(elsewhere: Path, missing: str) -> None:
+    text = (
+        (elsewhere / "noise.py").read_text().replace(f"class {missing}", "class X").replace(f"def {missing}", "def x")
+    )
+    (elsewhere / "noise.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"noise is not a source; a plugin module has an Options struct and an open"):
+        plugins.load("sources", f"{elsewhere.name}.noise")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file away")
 def test_a_plugin_of_somebody_else_is_not_run(elsewhere: Path) -> None:
     os.chown(elsewhere / "__init__.py", 12345, 12345)
