@@ -30,6 +30,12 @@ as_generated = pytest.mark.skipif(
 """For what must be the same to the byte."""
 
 
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored; what the tests start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that starts the program as a process is slow: together they take minutes. So is what is long or alone."""
     for item in items:
