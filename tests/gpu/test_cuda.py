@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from edgeinfer.errors import (
     UnavailableError,
 )
 from edgeinfer.gpu import status
-from edgeinfer.gpu.cuda import Cuda, Driver
+from edgeinfer.gpu.cuda import POLL_S, Cuda, Driver, sharpen_timer
 from edgeinfer.gpu.device import Device, free_memory, open_device
 from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
 from tests.gpu import simulated
@@ -93,6 +96,39 @@ def test_a_batch_is_waited_for_and_not_for_ever(device: Simulation, monkeypatch:
     monkeypatch.setattr(cuda, "wait", lambda _: False)
     with pytest.raises(FatalError, match=r"did not finish a batch within 10 s; see dmesg"):
         cuda.finish(event, stream)
+
+
+def test_a_wait_that_spins_does_not_sleep(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, naps = Cuda(), list[float]()
+    stream, event = cuda.stream(), cuda.event()
+    cuda("cudaEventRecord", event, stream)
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        device.hold = False
+
+    monkeypatch.setattr(time, "sleep", nap)
+    device.hold = True
+    assert not cuda.wait(event, 0.001, spin=True)
+    assert naps == []
+    assert cuda.wait(event, 30)
+    assert naps == [POLL_S]
+
+
+def test_a_threads_timer_is_sharpened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    libc, found = ctypes.CDLL(None), list[int]()
+
+    def life() -> None:
+        sharpen_timer()
+        found.append(libc.prctl(30, 0, 0, 0, 0))
+        libc.prctl(29, 70_000, 0, 0, 0)
+        sharpen_timer()
+        found.append(libc.prctl(30, 0, 0, 0, 0))
+
+    thread = threading.Thread(target=life)
+    thread.start()
+    thread.join()
+    assert found == [1000, 70_000]
 
 
 def test_a_graph_is_what_was_recorded_and_runs_when_it_is_launched(device: Simulation) -> None:

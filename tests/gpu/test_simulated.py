@@ -308,6 +308,27 @@ def test_a_batch_that_never_ends_is_fatal(make: Make, device: Simulation, monkey
     device.hold = False
 
 
+def test_inference_is_timed_from_submit_to_its_end(make: Make) -> None:
+    backend = make()
+    slot = submitted(backend, picture(1))
+    slot.submitted_s -= 5.0
+    assert backend.collect(1) is slot
+    assert 5000 <= slot.infer_ms < 6000
+
+
+@pytest.mark.parametrize("spin", [True, False])
+def test_collecting_spins_where_that_is_asked_for(
+    make: Make, device: Simulation, monkeypatch: pytest.MonkeyPatch, spin: bool
+) -> None:
+    backend, naps = make(spin=spin), list[float]()
+    monkeypatch.setattr("edgeinfer.gpu.cuda.time.sleep", naps.append)
+    device.hold = True
+    submitted(backend, picture(1))
+    assert backend.collect(0.001) is None
+    assert bool(naps) != spin
+    device.hold = False
+
+
 def test_an_error_of_the_gpu_comes_out_of_collect(make: Make, device: Simulation) -> None:
     backend = make()
     submitted(backend, picture(1))
