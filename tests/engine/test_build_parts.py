@@ -28,7 +28,7 @@ from edgeinfer.engine.build.runner import Runner
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, PlanError, ToleranceError, UnsafeError
-from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.options import BuildOptions, Precision
 from edgeinfer.engine.store import foreign
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
@@ -37,6 +37,7 @@ from tests.engine.fakes import FakeDevice, fake_toolkit
 from tests.engine.quick import quickly
 from tests.engine.samples import NANODET, ORIN, model
 from tests.engine.test_ensure import task
+from tests.engine.test_onnxfile import _network
 from tests.engine.test_parts import write_plan
 from tests.gpu import simulated
 
@@ -553,6 +554,21 @@ def test_the_request_names_its_caches_by_what_they_depend_on(tmp_path: Path) -> 
     assert (asked.timing_cache, asked.verify, asked.tolerance) == ("/mine", False, Tolerance(1, 1))
     assert (asked.precision, asked.work, asked.workspace) == ("fp32", str(tmp_path / "w"), str(tmp_path))
     assert (asked.flavour, asked.tensorrt, asked.model) == ("tensorrt", (10, 3, 0, 30), str(NANODET))
+
+
+def test_a_network_with_its_own_scales_needs_no_data(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "m.onnx"
+    onnx.save(_network(onnx), path)
+    (tmp_path / "a.npy").write_bytes(b"")
+    given = Extras(calibration=SampleSource(str(tmp_path / "a.npy")))
+    precisions: tuple[Precision, ...] = ("int8", "best")
+    for precision in precisions:
+        wanted = BuildOptions(precision=precision)
+        plain, with_data = make_task(path, wanted, ORIN), make_task(path, wanted, ORIN, given)
+        assert plain.key == with_data.key
+        assert with_data.fields.calibration is None
+    assert plain.precisions() == ("int8", "fp16", "fp32")
 
 
 def test_best_tries_what_can_be_fastest_first(tmp_path: Path) -> None:

@@ -76,6 +76,14 @@ def test_a_status_is_named_where_cuda_names_it() -> None:
         status.check("cudaFree", simulated.Status.cudaErrorInvalidValue)
 
 
+def test_a_status_in_a_text_counts_for_more_than_its_words() -> None:
+    lost = status.error_from_text("CUDA failure 700: out of memory, or an illegal address")
+    assert type(lost) is StickyError
+    assert type(status.error_from_text("CUDA error 2")) is OutOfMemoryError
+    assert type(status.error_from_text("CUDA driver error: 100")) is UnavailableError
+    assert status.status_in("no CUDA error here") is None
+
+
 def test_a_call_that_may_fail_leaves_no_error_behind(device: Simulation) -> None:
     cuda = Cuda()
     device.fail["cudaHostRegister"] = [1]

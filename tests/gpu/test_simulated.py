@@ -425,6 +425,21 @@ def test_the_kernel_is_told_what_the_card_says(make: Make, color: Any, resize: A
     assert np.abs(difference * np.array(card.std)[:, None, None]).max() <= 1
 
 
+@pytest.mark.parametrize("gpu_preprocess", [True, False])
+def test_an_input_that_is_not_square(make: Make, gpu_preprocess: bool) -> None:
+    card = msgspec.structs.replace(CARD, width=12, height=16)
+    outputs = [[name, [-1, 144, 4], "float32"] for name in ("boxes", "scores")]
+    inputs = [["images", [-1, 3, 16, 12], "float32"]]
+    backend = make(READS, card, inputs=inputs, outputs=outputs, gpu_preprocess=gpu_preprocess)
+    backend.prepare(None)
+    images = picture(1, 50, 20), picture(2, 20, 50)
+    found = ran(backend, *images).outputs["boxes"].reshape(2, 3, 16, 12)
+    for row, image in zip(found, images, strict=True):
+        expected = np.empty((3, 16, 12), np.float32)
+        Preprocessor(card)(image, expected)
+        assert np.abs(row - expected).max() <= 1
+
+
 def test_a_place_without_a_picture_is_padding(make: Make) -> None:
     backend = make(graphs=False)
     backend.release(ran(backend, *[picture(seed) for seed in range(4)]))
