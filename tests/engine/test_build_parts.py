@@ -388,6 +388,7 @@ def test_the_logger_keeps_and_tells_lines_with_their_severity() -> None:
     [
         ("bad_alloc", BuildKilledError, "out of memory"),
         ("cudaError 35", UnavailableError, "driver too old"),
+        ("cudaError 100", UnavailableError, "no GPU"),
         ("cudaError 1001", BuildError, "cudaError 1001"),
         ("stdVersionRead == kSERIALIZATION_VERSION", PlanError, "another TensorRT version"),
         ("not compatible with this hardware-compatible engine", PlanError, "another kind of GPU"),
