@@ -390,6 +390,7 @@ def test_preparing_again_changes_the_threshold_of_the_next_batch(case: Case) -> 
     started(backend, *images)
     first = collected(backend)
     many = kept(first, 40.0)
+    assert all(score >= 40 for _, score, _ in many)
     backend.release(first)
     running = started(backend, *images) if case.hold is None else None
     backend.prepare(Filter("boxes", "scores", 90.0))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.config.card import InputCard, load_model
-from edgeinfer.preprocess.letterbox import Preprocessor, geometry
+from edgeinfer.preprocess.letterbox import Fitting, Preprocessor, geometry
 from tests.reference import letterbox
 
 CARD = load_model("nanodet-g").card.input
@@ -45,6 +45,16 @@ def test_rgb_order_and_stretch() -> None:
     assert [float(plane[2, 3]) for plane in out] == [(30 - 1) / 2, (20 - 2) / 4, (10 - 3) / 8]
     assert (out == out[:, :1, :1]).all()
     assert box.to_frame(np.array([[0, 0, 8, 4]], np.float32)).tolist() == [[0, 0, 10, 20]]
+
+
+def test_more_sizes_than_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeinfer.preprocess.letterbox._REMEMBERED", 3)
+    fitting = Fitting(CARD)
+    for width, height in [(n, n + 1) for n in range(1, 9)] * 2:
+        box, fit = fitting(picture(width, height))
+        assert box == geometry(width, height, CARD)
+        assert fit == (round(width * box.scale_x), round(height * box.scale_y))
+        assert len(fitting._known) <= 3
 
 
 @settings(max_examples=200)

@@ -176,3 +176,15 @@ def test_what_it_raises_is_judged_by_what_it_says(
         backend.collect(30)
     assert type(caught.value) is kind
     backend.close()
+
+
+def test_inference_is_timed_in_milliseconds(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = onnxruntime.open(model, 2, Options(threads=1))
+    slot = backend.acquire()
+    assert slot is not None
+    backend.load(slot, [np.zeros((8, 8, 3), np.uint8)])
+    ticks = iter([1.0, 3.5])
+    monkeypatch.setattr("edgeinfer.backends.onnxruntime.time.perf_counter", lambda: next(ticks))
+    backend._run(slot)  # type: ignore[arg-type]
+    assert slot.infer_ms == 2500
+    backend.close()

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, available_bytes, run_build, total_memory_bytes
-from edgeinfer.engine.build.ensure import ensure_task, last_build_seconds
+from edgeinfer.engine.build.ensure import Candidate, _manifest, ensure_task, last_build_seconds
 from edgeinfer.engine.build.progress import BuildProgress
 from edgeinfer.engine.build.protocol import BuildRequest, Built
 from edgeinfer.engine.build.task import Extras, Task, make_task
@@ -154,6 +154,31 @@ def test_waiting_for_another_build_can_be_cancelled(cache: Cache) -> None:
     with cache.lock(lambda _: None), pytest.raises(BuildCancelledError, match="waiting for another build"):
         ensure_task(task(), cache, on_progress, cancel, build=child("build"))
     assert seen == ["Waiting for another build"]
+
+
+def test_what_somebody_else_built_meanwhile_is_taken(cache: Cache) -> None:
+    """The cache is looked into again once the lock is had."""
+    held = contextlib.ExitStack()
+    held.enter_context(cache.lock(lambda _: None))
+
+    def on_progress(_: BuildProgress) -> None:
+        with held, cache.workspace() as work:
+            built = outcome("fp16", 1.0, "passed", work)
+            candidate = Candidate("fp16", work, built)
+            cache.store(work, _manifest(task(), candidate, {}))
+
+    def never(*_: object) -> BuildOutcome:
+        raise AssertionError("it was there")
+
+    found = ensure_task(task(), cache, on_progress, threading.Event(), build=never)
+    assert found.key == task().key
+
+
+def test_without_a_limit_nothing_is_pruned(cache: Cache) -> None:
+    for precision in ("fp32", "fp16"):
+        ready = scripted({precision: (1.0, "passed")}, [])
+        ensure_task(task(precision, max_cache_bytes=None), cache, lambda _: None, threading.Event(), build=ready)
+    assert len(cache.entries()) == 2
 
 
 def test_rebuild_replaces_the_engine(cache: Cache) -> None:

@@ -222,6 +222,13 @@ def test_a_picture_without_a_card_is_rgb_from_0_to_1(tmp_path: Path) -> None:
     assert [set(sample["x"][:, channel].ravel()) for channel in range(3)] == [{1}, {np.float32(0.2)}, {0}]
 
 
+def test_a_picture_takes_the_networks_size_where_the_card_has_another(tmp_path: Path) -> None:
+    save(tmp_path / "p.png", np.full((8, 8, 3), 7, np.uint8))
+    (sample,) = samples.load(SampleSource(str(tmp_path), PREPARED), model(), {"x": (1, 3, 4, 6)})
+    assert sample["x"].shape == (1, 3, 4, 6)
+    assert sample["x"][0, 0, 2, 3] == 7
+
+
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.sampled_from([(3599, 2), (1, 4000), (300, 200)])
 
 
@@ -285,6 +292,7 @@ def test_the_digest_is_stable(tmp_path: Path) -> None:
 def test_errors_are_measured_in_the_outputs_own_unit() -> None:
     error = verify.difference(np.array([1.0, -4.0, np.inf]), np.array([1.5, -4.0, np.inf]))
     assert error == OutputError(0.5, 0.25, 4.0)
+    assert verify.difference(np.zeros(3), np.array([0.0, 0.0, 3.0])) == OutputError(3.0, 1.0, 0.0)
     assert verify.within(error, Tolerance(0.125, 0.0625))
     assert not verify.within(error, Tolerance(0.12, 0.0625))
     assert not verify.within(error, Tolerance(0.125, 0.06))

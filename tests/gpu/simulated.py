@@ -113,6 +113,10 @@ class Simulation:
         own = any(start <= address < start + len(buffer) for start, buffer in self.memory.items())
         return own or address in self.registered
 
+    def expect(self, address: int) -> None:
+        """What a real device would call an illegal address ends the test."""
+        assert self.reaches(address), "an illegal address"
+
     def next_status(self, name: str) -> int:
         self.calls[name] = self.calls.get(name, 0) + 1
         waiting = self.fail.get(name)
@@ -201,12 +205,22 @@ class Functions:
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> None:
         assert kind in (Kind.cudaMemcpyHostToDevice, Kind.cudaMemcpyDeviceToHost)
-        self._device.enqueue(stream, lambda: ctypes.memmove(target, source, size))
+        own = target if kind == Kind.cudaMemcpyHostToDevice else source
+
+        def copy() -> None:
+            self._device.expect(own)
+            ctypes.memmove(target, source, size)
+
+        self._device.enqueue(stream, copy)
         if kind == Kind.cudaMemcpyDeviceToHost and not self._device.reaches(target):
             self._device.settle(stream)  # pageable: waited for
 
     def cudaMemsetAsync(self, target: int, value: int, size: int, stream: int) -> None:
-        self._device.enqueue(stream, lambda: ctypes.memset(target, value, size))
+        def fill() -> None:
+            self._device.expect(target)
+            ctypes.memset(target, value, size)
+
+        self._device.enqueue(stream, fill)
 
     # --- streams, events, graphs
 
@@ -300,9 +314,16 @@ class Functions:
         assert (shared, extra) == (0, 0)
         name = self._device.functions[function]
         kernel = keep_candidates if name == "keep_candidates" else letterbox
-        values = read_arguments(arguments, KEEP if kernel is keep_candidates else LETTERBOX)
-        half = name == "letterbox_half"
-        self._device.enqueue(stream, lambda: kernel(values, grid, block, half))
+        kinds = KEEP if kernel is keep_candidates else LETTERBOX
+        values = read_arguments(arguments, kinds)
+
+        def run() -> None:
+            for value, kind in zip(values, kinds, strict=True):
+                if kind is U64:
+                    self._device.expect(value)
+            kernel(values, grid, block, name == "letterbox_half")
+
+        self._device.enqueue(stream, run)
 
 
 U64, INT, FLOAT = ctypes.c_uint64, ctypes.c_int, ctypes.c_float
@@ -355,6 +376,7 @@ def keep_candidates(values: list[Any], grid: tuple[int, ...], block: tuple[int, 
             if own_scores[row, best] < threshold:
                 continue
             place = int(count[picture])
+            assert 0 <= place < rows, "the counts did not start at 0"
             count[picture] += 1
             base = first + picture * limit * 32 if place < limit else rest + (picture * rows - limit) * 32
             at(base + place * 32, (1,), CANDIDATE)[0] = (own_boxes[row], own_scores[row, best], best, row, 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from edgeinfer.errors import (
     UnavailableError,
 )
 from edgeinfer.gpu import status
-from edgeinfer.gpu.cuda import Cuda, Driver
+from edgeinfer.gpu.cuda import POLL_S, Cuda, Driver, sharpen_timer
 from edgeinfer.gpu.device import Device, free_memory, open_device
 from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
 from tests.gpu import simulated
@@ -73,6 +76,14 @@ def test_a_status_is_named_where_cuda_names_it() -> None:
         status.check("cudaFree", simulated.Status.cudaErrorInvalidValue)
 
 
+def test_a_status_in_a_text_counts_for_more_than_its_words() -> None:
+    lost = status.error_from_text("CUDA failure 700: out of memory, or an illegal address")
+    assert type(lost) is StickyError
+    assert type(status.error_from_text("CUDA error 2")) is OutOfMemoryError
+    assert type(status.error_from_text("CUDA driver error: 100")) is UnavailableError
+    assert status.status_in("no CUDA error here") is None
+
+
 def test_a_call_that_may_fail_leaves_no_error_behind(device: Simulation) -> None:
     cuda = Cuda()
     device.fail["cudaHostRegister"] = [1]
@@ -93,6 +104,39 @@ def test_a_batch_is_waited_for_and_not_for_ever(device: Simulation, monkeypatch:
     monkeypatch.setattr(cuda, "wait", lambda _: False)
     with pytest.raises(FatalError, match=r"did not finish a batch within 10 s; see dmesg"):
         cuda.finish(event, stream)
+
+
+def test_a_wait_that_spins_does_not_sleep(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, naps = Cuda(), list[float]()
+    stream, event = cuda.stream(), cuda.event()
+    cuda("cudaEventRecord", event, stream)
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        device.hold = False
+
+    monkeypatch.setattr(time, "sleep", nap)
+    device.hold = True
+    assert not cuda.wait(event, 0.001, spin=True)
+    assert naps == []
+    assert cuda.wait(event, 30)
+    assert naps == [POLL_S]
+
+
+def test_a_threads_timer_is_sharpened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    libc, found = ctypes.CDLL(None), list[int]()
+
+    def life() -> None:
+        sharpen_timer()
+        found.append(libc.prctl(30, 0, 0, 0, 0))
+        libc.prctl(29, 70_000, 0, 0, 0)
+        sharpen_timer()
+        found.append(libc.prctl(30, 0, 0, 0, 0))
+
+    thread = threading.Thread(target=life)
+    thread.start()
+    thread.join()
+    assert found == [1000, 70_000]
 
 
 def test_a_graph_is_what_was_recorded_and_runs_when_it_is_launched(device: Simulation) -> None:

@@ -308,6 +308,27 @@ def test_a_batch_that_never_ends_is_fatal(make: Make, device: Simulation, monkey
     device.hold = False
 
 
+def test_inference_is_timed_from_submit_to_its_end(make: Make) -> None:
+    backend = make()
+    slot = submitted(backend, picture(1))
+    slot.submitted_s -= 5.0
+    assert backend.collect(1) is slot
+    assert 5000 <= slot.infer_ms < 6000
+
+
+@pytest.mark.parametrize("spin", [True, False])
+def test_collecting_spins_where_that_is_asked_for(
+    make: Make, device: Simulation, monkeypatch: pytest.MonkeyPatch, spin: bool
+) -> None:
+    backend, naps = make(spin=spin), list[float]()
+    monkeypatch.setattr("edgeinfer.gpu.cuda.time.sleep", naps.append)
+    device.hold = True
+    submitted(backend, picture(1))
+    assert backend.collect(0.001) is None
+    assert bool(naps) != spin
+    device.hold = False
+
+
 def test_an_error_of_the_gpu_comes_out_of_collect(make: Make, device: Simulation) -> None:
     backend = make()
     submitted(backend, picture(1))
@@ -402,6 +423,21 @@ def test_the_kernel_is_told_what_the_card_says(make: Make, color: Any, resize: A
     slot = ran(make(card=card), picture(1))
     difference = slot.outputs["boxes"].reshape(3, 8, 8) - prepared(picture(1), card)
     assert np.abs(difference * np.array(card.std)[:, None, None]).max() <= 1
+
+
+@pytest.mark.parametrize("gpu_preprocess", [True, False])
+def test_an_input_that_is_not_square(make: Make, gpu_preprocess: bool) -> None:
+    card = msgspec.structs.replace(CARD, width=12, height=16)
+    outputs = [[name, [-1, 144, 4], "float32"] for name in ("boxes", "scores")]
+    inputs = [["images", [-1, 3, 16, 12], "float32"]]
+    backend = make(READS, card, inputs=inputs, outputs=outputs, gpu_preprocess=gpu_preprocess)
+    backend.prepare(None)
+    images = picture(1, 50, 20), picture(2, 20, 50)
+    found = ran(backend, *images).outputs["boxes"].reshape(2, 3, 16, 12)
+    for row, image in zip(found, images, strict=True):
+        expected = np.empty((3, 16, 12), np.float32)
+        Preprocessor(card)(image, expected)
+        assert np.abs(row - expected).max() <= 1
 
 
 def test_a_place_without_a_picture_is_padding(make: Make) -> None:
