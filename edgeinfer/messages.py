@@ -7,7 +7,8 @@ CLOCK_MONOTONIC, comparable within one boot of one machine.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import inspect
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -227,6 +228,16 @@ def decode(payload: bytes) -> Message:
 
 def json_schema(kind: str) -> bytes:
     """The JSON Schema of a kind, indented, as it stands in `docs/schema/`."""
-    schema = msgspec.json.schema(KINDS[kind])
+    schema: dict[str, Any] = _settled(msgspec.json.schema(KINDS[kind]))
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return msgspec.json.format(msgspec.json.encode(schema, order="sorted"), indent=2) + b"\n"
+
+
+def _settled(part: Any) -> Any:
+    """A part of a schema as every Python and every msgspec gives it: indentation and order differ between them."""
+    if isinstance(part, dict):
+        whole = {key: _settled(value) for key, value in part.items()}
+        return {key: sorted(value, key=str) if key == "anyOf" else value for key, value in whole.items()}
+    if isinstance(part, list):
+        return [_settled(item) for item in part]
+    return inspect.cleandoc(part) if isinstance(part, str) else part

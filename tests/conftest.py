@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import av
@@ -23,11 +22,6 @@ from tests.rtsp_server import RtspServer
 CLIP_FRAMES = 60
 CAMERA_WIDTH, CAMERA_HEIGHT = 320, 192
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-as_generated = pytest.mark.skipif(
-    tuple(map(int, version("msgspec").split(".")[:2])) < (0, 22) or sys.version_info >= (3, 13),
-    reason="docs/ is generated with msgspec 0.22 or later and Python before 3.13, which indents docstrings less",
-)
-"""For what must be the same to the byte."""
 
 
 def pytest_configure() -> None:

@@ -28,7 +28,7 @@ from edgeinfer.config.card import DecoderCard, InputCard, ModelCard, Thresholds
 from edgeinfer.config.settings import _File
 from edgeinfer.flow import outbox, publisher
 from edgeinfer.transport.keys import allow, generate, read_public, write_pair
-from tests.conftest import Cli, as_generated
+from tests.conftest import Cli
 from tests.test_run import QUIET, write_constant_network
 from tests.test_zmq import wait_for
 
@@ -302,6 +302,5 @@ def test_every_code_is_documented() -> None:
         assert f"| `{code}` |" in everything, code
 
 
-@as_generated
 def test_what_is_generated_is_current() -> None:
     subprocess.run([sys.executable, "scripts/generate.py", "--check"], cwd=ROOT, check=True)

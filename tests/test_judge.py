@@ -17,6 +17,7 @@ from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import FatalError, StickyError
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.systemd import journal
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.watchdog import judge as module
 from edgeinfer.watchdog.crash import Crash, CrashLog
 from edgeinfer.watchdog.hearts import Heart
@@ -98,6 +99,7 @@ def test_a_process_that_stood_still_blames_no_stage(scene: Scene, monkeypatch: p
     scene.until(lambda: bool(scene.recorder.detections()), "no detections")
     now = [time.monotonic()]
     frozen = Heart("inference", lambda: now[0])
+    monkeypatch.setattr(module, "deadline_s", lambda least_s, p99_ms: least_s)  # however slow this machine is
     monkeypatch.setattr(scene.daemon, "hearts", lambda: [frozen])
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     scene.judge.tick()
@@ -128,6 +130,36 @@ def test_how_a_run_ended_is_kept(scene: Scene, error: Any, code: str) -> None:
     assert (crash.code if crash else "") == code
     assert "secret" not in str(crash)
     assert not list((scene.crashes._root / "running").iterdir())
+
+
+def test_stages_are_judged_to_the_very_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in flight may still be passed on, under watch; the main thread only waits for the others now."""
+    scene.judge.ending(None)
+    assert scene.daemon.heart.silent_s() == 0
+    scene.judge.tick()
+    stuck = Heart("publisher", lambda: 0.0)
+    stuck._clock = lambda: 99.0
+    monkeypatch.setattr(scene.daemon, "hearts", lambda: [stuck])
+    with pytest.raises(EndedError):
+        scene.judge.tick()
+    scene.judge.close()
+    scene.judge.tick()  # and after it no more
+
+
+def test_the_deadline_follows_the_last_thousand_frames(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the 99th percentile of inference, where that is more than what was set."""
+    slow = DaemonSnapshot(model="m", backend="slow", latency_ms={"infer": {"p50": 1.0, "p99": 900.0}})
+    monkeypatch.setattr(scene.daemon, "snapshot", lambda: slow)
+    scene.judge.tick()
+    patient = Heart("inference", lambda: 0.0)
+    monkeypatch.setattr(scene.daemon, "hearts", lambda: [patient])
+    patient._clock = lambda: 8.9
+    scene.judge.tick()
+    patient._clock = lambda: 9.1
+    with pytest.raises(EndedError):
+        scene.judge.tick()
+    assert scene.words.crash is not None
+    assert scene.words.crash.backend == "slow"
 
 
 def test_the_engine_is_blamed_for_its_stage_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from edgeinfer.messages import (
     kind_of,
     topic,
 )
-from tests.conftest import as_generated
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schema"
 
@@ -97,7 +96,6 @@ def test_both_encodings_carry_the_same_fields(kind: str) -> None:
     assert plain["kind"] == kind_of(message) == kind
 
 
-@as_generated
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_the_published_schema_is_current(kind: str) -> None:
     assert (SCHEMAS / f"{kind}.json").read_bytes() == json_schema(kind), "run scripts/generate"

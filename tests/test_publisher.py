@@ -182,6 +182,31 @@ def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
     assert sinks.unwritten == {}
 
 
+class BadEnd(Remembering):
+    """Can be written to, and not closed."""
+
+    def close(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_sink_that_fails_at_its_end_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    sinks = SinkSet({"late": BadEnd(), "replaced": BadEnd()}, nothing)
+    sinks.change(["replaced"], {})
+    assert caplog.messages == ["replaced: No space left on device"]
+    sinks.close()
+    assert list(failures({}, sinks)) == ["late"]
+
+
+def test_the_end_waits_for_what_a_removed_sink_has_still_to_write() -> None:
+    slow = Slow()
+    sinks = SinkSet({"s": slow}, nothing)
+    sinks.write(example("status", 0), None)
+    sinks.change(["s"], {})
+    threading.Timer(0.1, slow.go.set).start()
+    sinks.close()
+    assert len(slow.messages) == 1
+
+
 def test_changed_sinks_take_over_in_order_and_failed_ones_are_forgiven() -> None:
     first, second = Remembering(), Remembering()
     sinks = SinkSet({"a": first, "bad": Broken()}, nothing)

@@ -57,6 +57,7 @@ class Stopwatch:
         frames = self.count - WARM_UP
         if frames < 1:
             raise InputError(
-                f"{self.count} frames came out, and measuring takes more than {WARM_UP}", "use a longer video"
+                f"{self.count} frames came out, and measuring takes more than {WARM_UP}",
+                "give more --frames, or a longer video",
             )
         return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames

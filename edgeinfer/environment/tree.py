@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeinfer.environment.facts import Fault
 from edgeinfer.errors import InputError
+from edgeinfer.guard.files import open_anything
 
 SMALL = 1 << 16
 """Bytes read of a file that is expected to be short."""
@@ -114,10 +115,8 @@ def _link_target(path: Path) -> str | None:
 
 
 def _read_regular(path: Path, limit: int, offset: int) -> bytes:
-    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
+    with open_anything(path) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         file.seek(min(offset, status.st_size))  # what a broken file points to may be anywhere

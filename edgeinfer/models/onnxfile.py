@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edgeinfer.errors import InputError
+from edgeinfer.guard.files import open_anything
 from edgeinfer.models import wire
 
 ELEMENT_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
@@ -105,7 +106,7 @@ def _opened(path: Path) -> Iterator[memoryview]:
 
 def open_regular(path: Path) -> BinaryIO:
     """Opens a regular file. A pipe, which would be waited for without end, is an InputError."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    file = open_anything(path)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise InputError(f"{path}: not a regular file", "copy it to one")

@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 
 from edgeinfer.errors import ConfigError, InputError, TemporaryError, UnavailableError, UsageError
+from edgeinfer.guard.files import open_anything
 from edgeinfer.guard.ownership import writers
 
 MAX_BYTES = 1 << 20
@@ -181,9 +182,8 @@ def _text(path: Path) -> str:
 
 def _read(path: Path, secret: bool = False) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            _check(path, os.fstat(descriptor), secret)
+        with open_anything(path) as file:
+            _check(path, os.fstat(file.fileno()), secret)
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

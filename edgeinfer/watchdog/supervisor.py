@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeinfer.errors import TemporaryError
+
 FINAL = frozenset({0, 64, 66, 69, 78})
 """Exit codes after which starting again would not help, or was not asked for."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -67,8 +69,7 @@ class Supervisor:
         while True:
             _messages(channel, 0.0)  # what the run before said last is not this one's word
             started = time.monotonic()
-            self._child = subprocess.Popen(self._argv, env=environ, start_new_session=True)  # noqa: S603 (ourselves)
-            code = self._watch(self._child, channel)
+            code = self._run(channel, environ)
             if self._ending or code in FINAL:
                 return code if code >= 0 else 128 - code
             if time.monotonic() - started > self._limits.settled_s:
@@ -77,6 +78,15 @@ class Supervisor:
             if not self._pause(self._wait_s):
                 return code if code >= 0 else 128 - code
             self._wait_s = min(2 * self._wait_s, self._limits.longest_wait_s)
+
+    def _run(self, channel: socket.socket, environ: Mapping[str, str]) -> int:
+        """One life of the daemon. A machine without room for another process may have some later."""
+        try:
+            self._child = subprocess.Popen(self._argv, env=environ, start_new_session=True)  # noqa: S603 (ourselves)
+        except OSError as error:
+            self._say(f"the daemon can't be started: {error.strerror}")
+            return TemporaryError.exit_code
+        return self._watch(self._child, channel)
 
     def _watch(self, child: subprocess.Popen[bytes], channel: socket.socket) -> int:
         """Waits for the child's end, and brings it about where a ready child falls silent."""

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from edgeinfer.engine.errors import PlanError, UnsafeError
+from edgeinfer.guard.files import open_anything
 
 
 def check_folder(path: Path) -> None:
@@ -30,7 +31,7 @@ def check_file(path: Path) -> None:
 def read_private(path: Path) -> bytes:
     """The bytes of a regular file that only we (or root) may write. Raises UnsafeError, or PlanError if unreadable."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open_anything(path, follow=False) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnsafeError(f"{path}: no regular file", "remove it")
