@@ -58,14 +58,14 @@ class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a decoder reads of (N, M, 4) boxes and (N, M, classes) scores: rows whose best class reaches `threshold`.
+    """What a decoder reads of (N, M, 4) boxes and (N, M, classes) scores: rows whose best class has at least `score`.
 
     A backend may apply it where the outputs lie, and hand over the `Candidates` alone.
     """
 
     boxes: str
     scores: str
-    threshold: float
+    score: float
 
     @property
     def reads(self) -> tuple[str, str]:

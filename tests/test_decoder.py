@@ -195,7 +195,7 @@ def test_a_backend_may_hand_over_what_the_decoder_would_read_alone(name: str, pi
     scenes = [crowd(seed, count) for seed, count in pictures]
     outputs, boxes = WRITERS[name](scenes, 30), BOXES[: len(scenes)]
     raw, scores = outputs[wanted.boxes], outputs[wanted.scores]
-    rows = [np.flatnonzero(picture.max(axis=1) >= wanted.threshold) for picture in scores]
+    rows = [np.flatnonzero(picture.max(axis=1) >= wanted.score) for picture in scores]
     chosen = Candidates(
         np.concatenate([raw[i][r] for i, r in enumerate(rows)]),
         np.concatenate([scores[i][r].max(axis=1) for i, r in enumerate(rows)]),

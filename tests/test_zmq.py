@@ -27,9 +27,10 @@ from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, TemporaryError, UsageError
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, encode, topic
 from edgeinfer.sinks import zmq as zmq_sink
-from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
+from edgeinfer.sinks.zmq import Options, ZmqPublisher
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.transport import connection, peers
+from edgeinfer.transport.endpoint import check_endpoint
 from tests.test_messages import example
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -64,7 +64,7 @@ class DeviceLoader:
         self.device = self._pictures.device
         self._frames = [DeviceBuffer(cuda) for _ in range(rows)]
         self._staging = [PinnedBuffer(cuda) for _ in range(rows)]
-        self.threshold = 0.0
+        self.score = 0.0
         self.kernel: Launch | None = None
 
     def load(self, images: Sequence[Image], stream: int) -> Sequence[Letterbox]:
@@ -73,7 +73,7 @@ class DeviceLoader:
         for row, image in enumerate(images):
             box, fit = self._fitting(image)
             address = self._to_device(row, image, stream)
-            pictures.append(packed(address, box, fit, self.threshold))
+            pictures.append(packed(address, box, fit, self.score))
             boxes.append(box)
         self._host[:] = b"".join(pictures).ljust(len(self._host), b"\0")  # address 0: no picture
         return boxes

@@ -60,7 +60,7 @@ class TensorRt:
     def prepare(self, wanted: Filter | None) -> None:
         """See `Backend.prepare`. Runs every context, and captures the graphs: now it is known what they hold."""
         if self._wanted is not None and wanted is not None and self._wanted.reads == wanted.reads:
-            self._set_threshold(wanted)
+            self._set_score(wanted)
             return
         self._wanted, filtering = wanted, False
         sizes = self._engine.batches
@@ -70,7 +70,7 @@ class TensorRt:
                 lane.run(size)  # the first run does lazy work, which no frame should wait for
                 lane.finish()
         if wanted is not None:
-            self._set_threshold(wanted)
+            self._set_score(wanted)
         captured = self._settings.graphs and all(lane.capture(size) for lane in self._free for size in sizes)
         if not captured:
             for lane in self._free:
@@ -157,11 +157,11 @@ class TensorRt:
             raise FatalError(f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
         return False
 
-    def _set_threshold(self, wanted: Filter) -> None:
+    def _set_score(self, wanted: Filter) -> None:
         """From the next batch on."""
         for lane in self._lanes:
             if isinstance(lane.loader, DeviceLoader):
-                lane.loader.threshold = wanted.threshold
+                lane.loader.score = wanted.score
 
 
 def _lane(slot: Slot) -> ContextSlot:

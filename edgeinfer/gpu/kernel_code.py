@@ -40,10 +40,10 @@ def constants(card: InputCard) -> Constants:
     return Constants(float(card.fill), card.color == "rgb", (scale[0], scale[1], scale[2]), (bias[0], bias[1], bias[2]))
 
 
-def packed(address: int, box: Letterbox, fit: tuple[int, int], threshold: float) -> bytes:
+def packed(address: int, box: Letterbox, fit: tuple[int, int], score: float) -> bytes:
     """A `Picture`: a frame at a device address, rows without a gap. `fit` is width and height in the input."""
     return PICTURE.pack(
-        address, box.frame_width, box.frame_height, box.frame_width * 3, *fit, box.pad_x, box.pad_y, threshold
+        address, box.frame_width, box.frame_height, box.frame_width * 3, *fit, box.pad_x, box.pad_y, score
     )
 
 

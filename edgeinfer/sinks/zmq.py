@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import re
-import stat
 import time
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import zmq
 from msgspec import Meta, Struct
 from zmq.auth.thread import ThreadAuthenticator
 
 from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
-from edgeinfer.guard.ownership import folder_writers, writers
-from edgeinfer.guard.reachability import is_loopback
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.transport import keys
-from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
+from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT, check_endpoint, reaches_out
+from edgeinfer.transport.ipc import lock_ipc
 from edgeinfer.transport.peers import Peers
 from edgeinfer.types import Result
 
@@ -46,8 +42,6 @@ HEARTBEAT_MS, SILENCE_MS = 2000, 6000
 """A peer is asked so often whether it is there, and given up after so long without an answer."""
 DOMAIN = "edgeinfer"
 """Without a ZAP domain libzmq lets in any client that knows the server's public key (zmq_setsockopt(3))."""
-MAX_IPC_PATH = 107
-"""sun_path of a Unix socket holds 108 bytes with the final zero (unix(7))."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -90,7 +84,7 @@ class ZmqPublisher:
         self._latched: dict[bytes, bytes] = {}
         self._wanted: set[bytes] = set()
         self._next_replay_s = self._next_refresh_s = 0.0
-        self._lock = _lock_ipc(options.bind)
+        self._lock = lock_ipc(options.bind)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._peers = Peers(self._socket)
@@ -220,33 +214,6 @@ def check(options: Options) -> None:
         keys.read_list(Path(options.curve.allow))
 
 
-def check_endpoint(endpoint: str, secured: bool) -> None:
-    """Refuses what can't work or would be heard beyond this machine. Raises ConfigError."""
-    if endpoint.startswith("ipc://"):
-        if endpoint == "ipc://" or "\0" in endpoint:
-            raise ConfigError(f"publish.bind: {endpoint!r} names no path", "for instance ipc:///run/edgeinfer.sock")
-        if len(endpoint.removeprefix("ipc://").encode()) > MAX_IPC_PATH:
-            raise ConfigError(f"publish.bind: {endpoint}: longer than {MAX_IPC_PATH} bytes", "choose a shorter path")
-        return
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5}|\*)", endpoint)
-    if not match or (match[2] != "*" and int(match[2]) > 65535):
-        raise ConfigError(
-            f"publish.bind: {endpoint!r} is not an endpoint",
-            f"for instance {DEFAULT_ENDPOINT} or ipc:///run/edgeinfer.sock",
-        )
-    if not secured and reaches_out(endpoint):
-        raise ConfigError(
-            f"publish.bind: {endpoint} can be reached from other machines, and nothing protects it there",
-            "bind to 127.0.0.1, set up publish.curve (edgeinfer keys), or write insecure: true under publish",
-        )
-
-
-def reaches_out(endpoint: str) -> bool:
-    """Whether other machines can reach the endpoint."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    return endpoint.startswith("tcp://") and not is_loopback(host)
-
-
 def _configure(socket: zmq.Socket[bytes], options: Options) -> None:
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of every subscription, or a second subscriber would get no status
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
@@ -278,59 +245,3 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
         ) from None
     finally:
         os.umask(umask)
-
-
-def _lock_ipc(endpoint: str) -> TextIO | None:
-    """ZeroMQ takes over whatever lies at an IPC path, be it a daemon's socket or a file; a lock says whose it is."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    if not endpoint.startswith("ipc://") or path.name == "*" or str(path).startswith("@"):
-        return None
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise ConfigError(f"publish.bind: {endpoint}: a file that is no socket lies there", "choose another path")
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _refused(endpoint, error) from None
-    _check_folder(path.parent, endpoint)
-    lock = _open_lock(Path(f"{path}.lock"), endpoint)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise TemporaryError(
-            f"publish.bind: {endpoint} is in use: already running as PID {owner}", "--bind chooses another"
-        ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
-
-
-def _check_folder(folder: Path, endpoint: str) -> None:
-    """Whoever may write into the folder could put a socket of his own in the place of ours."""
-    try:
-        who = folder_writers(folder)
-    except OSError as error:
-        raise _refused(endpoint, error) from None
-    if who:
-        raise ConfigError(
-            f"publish.bind: {endpoint}: {folder} is no safe place for a socket: {who}",
-            "choose a folder of your own, or chmod go-w it",
-        )
-
-
-def _open_lock(path: Path, endpoint: str) -> TextIO:
-    try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640), "r+")
-    except OSError as error:
-        raise _refused(endpoint, error) from None
-    if who := writers(os.fstat(file.fileno())):
-        file.close()
-        raise ConfigError(f"publish.bind: {endpoint}: {path}: {who}", "remove it, or choose another path")
-    return file
-
-
-def _refused(endpoint: str, error: OSError) -> ConfigError:
-    return ConfigError(f"publish.bind: {endpoint}: {error.strerror or error}", "choose another path")

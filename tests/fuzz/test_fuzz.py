@@ -35,10 +35,11 @@ from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.messages import decode, encode
 from edgeinfer.models.onnxfile import check_external, read_model
-from edgeinfer.sinks.zmq import Options, ZmqPublisher, check_endpoint
+from edgeinfer.sinks.zmq import Options, ZmqPublisher
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.sources import images
 from edgeinfer.transport import keys
+from edgeinfer.transport.endpoint import check_endpoint
 from edgeinfer.web.server import Answer, Server, parse_bind
 from tests.engine.plans import make_plan
 from tests.test_messages import example

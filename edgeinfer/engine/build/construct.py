@@ -71,7 +71,7 @@ class Construction:
         definition, parser = self._parse(builder)
         config = builder.create_builder_config()
         free = profiles(self.model, request.options)
-        target = settings.Target(self.toolkit, builder, definition, config, lambda text: self.emit(Warned(text)))
+        target = settings.BuilderSetup(self.toolkit, builder, definition, config, lambda text: self.emit(Warned(text)))
         settings.configure(target, request.options, self.precision, free)
         if self.precision.calibrate:
             self._calibrate(builder, config, free)

@@ -29,7 +29,7 @@ FORMATS = {"chw": "LINEAR"}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BuilderSetup:
     """What is being set up: a TensorRT, its builder, network and configuration."""
 
     toolkit: Toolkit
@@ -43,7 +43,9 @@ class Target:
         self.warn(f"{self.toolkit} has no {what}: {option} has no effect")
 
 
-def configure(target: Target, options: BuildOptions, precision: PrecisionPlan, profiles: dict[str, Profile]) -> None:
+def configure(
+    target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan, profiles: dict[str, Profile]
+) -> None:
     """Applies everything but calibration, timing cache and progress. Raises BuildError or UsageError."""
     _flags(target, options, precision)
     _pools(target, options)
@@ -55,7 +57,7 @@ def configure(target: Target, options: BuildOptions, precision: PrecisionPlan, p
     _profiles(target, profiles)
 
 
-def _flags(target: Target, options: BuildOptions, precision: PrecisionPlan) -> None:
+def _flags(target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan) -> None:
     constraints = options.precision_constraints
     wanted = {
         **dict.fromkeys(precision.flags, "the precision"),
@@ -73,7 +75,7 @@ def _flags(target: Target, options: BuildOptions, precision: PrecisionPlan) -> N
         target.config.clear_flag(target.toolkit.trt.BuilderFlag.TF32)
 
 
-def _set_flag(target: Target, name: str, option: str) -> None:
+def _set_flag(target: BuilderSetup, name: str, option: str) -> None:
     flag = member(target.toolkit.trt.BuilderFlag, name)
     if flag is None:
         target.lacks(f"builder flag {name}", option)
@@ -81,7 +83,7 @@ def _set_flag(target: Target, name: str, option: str) -> None:
         target.config.set_flag(flag)
 
 
-def _pools(target: Target, options: BuildOptions) -> None:
+def _pools(target: BuilderSetup, options: BuildOptions) -> None:
     for name, size in options.pools.items():
         pool = member(target.toolkit.trt.MemoryPoolType, name.upper())
         if pool is None:
@@ -90,7 +92,7 @@ def _pools(target: Target, options: BuildOptions) -> None:
             target.config.set_memory_pool_limit(pool, size)
 
 
-def _attributes(target: Target, options: BuildOptions) -> None:
+def _attributes(target: BuilderSetup, options: BuildOptions) -> None:
     verbosity = options.profiling_verbosity
     values = {
         "builder_optimization_level": options.optimization_level,
@@ -108,7 +110,7 @@ def _attributes(target: Target, options: BuildOptions) -> None:
     _hardware_compatibility(target, options.hardware_compatibility)
 
 
-def _hardware_compatibility(target: Target, level: str) -> None:
+def _hardware_compatibility(target: BuilderSetup, level: str) -> None:
     value = member(getattr(target.toolkit.trt, "HardwareCompatibilityLevel", None), level.upper())
     if level == "none":
         return
@@ -118,7 +120,7 @@ def _hardware_compatibility(target: Target, level: str) -> None:
         target.config.hardware_compatibility_level = value
 
 
-def _tactics(target: Target, options: BuildOptions) -> None:
+def _tactics(target: BuilderSetup, options: BuildOptions) -> None:
     if options.tactic_sources is None:
         return
     mask = 0
@@ -131,7 +133,7 @@ def _tactics(target: Target, options: BuildOptions) -> None:
     target.config.set_tactic_sources(mask)
 
 
-def _dla(target: Target, options: BuildOptions) -> None:
+def _dla(target: BuilderSetup, options: BuildOptions) -> None:
     if options.dla_core is None:
         return
     cores = target.builder.num_DLA_cores
@@ -143,7 +145,7 @@ def _dla(target: Target, options: BuildOptions) -> None:
     target.config.DLA_core = options.dla_core
 
 
-def _io_formats(target: Target, options: BuildOptions) -> None:
+def _io_formats(target: BuilderSetup, options: BuildOptions) -> None:
     network = target.network
     tensors = [network.get_input(i) for i in range(network.num_inputs)] + [
         network.get_output(i) for i in range(network.num_outputs)
@@ -155,7 +157,7 @@ def _io_formats(target: Target, options: BuildOptions) -> None:
         _io_format(target, by_name[name], *wanted.partition(":")[::2])
 
 
-def _io_format(target: Target, tensor: Any, dtype: str, layout: str) -> None:
+def _io_format(target: BuilderSetup, tensor: Any, dtype: str, layout: str) -> None:
     trt = target.toolkit.trt
     data_type = member(trt.DataType, DTYPES.get(dtype, ""))
     layout_name = FORMATS.get(layout or "chw", layout.upper())
@@ -172,7 +174,7 @@ def _io_format(target: Target, tensor: Any, dtype: str, layout: str) -> None:
     tensor.allowed_formats = 1 << int(tensor_format)
 
 
-def _layers(target: Target, options: BuildOptions, precision: PrecisionPlan) -> None:
+def _layers(target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan) -> None:
     if not options.layer_precisions:
         return
     layers = [target.network.get_layer(i) for i in range(target.network.num_layers)]
@@ -193,7 +195,7 @@ def _layers(target: Target, options: BuildOptions, precision: PrecisionPlan) -> 
             layer.precision = data_type
 
 
-def _profiles(target: Target, profiles: dict[str, Profile]) -> None:
+def _profiles(target: BuilderSetup, profiles: dict[str, Profile]) -> None:
     if not profiles:
         return
     target.config.add_optimization_profile(make_profile(target.builder, profiles))
