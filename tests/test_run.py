@@ -274,8 +274,10 @@ def test_a_source_that_hangs_can_not_keep_the_run_from_ending(daemon_process: St
     process = daemon_process("run", "--source", "h=hung.source:", "--source", "d=demo:", "--jsonl", "-", *QUIET)
     assert process.stdout is not None
     seen = [json.loads(process.stdout.readline())["source"] for _ in range(40)]
-    assert 1 <= seen.count("h") <= 3, "a live camera's frames may be dropped on a busy machine, and three were read"
-    assert seen.count("d") == 40 - seen.count("h"), "a hung source holds the other one up"
+    assert seen.count("h") >= 1, (
+        "it gives three frames, and three again when it is opened again; live, some may be dropped"
+    )
+    assert seen.count("d") >= 20, "a hung source holds the other one up"
     process.terminate()
     _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
@@ -378,6 +380,7 @@ def test_a_camera_in_a_file_is_waited_for(daemon_process: Start, tmp_path: Path)
 
 
 STEPPED = """
+import time
 from pathlib import Path
 real = time.time_ns
 time.time_ns = lambda: real() + int(Path("step").read_text()) * 10**9

@@ -13,4 +13,4 @@ def open_anything(path: Path, follow: bool = True) -> BinaryIO:
     Raises OSError, for a folder and, without `follow`, for a symbolic link too; nothing stays open then.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    return open(path, "rb", opener=lambda name, _: os.open(name, flags))
+    return open(path, "rb", opener=lambda *_: os.open(path, flags))
