@@ -91,6 +91,7 @@ def test_no_output_of_a_run_shows_them(daemon_process: Start, cli: Cli, config: 
     assert_clean((config.parent / "out.jsonl").read_text(), "JSON lines")
 
 
+@pytest.mark.long
 def test_no_error_of_a_command_shows_them(cli: Cli, config: Path, tmp_path: Path) -> None:
     assert_clean((checked := cli("check", str(config), "--verbose")).stdout + checked.stderr, "check")
     for number, url in enumerate(URLS):

@@ -73,6 +73,7 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("edgeinfer") and c not in HARDWARE])
 def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_process: Start, ipc: str) -> None:
     args = shlex.split(command)[1:]

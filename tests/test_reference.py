@@ -34,6 +34,7 @@ def expected(clip: Path) -> list[list[tuple[int, float, list[float]]]]:
     return [detect(image) for image in video_frames(clip)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_batch", [1, 4])
 def test_every_frame_of_two_videos(
     cli: Cli, clip: Path, expected: list[list[tuple[int, float, list[float]]]], max_batch: int
@@ -59,7 +60,7 @@ def test_every_picture_of_a_folder(cli: Cli, photos: Path) -> None:
         assert_same(line["detections"], detect(image))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_shows_what_it_says(cli: Cli) -> None:
     lines = run_to_lines(cli, "--source", "demo:", "--set", "sources.demo.realtime=false", "--frames", "300")
     camera = Demo(Options(realtime=False))

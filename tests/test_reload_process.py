@@ -213,6 +213,7 @@ def test_a_signal_to_end_comes_first(daemon_process: Start, tmp_path: Path, ipc:
         assert "Traceback" not in log
 
 
+@pytest.mark.long
 def test_untouched_sources_lose_no_frame_over_many_reloads(daemon_process: Start, tmp_path: Path, ipc: str) -> None:
     """The untouched one gives a frame whenever one is taken, so that the smallest slip would show."""
     lines = tmp_path / "out.jsonl"
@@ -314,6 +315,7 @@ def test_no_other_process_is_sent_a_signal(
     assert bystander.poll() is None
 
 
+@pytest.mark.long
 def test_where_nobody_answers(cli: Cli, ipc: str) -> None:
     process = cli("reload", ipc)
     assert process.returncode == 69

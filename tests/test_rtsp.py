@@ -759,7 +759,7 @@ def test_run_ends_when_it_is_asked_to_while_a_camera_is_away(daemon_process: Sta
     assert process.wait(20) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(st.binary(max_size=3000) | st.binary(max_size=300).map(lambda tail: b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n" + tail))
 @settings(max_examples=40, deadline=None)
 def test_whatever_a_peer_answers_there_is_one_error_in_time(answer: bytes) -> None:

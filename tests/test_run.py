@@ -201,6 +201,7 @@ def test_max_fps_leaves_frames_out_and_counts_them(cli: Cli, clip: Path, tmp_pat
     assert "40 max_fps" in process.stderr
 
 
+@pytest.mark.long
 def test_annotated_video_has_every_frame(cli: Cli, clip: Path, tmp_path: Path) -> None:
     process = cli("run", "--source", f"a={clip}", "--source", f"b={clip}", "--save", "out.mp4", *QUIET)
     assert process.returncode == 0, process.stderr
@@ -343,6 +344,7 @@ def open(uri, options):
 """
 
 
+@pytest.mark.long
 def test_a_driver_that_swallows_three_threads_ends_the_process(daemon_process: Start, tmp_path: Path) -> None:
     (tmp_path / "dead").mkdir()
     (tmp_path / "dead" / "__init__.py").touch()
@@ -391,7 +393,7 @@ main({args!r})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step_s", [3600, -3600])
+@pytest.mark.parametrize("step_s", [3600, pytest.param(-3600, marks=pytest.mark.long)])
 def test_setting_the_wall_clock_is_told_and_disturbs_nobody(tmp_path: Path, step_s: int) -> None:
     """The program's clock is set, not the machine's."""
     (tmp_path / "step").write_text("0")

@@ -98,7 +98,7 @@ def errors(process: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in lines if "error" in line or "Traceback" in line] if tells else lines
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_whose_streams_nobody_reads(shell: Shell, command: str) -> None:
     expected = shell(command)

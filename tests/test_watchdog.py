@@ -493,6 +493,7 @@ def test_a_stage_that_stands_still_ends_the_process_and_is_told_after_the_restar
     assert (told.code, told.stage, told.t_ns) == ("stalled", stage, crash["t_ns"])
 
 
+@pytest.mark.long
 def test_a_stage_that_stands_still_when_all_files_have_been_read_is_noticed_too(
     cli: Cli, state: Path, clip: Path
 ) -> None:
@@ -516,6 +517,7 @@ def test_a_sticky_cuda_error_ends_the_process_at_once(daemon_process: Start, sta
     assert "faults/backend.py" in crash["stacks"]
 
 
+@pytest.mark.long
 def test_an_engine_that_loses_the_gpu_three_times_is_put_away(cli: Cli, state: Path, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     key = put(cache).key
@@ -577,6 +579,7 @@ def test_a_killed_run_is_told_and_a_run_that_was_stopped_is_not(daemon_process: 
     assert not list((state / "running").iterdir())
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_for_a_while_goes_on(daemon_process: Start, state: Path, ipc: str) -> None:
     """Ctrl-Z and fg: the stages have been silent for longer than their deadline, and none is to blame."""
     process = daemon_process("run", "--source", "demo:", "--bind", ipc, "--set", "watchdog.deadline_s=4")

@@ -639,7 +639,7 @@ def test_who_is_cut_is_cut_on_either_kind_of_socket(where: str, ipc: str, monkey
     sink.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_frozen_subscriber_costs_nobody_anything(daemon_process: Start, ipc: str) -> None:
     """A subscriber in SIGSTOP: the daemon's memory stays, and another one misses nothing."""
     daemon = daemon_process("run", "--source", "cam=demo:", "--bind", ipc, "--set", "sources.cam.fps=100")

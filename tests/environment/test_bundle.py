@@ -41,7 +41,7 @@ def escaped(secret: str) -> str:
 
 
 @given(secrets, words, words, st.sampled_from(["rtsp", "https", "http", "tcp", "postgres+ssl"]))
-@pytest.mark.slow
+@pytest.mark.long
 def test_credentials_in_urls(secret: str, user: str, host: str, scheme: str) -> None:
     for url in (
         f"{scheme}://{user}:{secret}@{host}.lan:80/x",
