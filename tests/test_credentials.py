@@ -117,6 +117,7 @@ def test_the_doctors_bundle_does_not_show_them(tmp_path: Path) -> None:
 printing = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=4, max_size=24).map(lambda t: f"S3{t}Q")
 
 
+@pytest.mark.slow
 @given(printing.filter(lambda user: ":" not in user), printing, st.text(max_size=20))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_configuration_error_shows_them(tmp_path: Path, user: str, password: str, key: str) -> None:

@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +70,7 @@ def test_a_copy_is_one_and_lies_in_the_pool() -> None:
     assert source.any()
 
 
+@pytest.mark.slow
 def test_what_is_freed_makes_room_in_the_limit() -> None:
     pool = FramePool(limit=SIZE)
     for height in (4, 2, 4, 1, 2):

@@ -699,6 +699,7 @@ def endless(endpoint: str) -> None:
                 peer.socket.sendall(block)
 
 
+@pytest.mark.slow
 def test_too_many_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     documented = (peers.MAX_PEERS, peers.MAX_SUBSCRIPTIONS, zmq_sink.INBOUND, zmq_sink.MAX_SUBSCRIPTION_BYTES)
     assert documented == (256, 1000, 4, 4096), "in docs/security.md"

@@ -32,6 +32,7 @@ from edgeinfer.errors import UnavailableError, UsageError
 from tests.engine.plans import make_plan
 from tests.engine.samples import NANODET, ORIN
 
+pytestmark = pytest.mark.slow  # each build is a process
 ROOT = Path(__file__).parents[2]
 
 

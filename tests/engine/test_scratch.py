@@ -72,6 +72,7 @@ def test_a_full_disk_at_the_start(small_disk: Path, tmp_path: Path, caplog: pyte
     assert "going on without a cache" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_the_build(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = scratch.open_cache(small_disk / "cache")
     modes = iter(("full", "build"))  # the child that meets a full disk says so, and the next one has another place
@@ -87,6 +88,7 @@ def test_a_disk_that_fills_up_during_the_build(small_disk: Path, caplog: pytest.
     assert not list(cache.engines.iterdir()), "nothing half-written stays"
 
 
+@pytest.mark.slow
 def test_a_disk_that_has_no_room_for_the_plan(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = scratch.open_cache(small_disk / "cache")
 
