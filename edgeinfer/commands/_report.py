@@ -31,7 +31,7 @@ class LiveLine:
         self._daemon, self._quiet = daemon, quiet
         self._console = Console(stderr=True)
         self._status: Status | None = None
-        self._told = self._backend = ""
+        self._told = ""
         self._next_update_s = 0.0
         self._next_line_s = time.monotonic() + LOG_PERIOD_S
 
@@ -51,7 +51,6 @@ class LiveLine:
         """Shows the current numbers, and news of the engine when there are any."""
         if self._quiet:
             return
-        self._tell_backend()
         news = self._daemon.bulletin.news
         if news is not None and news.code.startswith("engine-") and news.code != self._told:
             self._told = news.code
@@ -63,14 +62,6 @@ class LiveLine:
         elif time.monotonic() >= self._next_line_s:
             self._next_line_s += LOG_PERIOD_S
             click.echo(f"edgeinfer: {self._line()}", err=True)
-
-    def _tell_backend(self) -> None:
-        """What runs the model, and how, whenever that is something else."""
-        backend = self._daemon.serving.backend
-        if backend is not None and backend.name != self._backend:
-            self._backend = backend.name
-            versions = ", ".join(f"{name} {version}" for name, version in backend.versions.items())
-            click.echo(f"edgeinfer: running on {backend.name} ({versions}): {backend.detail}", err=True)
 
     def _line(self) -> str:
         seen = self._daemon.snapshot()
