@@ -111,6 +111,6 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     70: "The process could not go on; start it again. A command: it failed, and trying again would not help.",
     75: "It failed for now: a port in use, a full disk. `edgeinfer status`: not every source runs.",
     78: "The configuration is wrong; starting again won't help.",
-    130: "It was interrupted by Ctrl-C.",
+    130: "A command was interrupted before it was done. `run`, `listen` and `top` end with 0 then.",
 }
 """What the process exits with, after sysexits.h. A second signal ends it at once with 128 + the signal's number."""

@@ -4,7 +4,8 @@
             → the new network on trial → sources and sinks changed → told
 
 The newest request counts. Many in a row become one or two reloads. One that comes during a build lets that go on if it
-asks for the same model, and gives it up otherwise; one that comes during a trial waits for its end.
+asks for the same model, and gives it up otherwise; one that comes during a trial waits for its end. One exception to
+"whole": where a trial takes too long, the rest is applied meanwhile, and stays if the model is rolled back.
 """
 
 from __future__ import annotations

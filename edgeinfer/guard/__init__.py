@@ -1,1 +1,1 @@
-"""What may be trusted: who can write a file, who can reach an address, how large an input may be, what is a secret."""
+"""What may be trusted and what is bounded: who can write a file or reach an address, sizes, memory, secrets."""

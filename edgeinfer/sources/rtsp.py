@@ -59,7 +59,7 @@ class Options(Struct, frozen=True, kw_only=True):
     user: str | None = None
     password: str | None = None
     password_file: str | None = None
-    connect_s: Seconds = 10.0
+    connect_s: Annotated[float, Meta(ge=0.1, le=20)] = 10.0
     silence_s: Seconds = 3.0
     clock: Literal["arrival", "rtcp"] = "arrival"
     decoder: Literal["auto", "av", "gstreamer"] = "auto"
