@@ -9,7 +9,9 @@ from msgspec import structs
 
 from edgeinfer.config.card import DecoderCard, Thresholds, load_model
 from edgeinfer.config.settings import ModelConfig
-from edgeinfer.daemon.assembly import open_decoder
+from edgeinfer.daemon.assembly import close_sinks, open_decoder
+from edgeinfer.messages import Message
+from edgeinfer.types import Result
 
 
 def options_of(decoder: Any) -> Any:
@@ -33,3 +35,26 @@ def test_configuration_goes_before_options_before_thresholds(
     assert getattr(options_of(decoder), key) == expected
     assert getattr(options_of(decoder), "iou" if key == "score" else "score") == 0.2
     assert options_of(decoder).max_candidates == (1000 if option is None else 7)
+
+
+def test_a_sink_that_can_not_be_closed_keeps_no_other_open(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    class Sink:
+        blocks = False
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def write(self, message: Message, result: Result | None) -> None: ...
+
+        def service(self) -> None: ...
+
+        def close(self) -> None:
+            closed.append(self._name)
+            if self._name == "bad":
+                raise OSError(28, "No space left on device")
+
+    close_sinks({"bad": Sink("bad"), "good": Sink("good")})
+    assert closed == ["bad", "good"]
+    assert "bad: can't be closed" in caplog.text

@@ -459,6 +459,18 @@ def test_a_bug_in_a_sinks_service_is_the_publishers_error() -> None:
     assert publisher.heart.silent_s() == 0
 
 
+def test_a_change_that_came_with_the_end_is_still_made() -> None:
+    sink, added = Remembering(), Remembering()
+    publisher = publisher_of({"r": sink})
+    publisher.change_sinks(["r"], {"r": added})
+    publisher.set_sources({}, [])
+    publisher.close()
+    publisher.start()
+    publisher.join(WAIT_S)
+    assert (sink.closed, added.closed) == (1, 1)
+    assert sink.forgotten + added.forgotten == ["a"]
+
+
 def test_info_comes_first_and_again_with_every_change(tmp_path: Path) -> None:
     recorder = Recorder()
     publisher = publisher_of({"r": recorder})

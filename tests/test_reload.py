@@ -454,6 +454,26 @@ def test_a_report_speaks_of_the_requests_that_it_has_dealt_with(run: Run, begun:
     assert len(begun) == 2
 
 
+def test_a_configuration_is_read_again_where_something_else_serves_by_then(run: Run, begun: list[str]) -> None:
+    """A plan holds for what it was made against alone: an engine may have taken over, or failed, meanwhile."""
+    go, calls, read = threading.Event(), list[int](), run.daemon.reloader._around.read
+    assert read is not None
+
+    def slowly() -> Config:
+        calls.append(1)
+        go.wait(WAIT_S)
+        return read()
+
+    run.daemon.reloader._around = replace(run.daemon.reloader._around, read=slowly)
+    run.request()
+    run.until(lambda: begun, "the beginning")
+    assert run.daemon.serving.now is not None
+    run.daemon.serving.now = run.daemon.serving._proven = replace(run.daemon.serving.now)
+    go.set()
+    run.until(lambda: run.reports, "the report")
+    assert (len(calls), len(begun), run.reports[-1].ok) == (2, 1, True)
+
+
 def test_a_decoder_that_fails_in_its_first_frames_is_rolled_back(
     run: Run, model: str, monkeypatch: pytest.MonkeyPatch, backends: list[Scripted]
 ) -> None:

@@ -40,6 +40,7 @@ class Networks:
     """Stands in for the succession: the test gives the verdicts."""
 
     def __init__(self) -> None:
+        self.ended = False
         self.offers: list[tuple[Network, Verdict]] = []
 
     def offer(self, offered: Network) -> Verdict:
@@ -206,6 +207,15 @@ def test_a_swap_during_a_trial_takes_its_place(scene: Scene) -> None:
     assert scene.announced == ["cpu", "trt", "new", "cpu"]
 
 
+def test_after_the_end_what_served_last_is_what_served(scene: Scene) -> None:
+    """It may be about to be blamed for that end."""
+    scene.load(Choice(Stub("cpu"), later(Stub("trt"))))
+    scene.networks.ended = True
+    scene.networks.offers[0][1].set_result(False)
+    scene.serving.poll()
+    assert scene.serving.backend_name == "trt"
+
+
 def test_verdicts_count_in_the_order_of_the_offers(scene: Scene) -> None:
     scene.load()
     first, second = scene.swap(Stub("one")), scene.swap(Stub("two"))
@@ -265,7 +275,7 @@ def test_a_new_model_gives_the_old_ones_engine_up(scene: Scene, new_model: bool)
 def test_a_rehearsal_sends_a_picture_all_the_way() -> None:
     stub = Stub()
     rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
-    assert stub.calls == {"load": 1, "submit": 1, "collect": 1, "decode": 1}
+    assert stub.calls == {"acquire": 1, "load": 1, "submit": 1, "collect": 1, "decode": 1}
     assert len(stub.free) == stub.slots
 
 
@@ -305,13 +315,17 @@ def test_what_came_of_it_is_a_result_or_an_error_of_ours() -> None:
     def failing(cancel: threading.Event) -> int:
         raise TemporaryError("full")
 
-    good, bad, bug = (workshop.begin("job", work) for work in (lambda _: 7, failing, buggy))
-    for job in (good, bad, bug):
+    def leaving(cancel: threading.Event) -> int:
+        raise SystemExit(3)
+
+    good, bad, bug, gone = (workshop.begin("job", work) for work in (lambda _: 7, failing, buggy, leaving))
+    for job in (good, bad, bug, gone):
         job.future.exception(WAIT_S)
         assert job.done
     assert good.outcome() == 7
     assert isinstance(bad.outcome(), TemporaryError)
     assert str(bug.outcome()) == "job: ValueError: bug"
+    assert str(gone.outcome()) == "job: SystemExit: 3"
     deadline = time.monotonic() + WAIT_S
     while workshop.busy:
         assert time.monotonic() < deadline

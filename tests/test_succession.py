@@ -39,7 +39,7 @@ from edgeinfer.types import (
     Timing,
 )
 
-Call = Literal["prepare", "load", "submit", "collect", "decode", "close"]
+Call = Literal["acquire", "prepare", "load", "submit", "collect", "decode", "close"]
 Faults = dict[tuple[Call, int], EdgeinferError]
 """Which call of its kind, counted from 0, raises what."""
 SOURCES = ("a", "b")
@@ -78,6 +78,7 @@ class Stub:
         self.fault("prepare")
 
     def acquire(self) -> Slot | None:
+        self.fault("acquire")
         if not self.free:
             return None
         self.lent.append(self.free.pop())
@@ -112,6 +113,7 @@ class Stub:
 
     def release(self, slot: Slot) -> None:
         assert any(lent is slot for lent in self.lent), "given back twice, or never lent"
+        assert not self.closed, "used after its end"
         self.lent = [lent for lent in self.lent if lent is not slot]
         self.free.append(slot)
 
@@ -251,7 +253,7 @@ def dropped(scene: Scene) -> dict[str, int]:
 # --- whatever happens, in any order ---
 
 ERRORS = st.sampled_from([out_of_memory, lambda: FatalError("broken"), lambda: StickyError("lost")])
-CALLS = st.tuples(st.sampled_from(["prepare", "load", "submit", "collect", "decode"]), st.integers(0, 6))
+CALLS = st.tuples(st.sampled_from(["acquire", "prepare", "load", "submit", "collect", "decode"]), st.integers(0, 6))
 FAULTS = st.dictionaries(CALLS, ERRORS, max_size=2)
 COMMANDS = st.lists(
     st.one_of(
@@ -293,8 +295,8 @@ def test_every_frame_once_every_slot_back_every_offer_answered(
             scene.steps()
     except EdgeinferError as raised:  # as in the thread: it ends there
         error = raised
-        scene.inference.delivery.give_up(scene.inference.batching.close(), "shutdown")
-        scene.inference.delivery.give_up(scene.networks.end(close=False), "shutdown")
+        scene.inference.delivery.give_up([*scene.networks.surrender(), *scene.inference.batching.close()], "shutdown")
+        scene.networks.end(close=False)
     else:
         scene.end(drain)
     scene.check()
@@ -394,7 +396,8 @@ def test_what_fails_on_trial_is_run_again_on_the_one_before(call: Call, number: 
     scene.steps()
     assert verdict.exception(0) is error
     assert scene.networks.network is scene.proven
-    assert (bad.blamed, bad.closed, scene.first.closed) == (1, 1, 0)
+    assert bad.blamed == (call != "decode"), "an engine is not at fault for its decoder"
+    assert (bad.closed, scene.first.closed) == (1, 0)
     scene.end()
     assert scene.inference.error is None
     assert [result.frame.frame_id for result in scene.receiver.results] == list(range(5 + TRIAL))
@@ -514,6 +517,55 @@ def test_slots_that_a_backend_has_lost_are_an_error_and_no_silence() -> None:
     scene.frames(1)
     with pytest.raises(FatalError, match="no slot is free and no batch is in flight"):
         scene.inference.step()
+
+
+@pytest.mark.parametrize("trouble", ["acquire", "slots"])
+def test_a_network_on_trial_without_slots_is_rolled_back(trouble: str) -> None:
+    scene = Scene()
+    bad = Stub("bad", {("acquire", 0): FatalError("no context")} if trouble == "acquire" else {})
+    if trouble == "slots":
+        bad.free.clear()
+    verdict = scene.offer(bad)
+    scene.frames(2)
+    scene.steps()
+    assert isinstance(verdict.exception(0), FatalError)
+    assert len(scene.receiver.results) == 2
+
+
+def test_who_is_offered_on_a_backend_that_has_just_failed_has_failed_too() -> None:
+    scene = Scene()
+    bad = Stub("bad", {("submit", 0): FatalError("broken")})
+    scene.offer(bad)
+    scene.frames(1)
+    scene.steps()
+    late = scene.networks.offer(Network(info("late"), bad, Reader(bad)))
+    assert str(late.exception(0)) == "broken"
+    scene.frames(1)
+    scene.end()
+    assert scene.inference.error is None
+    assert bad.closed == 1
+    scene.check()
+
+
+def test_a_result_of_the_one_before_proves_nothing_of_the_new_one() -> None:
+    scene = Scene()
+    scene.frames(3)
+    scene.inference._fill(scene.proven)
+    scene.offer(Stub("new"))
+    scene.inference.step()
+    assert len(scene.receiver.results) == 3
+    assert scene.inference.heart.silent_s() < -50, "the new one's first batch may still take its time"
+
+
+def test_a_lack_of_memory_of_the_one_before_says_nothing_of_the_new_one() -> None:
+    scene = Scene(Stub("old", {("collect", 0): out_of_memory()}))
+    scene.frames(3)
+    scene.inference._fill(scene.proven)
+    new = Stub("new")
+    scene.offer(new)
+    scene.inference.step()
+    assert dropped(scene) == {"memory": 3}
+    assert scene.inference.batching.limit(new) == new.max_batch
 
 
 def test_the_heart_beats_for_results_and_not_for_batches_that_never_come() -> None:

@@ -58,6 +58,9 @@ def test_the_stage_that_is_silent_for_longest_is_named() -> None:
     assert (stall.stage, stall.silent_s, stall.deadline_s) == ("inference", 6, 5)
     hearts[0].beat()
     assert find_stall(hearts, 5) is None
+    hearts[2].beat()
+    clock.now += 100
+    assert hearts[2].silent_s() == 0, "what rests does so for good"
 
 
 def test_allowance_patience_and_forgiveness_move_the_deadline() -> None:
@@ -112,17 +115,17 @@ def test_a_heart_beats_rests_and_is_forgiven() -> None:
     assert heart.silent_s() == 0
     heart.beat(10)
     assert heart.silent_s() == -10
-    heart.rest()
-    clock.now += 1000
-    heart.forgive(5)
-    assert heart.silent_s() == 0
-    assert find_stall([heart], 1) is None
     heart.beat()
     clock.now += 1
     assert find_stall([heart], 1) is None, "its deadline is not past yet"
     assert find_stall([], 1) is None
     clock.now += 1
     assert str(find_stall([heart], 1)) == "stage main has not moved for 2.0 s; its deadline is 1.0 s"
+    heart.rest()
+    clock.now += 1000
+    heart.forgive(5)
+    assert heart.silent_s() == 0
+    assert find_stall([heart], 1) is None
 
 
 def test_of_several_that_are_silent_the_longest_is_blamed_and_patience_is_theirs() -> None:

@@ -7,6 +7,7 @@ import platform
 
 import numpy as np
 
+from edgeinfer import __version__
 from edgeinfer.backends import RawBackendModule, SweepingBackendModule
 from edgeinfer.bench.figures import PipelineRun, RawRun, Testbed
 from edgeinfer.bench.memory import images
@@ -67,7 +68,7 @@ def pipeline_run(config: Config) -> PipelineRun:
     return PipelineRun(
         model=summary.model,
         backend=summary.backend,
-        versions=dict(summary.versions),
+        versions={"edgeinfer": __version__, **summary.versions},
         fps=round(1 / seconds, 3),
         cpu_ms=round(cpu_seconds * 1e3, 3),
         published=stopwatch.count,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from functools import partial
 
@@ -14,6 +15,8 @@ from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.interfaces import Decoder, Reconnecting, Sink, Source
 from edgeinfer.messages import ModelInfo
+
+log = logging.getLogger(__name__)
 
 
 def model_info(model: Model) -> ModelInfo:
@@ -66,9 +69,12 @@ def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:
 
 
 def close_sinks(sinks: Mapping[str, Sink]) -> None:
-    """Closes sinks that nothing was given to."""
-    for sink in sinks.values():
-        sink.close()
+    """Closes sinks that nothing was given to; one that can't be closed keeps no other open."""
+    for name, sink in sinks.items():
+        try:
+            sink.close()
+        except Exception:
+            log.warning("%s: can't be closed", name, exc_info=True)
 
 
 def open_decoder(model: Model, config: ModelConfig) -> Decoder:

@@ -54,7 +54,7 @@ class Background(Generic[T]):
             self.future.set_result(self._work(self._cancelled))
         except EdgeinferError as error:
             self.future.set_exception(error)
-        except Exception as error:
+        except BaseException as error:  # a plugin may even call sys.exit; whoever waits must hear of it
             log.debug("%s: unexpected error", self._thread.name, exc_info=True)
             wrapped = EdgeinferError(f"{self._thread.name}: {type(error).__name__}: {error}")
             self.future.set_exception(wrapped)

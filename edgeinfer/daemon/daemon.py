@@ -169,9 +169,10 @@ class Daemon:
 
     def snapshot(self) -> DaemonSnapshot:
         """The daemon as it is now. From any thread."""
-        serving, backend = self.serving.now, self.serving.backend
+        serving = self.serving.now  # read once: it may be another in a moment
+        backend = None if serving is None else serving.network.backend
         return DaemonSnapshot(
-            model=self.model.id,
+            model=self._first_model.id if serving is None else serving.model.id,
             backend="" if backend is None else backend.name,
             detail="" if backend is None else backend.detail,
             versions={} if backend is None else backend.versions,

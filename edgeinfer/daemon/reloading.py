@@ -94,7 +94,7 @@ class Reloader:
         self.report = ReloadReport(requested=0, finished=0)
         self._around, self._serving = around, around.serving
         self._taken = 0
-        self._reading: Background[PreparedReload] | None = None
+        self._reading: tuple[Served, Background[PreparedReload]] | None = None
         self._building: tuple[PreparedReload, Background[Backend]] | None = None
         self._trial: PendingReload | None = None
 
@@ -108,9 +108,9 @@ class Reloader:
         if self._trial is not None and self._await(self._trial):
             return
         if self._reading is not None:
-            if self._reading.done:
-                reading, self._reading = self._reading, None
-                self._decide(reading.outcome())
+            if self._reading[1].done:
+                (against, reading), self._reading = self._reading, None
+                self._decide(reading.outcome(), against)
         elif self.report.requested > self._taken:
             self._begin()
         elif self._building is not None and self._building[1].done:
@@ -130,10 +130,14 @@ class Reloader:
         self._taken = self.report.requested
         now, config, read, failed = self._serving.now, self.config, self._around.read, self._around.failed_sinks()
         assert now is not None  # noqa: S101 (see `poll`)
-        self._reading = self._around.workshop.begin("reload", lambda _: prepare(read, config, now, failed))
+        reading = self._around.workshop.begin("reload", lambda _: prepare(read, config, now, failed))
+        self._reading = now, reading
 
-    def _decide(self, prepared: PreparedReload | EdgeinferError) -> None:
-        if isinstance(prepared, EdgeinferError):
+    def _decide(self, prepared: PreparedReload | EdgeinferError, against: Served) -> None:
+        """`against` is what served when the configuration was read; where that has changed, it is read once more."""
+        if against is not self._serving.now:
+            self._begin()
+        elif isinstance(prepared, EdgeinferError):
             self._give_up_build()
             self._fail(prepared)
         elif not prepared.plan.build:
@@ -200,13 +204,15 @@ class Reloader:
         elif failure is not None:
             close_sinks(trial.sinks)
             self._fail(failure)
-        elif not trial.applied:
+        elif not trial.applied and trial.verdict.result():
             self._apply(trial.prepared, trial.sinks)
+        elif not trial.applied:  # the run has ended first
+            close_sinks(trial.sinks)
 
     def _apply(self, prepared: PreparedReload, sinks: Mapping[str, Sink]) -> None:
         """Nothing here can fail."""
-        self.config = prepared.config
         self._around.apply(prepared.config, prepared.plan, sinks)
+        self.config = prepared.config
         text = "; ".join(prepared.plan.changes) or "nothing has changed"
         log.info("reloaded: %s", text)
         self._around.bulletin.news = Reason("reloaded", text)

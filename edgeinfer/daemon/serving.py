@@ -101,7 +101,9 @@ class Serving:
         return verdict
 
     def hear(self) -> None:
-        """Takes note of trials that have ended."""
+        """Takes note of trials that have ended. After the end of the data path what served last goes on to be that."""
+        if self._networks is None or self._networks.ended:
+            return
         while self._offered and self._offered[0][1].done():
             served, verdict = self._offered.popleft()
             if verdict.exception() is None and verdict.result():

@@ -134,5 +134,5 @@ class SourceSet:
             self.ledgers[name].set_state(*(("starting", None) if gone else ("stalled", STUCK)))
         elif name in self._listed:
             self.ledgers[name].set_state("ended", REMOVED)
-            self._listed.remove(name)
+            self._listed = [listed for listed in self._listed if listed != name]  # others may be reading it
             self._changed()

@@ -51,8 +51,8 @@ class Inference(Stage):
                 self.step()
             whole = True
         finally:
-            self.delivery.give_up(self.batching.close(), "shutdown")
-            self.delivery.give_up(self.networks.end(close=whole), "shutdown")
+            self.delivery.give_up([*self.networks.surrender(), *self.batching.close()], "shutdown")
+            self.networks.end(close=whole)
 
     def step(self) -> None:
         """Starts a batch, or passes one on, or waits a moment for either."""
@@ -64,16 +64,23 @@ class Inference(Stage):
             self._collect(self.networks.flights[0].network, wait_s)
 
     def _fill(self, network: Network) -> float | None:
-        """Returns None where a batch was started, else how long one in flight may be waited for."""
-        with Loan(network) as loan:
-            if loan.free:
-                frames = self._take(network.backend)
-                if not frames:
-                    return GLANCE_S
-                self._start(network, loan, frames)
-                return None
-        if not self.networks.flights:
-            raise FatalError(f"{network.backend.name}: no slot is free and no batch is in flight")
+        """Returns None where a batch was started, or failed; else how long one in flight may be waited for."""
+        frames: list[Frame] = []
+        try:
+            with Loan(network) as loan:
+                if loan.free:
+                    frames = self._take(network.backend)
+                    if not frames:
+                        return GLANCE_S
+                    self.networks.flights.append(loan.start(frames))
+                    return None
+            if not self.networks.flights:
+                raise FatalError(f"{network.backend.name}: no slot is free and no batch is in flight")
+        except Exception as error:
+            if not self._shed(network, frames, error):
+                self.networks.put_back(frames)
+                self.networks.roll_back(network, error)
+            return None
         return IDLE_S
 
     def _take(self, backend: Backend) -> list[Frame]:
@@ -81,27 +88,20 @@ class Inference(Stage):
         again = self.networks.take_again(self.batching.limit(backend))
         return again or self.batching.take(backend, len(self.networks.flights), self._draining.is_set())
 
-    def _start(self, network: Network, loan: Loan, frames: Sequence[Frame]) -> None:
-        try:
-            self.networks.flights.append(loan.start(frames))
-        except Exception as error:
-            if not self._shed(network, frames, error):
-                self.networks.put_back(frames)
-                self.networks.roll_back(network, error)
-
     def _collect(self, network: Network, wait_s: float) -> None:
         """Passes the oldest batch on, if it is done in time."""
+        decoding = False
         try:
             with collected(network.backend, wait_s) as slot:
                 if slot is None:
                     return
-                started = time.monotonic_ns()
+                started, decoding = time.monotonic_ns(), True
                 found, infer_ms = self._decode(slot), slot.infer_ms
         except Exception as error:
             if self._shed(network, self.networks.flights[0].frames, error):
                 self.networks.flights.popleft()
             else:
-                self.networks.roll_back(network, error)
+                self.networks.roll_back(network, error, blame=not decoding)
             return
         self._deliver(found, infer_ms, (time.monotonic_ns() - started) / 1e6)
 
@@ -116,8 +116,9 @@ class Inference(Stage):
     def _deliver(self, found: Sequence[Detections], infer_ms: float, decode_ms: float) -> None:
         flight = self.networks.flights.popleft()
         self.delivery.results(flight, found, infer_ms, decode_ms, self._patient)
-        self._proven = True
-        self.batching.fits()
+        if self._is_at_work(flight.network):
+            self._proven = True
+            self.batching.fits()
         self.networks.delivered(flight.network, len(found))
         self._beat()
 
@@ -126,9 +127,14 @@ class Inference(Stage):
         if not isinstance(error, OutOfMemoryError) or self.networks.answers_for(network):
             return False
         self.delivery.give_up(frames, "memory")
-        self.batching.lost(len(frames), error)
+        if self._is_at_work(network):
+            self.batching.lost(len(frames), error)
         self._beat()
         return True
+
+    def _is_at_work(self, network: Network) -> bool:
+        """Whether new batches go where this network's went: what it shows says nothing of another backend."""
+        return network.backend is self.networks.network.backend
 
     def _serve(self, network: Network) -> None:
         """Another backend takes over."""

@@ -87,7 +87,7 @@ class Publisher(Stage):
     def live(self) -> None:
         """Until it is closed and everything has been said."""
         try:
-            while not (self._closing.is_set() and self._queue.empty()):
+            while not (self._closing.is_set() and self._queue.empty() and self._orders.empty()):
                 self._step()
             self._write_statuses(final=True)
         except BaseException:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from edgeinfer.errors import StickyError
 from edgeinfer.flow.network import Flight, Network
-from edgeinfer.interfaces import Blamable, Decoder
+from edgeinfer.interfaces import Backend, Blamable, Decoder
 from edgeinfer.types import Frame
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class Trial:
 class Succession:
     """Used by the inference thread; `offer` by any. Closes the backends of networks that have had their day.
 
-    `network` is the one that new batches go into, `flights` the batches that are out, oldest first. `on_change` hears
+    `network` is the one that new batches go into, `flights` the batches that are out, oldest first; `ended` says that
+    nothing takes over any more. `on_change` hears
     of every network that comes with another backend, before a frame goes into it.
     """
 
@@ -72,18 +73,24 @@ class Succession:
         self._again: deque[Frame] = deque()
         self._trial: Trial | None = None
         self._offers: deque[Offer] = deque()
-        self._ended = False
-        self._lock = threading.Lock()  # between `offer` and `end`: no offer may be left without its verdict
+        self._failed: tuple[Backend, Exception] | None = None
+        self.ended = False
+        self._lock = threading.Lock()  # for offers: none may be left without its verdict, or use what has failed
 
     def offer(self, network: Network) -> Verdict:
         """Lets `network` take over as soon as it may, and hands over its backend. From any thread."""
         offer = Offer(network, Future())
         with self._lock:
-            if not self._ended:
+            if self._failed is not None and network.backend is self._failed[0]:
+                offer.verdict.set_exception(self._failed[1])
+                return offer.verdict
+            if not self.ended:
                 self._offers.append(offer)
                 return offer.verdict
-        _close([network], keep=[self.network])
-        offer.verdict.set_result(False)
+        try:
+            _close([network], keep=[self.network])
+        finally:
+            offer.verdict.set_result(False)
         return offer.verdict
 
     @property
@@ -135,8 +142,8 @@ class Succession:
         finally:
             trial.offer.verdict.set_result(True)
 
-    def roll_back(self, network: Network, error: Exception) -> None:
-        """`network`'s backend has failed: the one before takes over, with what was in flight.
+    def roll_back(self, network: Network, error: Exception, blame: bool = True) -> None:
+        """`network` has failed: the one before takes over, with what was in flight. `blame`: it was its backend.
 
         Raises `error` where that would not help: it is not on trial, or the GPU is lost to this process.
         """
@@ -146,7 +153,7 @@ class Succession:
         log.debug("the new network failed", exc_info=error)
         self.put_back(frame for flight in self.flights if flight.network is network for frame in flight.frames)
         self.flights = deque(flight for flight in self.flights if flight.network is not network)
-        if isinstance(network.backend, Blamable):
+        if blame and isinstance(network.backend, Blamable):
             network.backend.blame()
         self._restore(trial, error)
         _close([network], keep=[trial.before], quietly=True)
@@ -165,27 +172,30 @@ class Succession:
         self._restore(trial, error)
         return before.decoder
 
-    def end(self, close: bool) -> list[Frame]:
-        """Nothing takes over any more. Returns the frames that were in flight or waited to be run again.
-
-        `close` frees every backend; after an error that is left to the end of the process.
-        """
-        with self._lock:
-            self._ended = True
-        trial, self._trial = self._trial, None
-        offers = [*([trial.offer] if trial else []), *self._offers]
-        self._offers.clear()
+    def surrender(self) -> list[Frame]:
+        """The frames that are in flight or wait to be run again; nobody runs them any more."""
         frames = [frame for flight in self.flights for frame in flight.frames]
         frames += self._again
         self.flights.clear()
         self._again.clear()
+        return frames
+
+    def end(self, close: bool) -> None:
+        """Nothing takes over any more.
+
+        `close` frees every backend; after an error that is left to the end of the process.
+        """
+        with self._lock:
+            self.ended = True
+        trial, self._trial = self._trial, None
+        offers = [*([trial.offer] if trial else []), *self._offers]
+        self._offers.clear()
         try:
             if close:
                 _close([self.network, *([trial.before] if trial else []), *(offer.network for offer in offers)])
         finally:
             for offer in offers:
                 offer.verdict.set_result(False)
-        return frames
 
     def _restore(self, trial: Trial, error: Exception) -> None:
         """The one before serves again; who waited to take over with the backend that failed has failed too."""
@@ -198,6 +208,7 @@ class Succession:
         if failed.backend is trial.before.backend:
             return
         with self._lock:
+            self._failed = failed.backend, error
             lost = [offer for offer in self._offers if offer.network.backend is failed.backend]
             self._offers = deque(offer for offer in self._offers if offer not in lost)
         for offer in lost:

@@ -22,10 +22,11 @@ class Heart:
 
     def beat(self, allowance_s: float = 0.0) -> None:
         """The stage is alive. `allowance_s`: what it does now may take so much longer than usual."""
-        self._due = self._clock() + allowance_s
+        if self._due is not None:
+            self._due = self._clock() + allowance_s
 
     def rest(self) -> None:
-        """The stage has come to its end; nothing is expected of it."""
+        """The stage has come to its end; nothing is expected of it any more, whatever still beats."""
         self._due = None
 
     def forgive(self, seconds: float) -> None:

@@ -3,6 +3,7 @@ where one is not, remembers how it ended."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -89,6 +90,8 @@ class Judge(threading.Thread):
         """
         self._ending.set()
         self._daemon.heart.rest()  # from here on the main thread waits for the others
+        with contextlib.suppress(Exception):  # nothing hangs: what serves may be another than at the last look
+            self._seen = self._daemon.snapshot()
         if isinstance(error, StickyError):
             self._daemon.blame_engine()
             self._words.speak(self._crash(STICKY, str(error), "inference", _trace(error)))
