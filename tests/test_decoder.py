@@ -278,7 +278,9 @@ def test_the_same_as_the_plain_way(
     options = boxes_scores.Options(score=threshold, iou=iou, max_candidates=most[0], max_detections=most[1])
     (found,) = boxes_scores.open(options).decode({"boxes": boxes[None], "scores": scores[None]}, [IDENTITY])
     best = scores.max(axis=1) if count else np.empty(0, np.float32)
-    rows = np.array([row for row in np.argsort(-best, kind="stable") if best[row] >= threshold][: most[0]], np.intp)
+    rows = np.array(
+        [row for row in np.argsort(-best, kind="stable") if best[row] >= np.float32(threshold)][: most[0]], np.intp
+    )
     labels = scores[rows].argmax(axis=1) if len(rows) else np.empty(0, int)
     kept = plain_nms(boxes[rows], best[rows], labels, iou)[: most[1]]
     assert found.boxes.tolist() == boxes[rows][kept].tolist()

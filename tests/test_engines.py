@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -222,8 +223,9 @@ def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script:
 def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same settings on both sides name the same engine, tolerance and calibration included."""
     here = Target(flavour="tensorrt", tensorrt=(10, 3, 0, 30), gpu="Orin", compute_capability="8.7")
-    kit: Any = object()
-    monkeypatch.setattr(toolkit, "load", lambda *_: kit)
+    kit = SimpleNamespace(flavour="tensorrt", version=here.tensorrt)
+    for name in ("load", "find"):
+        monkeypatch.setattr(toolkit, name, lambda *_: kit)
     monkeypatch.setattr(machine, "detect", lambda *_: here)
     context = build.command.make_context("build", ["nanodet-g", "--opt-level", "2", "--workspace", "1G"])
     ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")

@@ -253,8 +253,10 @@ def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
 def test_element_types_are_those_of_the_standard() -> None:
     onnx = pytest.importorskip("onnx")
     ours = {"float32": "FLOAT", "float64": "DOUBLE"}
-    assert {code: ours.get(name, name.upper()) for code, name in ELEMENT_TYPES.items()} == {
-        code: onnx.TensorProto.DataType.Name(code) for code in ELEMENT_TYPES
+    known = set(onnx.TensorProto.DataType.values())  # an older library knows fewer
+    assert len(known & set(ELEMENT_TYPES)) >= 10
+    assert {code: ours.get(name, name.upper()) for code, name in ELEMENT_TYPES.items() if code in known} == {
+        code: onnx.TensorProto.DataType.Name(code) for code in ELEMENT_TYPES if code in known
     }
 
 
