@@ -617,6 +617,28 @@ def test_a_descriptor_that_is_not_ours_any_more_is_left_alone() -> None:
     sink.close()
 
 
+def test_a_subscription_that_was_given_up_counts_no_more_though_another_has_it_too(
+    ipc: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "MAX_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr(zmq_sink, "HEARTBEAT_MS", 0)
+    sink = open_publisher(Options(bind=ipc))
+    other, modest = Peer(sink.endpoint), Peer(sink.endpoint)
+    other.subscribe([b"1", b"2"])
+    modest.subscribe([b"1", b"2"])
+    serve_until(sink, lambda: sink.subscribers == 2, "both")
+    for old, new in ((b"1", b"3"), (b"2", b"4"), (b"3", b"1")):
+        modest.socket.sendall(b"\0\2\0" + old)
+        modest.subscribe([new])
+        for _ in range(20):
+            sink.service()
+            assert not modest.is_cut
+    assert sink.subscribers == 2
+    for peer in (other, modest):
+        peer.socket.close()
+    sink.close()
+
+
 @pytest.mark.parametrize("where", ["tcp", "ipc"])
 def test_who_is_cut_is_cut_on_either_kind_of_socket(where: str, ipc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "MAX_SUBSCRIPTIONS", 2)

@@ -215,7 +215,9 @@ def check(options: Options) -> None:
 
 
 def _configure(socket: zmq.Socket[bytes], options: Options) -> None:
-    socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of every subscription, or a second subscriber would get no status
+    # Tell of every subscription, or a second subscriber would get no status; and of the end of each, or a peer would be
+    # held to have what it has given up while another has it too.
+    socket.setsockopt(zmq.XPUB_VERBOSER, 1)
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
     socket.setsockopt(zmq.RCVHWM, INBOUND)
     socket.setsockopt(zmq.LINGER, 0)
