@@ -15,8 +15,7 @@ import msgspec
 
 from edgeinfer.config import card, strict
 from edgeinfer.engine import machine, toolkit
-from edgeinfer.engine.build import card_samples as checkset
-from edgeinfer.engine.build import samples
+from edgeinfer.engine.build import card_samples, samples
 from edgeinfer.engine.build.builder import BuildLimits
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, Task, make_task
@@ -197,13 +196,13 @@ def extras_of(
     """
     timing, photos = (
         a["timing_cache"],
-        str(checkset.PHOTOS) if described and checkset.PHOTOS.is_dir() and not calibration else None,
+        str(card_samples.PHOTOS) if described and card_samples.PHOTOS.is_dir() and not calibration else None,
     )
     return Extras(
         calibration=calibration,
         verify=not a["no_verify"],
         verification=samples_of(a["verify_data"] or photos, prepared),
-        tolerance=_tolerance(a["tolerance"]) or (checkset.tolerance_of(described) if described else None),
+        tolerance=_tolerance(a["tolerance"]) or (card_samples.tolerance_of(described) if described else None),
         keep_beyond_tolerance=a["keep_anyway"],
         timing_cache=timing and str(Path(timing).resolve()),
         limits=BuildLimits(memory_bytes=parse_size(a["memory"]) if a["memory"] else None, timeout_s=a["timeout"]),
