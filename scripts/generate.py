@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reference import house, metrics, plugins, settings, tables
+from reference import house, limits, metrics, plugins, settings, tables
 from reference.structs import fields_of_messages
 
 from edgeinfer import codes
@@ -37,6 +37,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "settings": settings.sections,
     "plugins": plugins.listing,
     "house": house.table,
+    "limits": limits.table,
 }
 
 BLOCK = re.compile(r"(?<=<!-- generated: )(?P<name>[^>]+?)(?P<open> -->\n)(?P<text>.*?)(?=<!-- end -->)", re.DOTALL)

@@ -1,12 +1,23 @@
-"""The C library's heaps: one per thread that ever lived would not give back what it held."""
+"""How much memory there is for us, and the C library's heaps."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from pathlib import Path
 
 ARENAS = 2
 _M_ARENA_MAX = -8
+
+
+def total_bytes(root: Path = Path("/")) -> int:
+    """What this process can have: the machine's memory, or the least that its control groups allow (cgroups(7)).
+
+    `root` is where /proc and /sys are looked for. In a container the groups above its own are not seen; its own counts.
+    """
+    found = [_machine_bytes(root), *_group_limits(root)]
+    return min(number for number in found if number > 0)
 
 
 def bound_arenas() -> None:
@@ -17,3 +28,38 @@ def bound_arenas() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has another way, or needs none
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def _machine_bytes(root: Path) -> int:
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if name == "MemTotal" and words and words[0].isdigit():
+            return int(words[0]) << 10
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _group_limits(root: Path) -> list[int]:
+    """The limits of our group and of those above it: version 2 first, then the memory controller of version 1."""
+    found: list[int] = []
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers == "":
+            found += _limits_up(root / "sys/fs/cgroup", path, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _limits_up(root / "sys/fs/cgroup/memory", path, "memory.limit_in_bytes")
+    return found
+
+
+def _limits_up(top: Path, path: str, name: str) -> list[int]:
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    texts = [_read(top.joinpath(*parts[:depth], name)).strip() for depth in range(len(parts), -1, -1)]
+    return [int(text) for text in texts if text.isdigit()]
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(1 << 16).decode("utf-8", "replace")
+    except OSError:
+        return ""
