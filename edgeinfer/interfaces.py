@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from edgeinfer.guard.printable import printable
 from edgeinfer.messages import Message
@@ -24,6 +24,17 @@ class Reconnecting(Protocol):
     """
 
     RECONNECT: bool
+
+
+@runtime_checkable
+class Isolating(Protocol):
+    """What a source's module has besides that knows which of its sources are better off in processes of their own.
+
+    Without it none is, unless the configuration says so.
+    """
+
+    def isolate(self, uri: str, options: Any) -> bool | None:
+        """Whether this one is, since it decodes what others send; None where it makes a process of its own anyway."""
 
 
 class Source(Protocol):

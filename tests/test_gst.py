@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -25,9 +24,10 @@ from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
+from edgeinfer.isolation import source as isolated
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
-from edgeinfer.sources._gst_child import ChildPipeline, Memory, Trouble
+from edgeinfer.sources._gst_child import ChildPipeline, Memory, Trouble, receive, send
 from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
@@ -122,7 +122,7 @@ def test_a_hung_process_is_ended_and_the_source_says_so(gst_python: str, monkeyp
 
 @pytest.mark.slow
 def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_gst_process, "START_S", 0.5)
+    monkeypatch.setattr(isolated, "OPEN_S", 0.5)
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\ntrap '' TERM\nsleep 60 & wait; wait\n")
     script.chmod(0o755)
@@ -158,7 +158,7 @@ def test_a_process_that_stops_or_dies_is_replaced(gst_python: str, number: int) 
 
 
 class Child:
-    """Stands in for subprocess.Popen: a thread that answers `next` by a script, over the real socket."""
+    """Stands in for subprocess.Popen: a thread that answers `read` by a script, over the real socket."""
 
     pid = 4242
 
@@ -173,6 +173,7 @@ class Child:
 
     def __call__(self, command: Sequence[str], pass_fds: Sequence[int], **_: object) -> Child:
         self.command = command
+        assert command[-1] == str(pass_fds[0])
         self._peer = socket.socket(fileno=os.dup(pass_fds[0]))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -180,9 +181,11 @@ class Child:
 
     def _serve(self) -> None:
         with self._peer:
-            self.spec = json.loads(self._peer.recv(1 << 16))
-            self._send({"live": self._live})
-            while self._peer.recv(16) == b"next" and self.script:
+            self.spec = receive(self._peer)[0]["open"]
+            self._memory = Memory(self._peer)
+            send(self._peer, {"opened": {"live": self._live, "fps": 0}})
+            while (order := self._order()) is not None and self.script:
+                self._memory.take_back(order)
                 self.asked += 1
                 step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                 if step is None:  # it hangs
@@ -195,14 +198,14 @@ class Child:
         if not self._stubborn:
             self.returncode = self.returncode or 0
 
+    def _order(self) -> dict[str, Any] | None:
+        try:
+            return receive(self._peer)[0]
+        except (EOFError, OSError):
+            return None
+
     def _send(self, answer: dict[str, Any], pixels: bytes = b"") -> None:
-        if not pixels:
-            self._peer.send(json.dumps(answer).encode())
-            return
-        memory = os.memfd_create("frame")
-        os.write(memory, pixels)
-        socket.send_fds(self._peer, [json.dumps(answer).encode()], [memory])
-        os.close(memory)
+        send(self._peer, {**answer, "picture": self._memory.write(pixels)} if pixels else answer)
 
     def send_signal(self, number: int) -> None:
         self.signals.append(number)
@@ -245,10 +248,8 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
 
 def test_a_child_is_told_what_to_play_over_the_socket_alone(answering: Answering) -> None:
     source, child = answering(NONE)
-    assert child.spec == {
-        "pipelines": [{"needs": ["a", "b"], "text": "a ! b"}],
-        "properties": {"a": {"key": "value"}},
-    }
+    assert child.spec["pipelines"] == [{"needs": ["a", "b"], "text": "a ! b"}]
+    assert child.spec["properties"] == {"a": {"key": "value"}}
     assert "value" not in " ".join(child.command)
     assert (source.live, source.pid) == (True, 4242)
 
@@ -268,7 +269,7 @@ def test_rows_are_as_long_as_the_child_says_and_pictures_stay_as_they_were(answe
 
 
 def test_a_stamp_that_stands_still_is_no_new_picture(answering: Answering) -> None:
-    source, child = answering((PICTURE, PIXELS), PICTURE, NONE, {**PICTURE, "pts": 41})
+    source, child = answering((PICTURE, PIXELS), (PICTURE, PIXELS), NONE, ({**PICTURE, "pts": 41}, PIXELS))
     read(source)
     read(source)
     assert child.asked == 4
@@ -291,17 +292,14 @@ def test_the_end_of_a_file_is_one_and_that_of_a_camera_is_a_failure(answering: A
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected", "says"),
-    [
-        ("camera", CameraError, "cam: 401"),
-        ("config", ConfigError, "gst-launch-1.0"),
-        ("unavailable", UnavailableError, "install it"),
-    ],
+    ("expected", "says"),
+    [(CameraError, "cam: 401"), (ConfigError, "gst-launch-1.0"), (UnavailableError, "install it")],
 )
 def test_what_the_child_complains_of_is_an_error_of_ours(
-    answering: Answering, kind: str, expected: type[EdgeinferError], says: str
+    answering: Answering, expected: type[EdgeinferError], says: str
 ) -> None:
-    source, _ = answering({"error": "401", "code": "unauthorized", "kind": kind, "lasting": True})
+    trouble = Trouble("401", "unauthorized", expected.__name__)
+    source, _ = answering(trouble.answer({"what": "cam", "remedy": "install it"}))
     with pytest.raises(expected, match=says) as caught:
         source.read()
     if isinstance(caught.value, CameraError):
@@ -333,8 +331,13 @@ def test_whose_stamp_a_picture_has(
     assert before <= taken <= after
 
 
-def test_memory_that_is_made_anew_for_every_picture_costs_no_descriptors(answering: Answering) -> None:
-    source, _ = answering(*[({**PICTURE, "pts": number}, PIXELS) for number in range(20)])
+def test_pictures_of_changing_sizes_cost_no_descriptors(answering: Answering) -> None:
+    sizes = [(2 + number % 2, 6 * (2 + number % 2)) for number in range(20)]
+    script = [
+        ({**PICTURE, "height": side, "stride": 8, "pts": number}, bytes(8 * side))
+        for number, (side, _) in enumerate(sizes)
+    ]
+    source, _ = answering(*script)
     read(source)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (no other descriptor for it)
     for _ in range(15):
@@ -343,7 +346,7 @@ def test_memory_that_is_made_anew_for_every_picture_costs_no_descriptors(answeri
 
 
 def test_a_picture_that_is_too_large_is_refused_before_it_is_copied(answering: Answering) -> None:
-    source, _ = answering({**PICTURE, "width": 8193, "height": 8192})
+    source, _ = answering({**PICTURE, "width": 8193, "height": 8192, "picture": 1})
     with pytest.raises(CameraError, match="too many") as caught:
         source.read()
     assert (caught.value.code, caught.value.lasting) == ("codec", True)
@@ -351,9 +354,9 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_copied(answering: A
 
 def test_a_child_that_dies_is_told_with_how_it_ended(answering: Answering) -> None:
     source, _ = answering("dies")
-    with pytest.raises(CameraError, match=r"ended \(-11\)") as caught:
+    with pytest.raises(CameraError, match=r"ended \(Segmentation fault\)") as caught:
         source.read()
-    assert caught.value.code == "closed"
+    assert caught.value.code == "crashed"
     with pytest.raises(CameraError, match="ended"):
         source.read()
 
@@ -398,7 +401,7 @@ def test_the_child_takes_the_first_pipeline_whose_elements_are_all_there() -> No
     assert child.choose(candidates) == "2"
     with pytest.raises(Trouble, match="no a here") as caught:
         child.choose([{"needs": ["x"], "text": "0"}, *candidates[:1]])
-    assert caught.value.answer["kind"] == "unavailable"
+    assert caught.value.kind == "UnavailableError"
 
 
 @pytest.mark.parametrize(
@@ -420,7 +423,9 @@ def test_what_the_childs_pipeline_complains_of_has_a_code(domain: str, number: i
     child.bus = SimpleNamespace(pop_filtered=lambda kind: messages.pop(0))
     with pytest.raises(Trouble) as caught:
         child.check_bus()
-    assert caught.value.answer == {"error": "src0: it broke", "code": code, "kind": "camera", "lasting": lasting}
+    answer = caught.value.answer({"what": "gst", "remedy": ""})
+    assert answer["message"] == "gst: src0: it broke"
+    assert (answer["error"], answer["code"], answer["lasting"]) == ("CameraError", code, lasting)
     child.check_bus()
 
 
@@ -457,27 +462,11 @@ def test_buffers_whose_stamps_stand_still_are_no_pictures(gst_python: str, monke
     try:
         read(source)
         last, ask = source._last_pts, source._ask
-        monkeypatch.setattr(source, "_ask", lambda: {**ask(), "pts": last})
+        monkeypatch.setattr(source, "_ask", lambda *order: {**ask(*order), "pts": last})
         with pytest.raises(StalledError, match="no new picture"):
             source.read()
     finally:
         source.close()
-
-
-def test_shared_memory_is_made_anew_for_a_larger_picture() -> None:
-    memory = Memory()
-    memory.write(b"abc")
-    first = memory.take_descriptor()
-    assert first is not None
-    memory.write(b"de")
-    memory.write(b"xyz")
-    assert memory.take_descriptor() is None
-    memory.write(b"0123456789")
-    second = memory.take_descriptor()
-    assert second is not None
-    assert os.fstat(second).st_size == 10
-    os.close(first)
-    os.close(second)
 
 
 def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from edgeinfer.config import plugins
+from edgeinfer.contract import breach
 from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
-from edgeinfer.flow.capture.contract import breach
 from edgeinfer.frames import block_of
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.sources import demo, images, v4l2, video

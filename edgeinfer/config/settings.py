@@ -9,6 +9,7 @@ import contextlib
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,6 +18,7 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
+from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
 DEFAULT_MODEL = "nanodet-g"
@@ -25,6 +27,7 @@ TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
 """`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+Mebibytes = Annotated[int, Meta(ge=32, le=65536)]
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +57,13 @@ class LadderConfig(Struct, frozen=True, kw_only=True):
     frozen_s: Annotated[float, Meta(ge=0.1)] | None = None
 
 
+class IsolationConfig(Struct, frozen=True, kw_only=True):
+    """Whether a source is read and decoded in a process that edgeinfer makes for it, and how many MiB that may have."""
+
+    isolated: bool = False
+    memory_mb: Mebibytes | None = None
+
+
 class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a frame waits for others to share its batch: `latency` never, `balanced` while every stream of the backend
     is busy, `throughput` always; for `wait_ms` at most.
@@ -70,6 +80,7 @@ class SourceConfig(Struct, frozen=True, kw_only=True):
     max_fps: float | None
     options: Struct
     ladder: LadderConfig = LadderConfig()
+    isolation: IsolationConfig = IsolationConfig()
 
 
 class PluginConfig(Struct, frozen=True, kw_only=True):
@@ -130,10 +141,17 @@ class SourceSettings(LadderConfig, frozen=True, kw_only=True):
     the first error final where the source has never given a frame; that is the default for sources of the command line.
     A live frame older than `max_age_ms` when its turn comes is dropped; with `null` none is. With `frozen_s` a source
     that shows the same picture for so long counts as one without a frame.
+
+    `isolated` sources are read and decoded in a process of their own, which may hang, crash or swell without harm to
+    the others; network cameras are by default, and `isolated: false` makes them threads. Such a process may have
+    `memory_mb` MiB beyond what it starts with; by default what half of the memory leaves for each, 512 at most. Sources
+    through GStreamer have a process of their own in any case.
     """
 
     uri: Annotated[str, Meta(min_length=1)]
     max_fps: Annotated[float, Meta(gt=0)] | None = None
+    isolated: bool | None = None
+    memory_mb: Mebibytes | None = None
 
 
 class _File(Struct, frozen=True, kw_only=True):
@@ -276,8 +294,23 @@ def _source(name: str, table: Any) -> SourceConfig:
             raise ConfigError(
                 f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
             )
-    ladder = LadderConfig(**{key: getattr(known, key) for key in strict.field_names(LadderConfig)})
-    return SourceConfig(uri=uri, max_fps=known.max_fps, options=plugins.options(module, own, path), ladder=ladder)
+    options = plugins.options(module, own, path)
+    return SourceConfig(
+        uri=uri,
+        max_fps=known.max_fps,
+        options=options,
+        ladder=LadderConfig(**{key: getattr(known, key) for key in strict.field_names(LadderConfig)}),
+        isolation=_isolation(known, module, uri.text, options, path),
+    )
+
+
+def _isolation(known: SourceSettings, module: ModuleType, uri: str, options: Struct, path: str) -> IsolationConfig:
+    usual = module.isolate(uri, options) if isinstance(module, Isolating) else False
+    isolated = usual is not None and (usual if known.isolated is None else known.isolated)
+    if known.memory_mb is not None and not isolated:
+        hint = "sources through GStreamer have a bound of their own" if usual is None else "isolated: true gives it one"
+        raise ConfigError(f"{path}.memory_mb: this source has no process whose memory that could bound", hint)
+    return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb)
 
 
 def _sinks(file: _File) -> dict[str, PluginConfig]:

@@ -14,9 +14,13 @@ from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.interfaces import Decoder, Reconnecting, Sink, Source
+from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.messages import ModelInfo
 
 log = logging.getLogger(__name__)
+
+ANSWER_S = 2.0
+"""After its source counts as lost, a process that has not answered hangs; its thread is not given up yet then."""
 
 
 def model_info(model: Model) -> ModelInfo:
@@ -38,7 +42,7 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
     usual = module.RECONNECT if isinstance(module, Reconnecting) else None
     return Job(
         name,
-        partial(open_source, config),
+        partial(open_source, config, name),
         ledger,
         mailbox,
         max_fps=config.max_fps,
@@ -50,10 +54,16 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
     )
 
 
-def open_source(config: SourceConfig) -> Source:
-    """Opens a source; may block, so it is called on the source's own thread."""
-    source: Source = plugins.load("sources", config.uri.plugin).open(config.uri.text, config.options)
-    return source
+def open_source(config: SourceConfig, name: str) -> Source:
+    """Opens a source, in a process of its own where it needs one; may block, so it is called on the source's thread."""
+    module = plugins.load("sources", config.uri.plugin)
+    if not config.isolation.isolated:
+        source: Source = module.open(config.uri.text, config.options)
+        return source
+    order = Order(config.uri.plugin, config.uri.text, config.options)
+    memory_mb = config.isolation.memory_mb
+    memory_bytes = None if memory_mb is None else memory_mb << 20
+    return open_isolated(order, f"source {name}", config.ladder.timeout_s + ANSWER_S, memory_bytes)
 
 
 def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:

@@ -40,7 +40,54 @@ MAX_PIXELS = _bound(
 
 # Memory and children
 
+MAX_FRAME_BYTES = _bound(
+    512 << 20,
+    "bytes",
+    "all frames together; a quarter of the memory where that is less (the machine's, or what a control group allows)",
+    "a source waits for room; after two seconds it is `stalled`",
+    "test_beyond_its_limit_a_frame_waits_for_another_to_go",
+)
+
+MAX_CHILD_BYTES = _bound(
+    512 << 20,
+    "bytes",
+    "private memory of a process that decodes a source, beyond what it starts with; less where half of the memory does "
+    "not suffice for all of them",
+    "it gets no more, and the source is opened again: `memory`, or `crashed`",
+    "test_a_process_that_swells_gets_no_more",
+    "sources.NAME.memory_mb",
+)
+MIN_CHILD_BYTES = _bound(
+    128 << 20,
+    "bytes",
+    "the least that such a process may have, however many there are",
+    "the kernel ends these processes first where the machine's memory is used up",
+    "test_the_share_of_a_process",
+)
+MAX_PIPELINE_BYTES = _bound(
+    1 << 30,
+    "bytes",
+    "private memory of a GStreamer process, beyond what it starts with; a CSI camera's driver is not held to it",
+    "it gets no more, and the source is opened again",
+    "test_a_pipeline_that_swells_gets_no_more",
+)
+MAX_LENT = _bound(
+    3,
+    "blocks",
+    "memory lent to such a process for pictures that it has not given yet",
+    "the process is ended, and the source is opened again: `crashed`",
+    "test_a_process_that_asks_for_memory_again_and_again_is_ended",
+)
+
 # Descriptors and threads
+
+MAX_CHILD_DESCRIPTORS = _bound(
+    64,
+    "descriptors",
+    "one process that decodes a source",
+    "it can open no more, and the source is opened again",
+    "test_a_process_has_few_descriptors_and_writes_no_file",
+)
 
 # Subscribers
 

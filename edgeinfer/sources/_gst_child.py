@@ -3,23 +3,20 @@
 Run as a file, by any Python from 3.9 on; it needs PyGObject and nothing else, neither edgeinfer nor numpy. The
 parent's end of the talk is `_gst_process.py`.
 
-Over a socket (its number is the only argument) come a JSON object that describes the pipelines to try, then `next` for
-every picture. Answers are JSON objects: {"live"}, {"width", "height", "stride", "format", "age_ns", "pts"} with the
-pixels in shared memory (its descriptor comes along when it is new), {"none"}, {"end"} or {"error", "code", "kind"}.
+It talks as `isolation/talk.py` says, over the socket whose number is its last argument. `open` describes the pipelines
+to try; a `picture` is told with its stride, format, age and time stamp, and there may be `none` yet.
 """
 
 from __future__ import annotations
 
-import ctypes
+import importlib.util
 import json
 import mmap
 import os
-import signal
 import socket
 import sys
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
 WAIT_NS = 300_000_000
 START_NS = 5_000_000_000
 LASTING = {"unauthorized", "not_found", "codec"}
@@ -36,47 +33,81 @@ CODES = {
 """GStreamer's errors (GstResourceError, GstStreamError, GstCoreError) as reasons of ours; the others are `input`."""
 
 
-class Trouble(Exception):  # noqa: N818 (an answer)
-    """What goes back to the parent. `kind`: camera, config or unavailable."""
+HINTS = {"ConfigError": "gst-launch-1.0 understands the same text"}
 
-    def __init__(self, text: str, code: str = "input", kind: str = "camera") -> None:
+
+class Trouble(Exception):  # noqa: N818 (an answer)
+    """What goes back to the parent. `kind` is an error of edgeinfer's."""
+
+    def __init__(self, text: str, code: str = "input", kind: str = "CameraError") -> None:
         super().__init__(text)
-        self.answer = {"error": text, "code": code, "kind": kind, "lasting": code in LASTING}
+        self.text, self.code, self.kind = text, code, kind
+
+    def answer(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """As the parent reads it."""
+        hint = spec["remedy"] if self.kind == "UnavailableError" else HINTS.get(self.kind, "")
+        text = f"{spec['what']}: {self.text}"
+        return {
+            "error": self.kind,
+            "message": text,
+            "hint": hint,
+            "code": self.code,
+            "lasting": self.code in LASTING,
+        }
 
 
 class Memory:
-    """Shared memory for one picture, made anew when a picture does not fit."""
+    """Memory that the parent has lent for pictures."""
 
-    def __init__(self) -> None:
-        self.map: mmap.mmap | None = None
-        self.fresh: int | None = None
+    def __init__(self, peer: socket.socket) -> None:
+        self.peer = peer
+        self.maps: dict[int, mmap.mmap] = {}
+        self.free: list[int] = []
 
-    def write(self, data: Any) -> None:
-        """Puts a picture there."""
-        if self.map is None or len(self.map) < len(data):
-            self.fresh = os.memfd_create("edgeinfer-frame")
-            os.ftruncate(self.fresh, len(data))
-            self.map = mmap.mmap(self.fresh, len(data))
-        self.map[: len(data)] = bytes(data)
+    def take_back(self, order: dict[str, Any]) -> None:
+        """What the parent does not use any more, and what it wants back for good."""
+        self.free += order.get("free", ())
+        for number in order.get("drop", ()):
+            self.maps.pop(number).close()
+            self.free.remove(number)
 
-    def take_descriptor(self) -> int | None:
-        """The new memory's descriptor, once."""
-        fresh, self.fresh = self.fresh, None
-        return fresh
+    def write(self, data: Any) -> int | None:
+        """Puts a picture into a block. Returns its number, None where there is no room for it now."""
+        size = len(data)
+        fitting = [number for number in self.free if len(self.maps[number]) == size] or self.borrow(size)
+        for number in fitting:
+            self.maps[number][:] = data
+            self.free.remove(number)
+            return number
+        return None
+
+    def borrow(self, size: int) -> list[int]:
+        """Another block, where the parent lends one."""
+        send(self.peer, {"need": size})
+        answer, descriptors = receive(self.peer)
+        self.take_back(answer)
+        if "lend" not in answer:
+            return []
+        self.maps[answer["lend"]] = mmap.mmap(descriptors[0], size)
+        self.free.append(answer["lend"])
+        os.close(descriptors[0])
+        return [answer["lend"]]
 
 
 class ChildPipeline:
     """A running pipeline that ends in our appsink."""
 
-    def __init__(self, gst: Any, spec: dict[str, Any]) -> None:
+    def __init__(self, gst: Any, spec: dict[str, Any], memory: Memory) -> None:
         self.gst = gst
-        self.memory = Memory()
+        self.memory = memory
         text = self.choose(spec["pipelines"])
         try:
             self.pipeline = gst.parse_launch(text)
         except Exception as error:
             missing = getattr(error, "code", None) == int(gst.ParseError.NO_SUCH_ELEMENT)
-            raise Trouble(str(getattr(error, "message", error)), kind="unavailable" if missing else "config") from None
+            raise Trouble(
+                str(getattr(error, "message", error)), kind="UnavailableError" if missing else "ConfigError"
+            ) from None
         for name, properties in spec.get("properties", {}).items():
             element = self.pipeline.get_by_name(name)
             for key, value in properties.items():
@@ -91,7 +122,7 @@ class ChildPipeline:
             if all(self.gst.ElementFactory.find(name) for name in candidate["needs"]):
                 return str(candidate["text"])
         missing = ", ".join(name for name in candidates[-1]["needs"] if not self.gst.ElementFactory.find(name))
-        raise Trouble(f"GStreamer has no {missing} here", kind="unavailable")
+        raise Trouble(f"GStreamer has no {missing} here", kind="UnavailableError")
 
     def start(self) -> bool:
         """Whether what plays is live. A pipeline that is not may be held up: no picture of it is dropped."""
@@ -116,32 +147,34 @@ class ChildPipeline:
             code = CODES.get((error.domain, error.code), "input")
             raise Trouble(f"{message.src.get_name()}: {error.message}", code)
 
-    def next(self) -> tuple[dict[str, Any], int | None]:
-        """The answer to `next`, with the shared memory's descriptor where that is new."""
+    def next(self) -> dict[str, Any]:
+        """The answer to `read`."""
         sample = self.sink.emit("try-pull-sample", WAIT_NS)
         if sample is None:
             self.check_bus()
-            return ({"end": True} if self.sink.get_property("eos") else {"none": True}), None
+            return {"end": True} if self.sink.get_property("eos") else {"none": True}
         structure = sample.get_caps().get_structure(0)
         buffer = sample.get_buffer()
         ok, info = buffer.map(self.gst.MapFlags.READ)
         if not ok:
             raise Trouble("a picture can't be read from memory")
         try:
-            self.memory.write(info.data)
+            number = self.memory.write(info.data)
             size = info.size
         finally:
             buffer.unmap(info)
+        if number is None:
+            return {"none": True}
         height = structure.get_int("height")[1]
-        answer = {
+        return {
+            "picture": number,
             "width": structure.get_int("width")[1],
             "height": height,
             "stride": size // height,
             "format": structure.get_string("format"),
-            "pts": buffer.pts,
+            "pts": None if buffer.pts == self.gst.CLOCK_TIME_NONE else buffer.pts,
             "age_ns": self.age_ns(buffer.pts),
         }
-        return answer, self.memory.take_descriptor()
 
     def age_ns(self, pts: int) -> int | None:
         """How long ago a buffer was stamped, by the pipeline's clock."""
@@ -159,33 +192,54 @@ def import_gst() -> Any:
         gi.require_version("Gst", "1.0")
         from gi.repository import Gst  # noqa: PLC0415
     except (ImportError, ValueError) as error:
-        raise Trouble(f"GStreamer's Python bindings are missing: {error}", kind="unavailable") from None
+        raise Trouble(f"GStreamer's Python bindings are missing: {error}", kind="UnavailableError") from None
     Gst.init([])
     return Gst
 
 
-def send(peer: socket.socket, answer: dict[str, Any], descriptor: int | None = None) -> None:
+def send(peer: socket.socket, message: dict[str, Any]) -> None:
     """One answer."""
-    socket.send_fds(peer, [json.dumps(answer).encode()], [] if descriptor is None else [descriptor])
-    if descriptor is not None:
-        os.close(descriptor)
+    peer.send(json.dumps(message).encode())
+
+
+def receive(peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """What the parent says next, with descriptors. Raises EOFError at the end."""
+    data, descriptors, _, _ = socket.recv_fds(peer, 1 << 16, 1)
+    if not data:
+        raise EOFError
+    return json.loads(data), descriptors
+
+
+def confine(spec: dict[str, Any]) -> None:
+    """Takes on the limits that the parent wants for us, by its own code."""
+    found = importlib.util.spec_from_file_location("confine", spec["confine"])
+    assert found is not None and found.loader is not None  # noqa: S101, PT018 (for mypy)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    if spec["memory_bytes"] is None:
+        module.die_with(spec["parent"])
+    else:
+        module.confine(spec["memory_bytes"], parent=spec["parent"])
 
 
 def main() -> None:
     """Serves one parent to the end."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody is left who could end it after the parent
-    peer = socket.socket(fileno=int(sys.argv[1]))
-    spec = json.loads(peer.recv(1 << 16))  # before anything can fail: an answer beside unread data is lost
+    peer = socket.socket(fileno=int(sys.argv[-1]))
+    spec = receive(peer)[0]["open"]
+    confine(spec)
+    memory = Memory(peer)
     try:
-        pipeline = ChildPipeline(import_gst(), spec)
-        send(peer, {"live": pipeline.live})
-        while peer.recv(16):
-            send(peer, *pipeline.next())
-        pipeline.pipeline.set_state(pipeline.gst.State.NULL)
+        pipeline = ChildPipeline(import_gst(), spec, memory)
+        send(peer, {"opened": {"live": pipeline.live, "fps": 0}})
+        while True:
+            memory.take_back(receive(peer)[0])
+            send(peer, pipeline.next())
     except Trouble as trouble:
-        send(peer, trouble.answer)
+        send(peer, trouble.answer(spec))
+    except EOFError:
+        pipeline.pipeline.set_state(pipeline.gst.State.NULL)
     except Exception as error:
-        send(peer, Trouble(f"{type(error).__name__}: {error}").answer)
+        send(peer, Trouble(f"{type(error).__name__}: {error}").answer(spec))
     peer.close()
     os._exit(0)  # GStreamer's threads may hang, and Python would wait for them
 

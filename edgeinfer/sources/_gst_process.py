@@ -1,16 +1,11 @@
-"""The parent's side of a GStreamer process: starts it, takes its pictures, ends it whatever it does."""
+"""The parent's side of a GStreamer process: describes what it plays, and takes its pictures."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import importlib.util
-import json
-import logging
-import mmap
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,23 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.errors import CameraError, StalledError, UnavailableError
 from edgeinfer.frames import pool
-from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard import confine
+from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
+from edgeinfer.isolation.errors import too_many
+from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
+from edgeinfer.isolation.spawned import spawn
+from edgeinfer.isolation.talk import Nonsense
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image
-
-log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("_gst_child.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 READ_DEADLINE_S = 2.0
 ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
-START_S = 15.0
-LEAVE_S, TERM_S = 1.0, 2.0
 MAX_AGE_NS = 1_000_000_000
 REMEDY = "apt install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 
@@ -54,6 +49,7 @@ class Recipe:
     """Pipelines to try, the first whose elements are all there is taken; and properties that no process list shows.
 
     `what` is the source as errors call it. `clock` is who stamps its buffers, `remedy` what brings missing elements.
+    `memory_bytes` bounds the process's private memory; None doesn't.
     """
 
     what: str
@@ -61,157 +57,79 @@ class Recipe:
     properties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     clock: CaptureClock = "driver"
     remedy: str = REMEDY
+    memory_bytes: int | None = MAX_PIPELINE_BYTES
 
-    def to_json(self) -> bytes:
+    def to_plain(self) -> dict[str, Any]:
         """As the child reads it."""
-        pipelines = [{"needs": list(needs), "text": text} for needs, text in self.pipelines]
-        return json.dumps({"pipelines": pipelines, "properties": self.properties}).encode()
+        return {
+            "what": self.what,
+            "pipelines": [{"needs": list(needs), "text": text} for needs, text in self.pipelines],
+            "properties": self.properties,
+            "remedy": self.remedy,
+            "memory_bytes": self.memory_bytes,
+            "confine": confine.__file__,
+            "parent": os.getpid(),
+        }
 
 
-class GstSource:
+class GstSource(IsolatedSource):
     """See `Source`. A pipeline in a child process; one that is not live is never made to drop a picture."""
-
-    fps = 0.0
 
     def __init__(self, recipe: Recipe, python: str | None = None) -> None:
         """Raises CameraError, ConfigError for a pipeline that is none, UnavailableError where GStreamer is missing."""
         self._recipe = recipe
-        self._memory: mmap.mmap | None = None
         self._last_pts: int | None = None
-        interpreter = python or find_python()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [interpreter, "-I", str(CHILD), str(theirs.fileno())]
-            try:
-                self._process = subprocess.Popen(  # noqa: S603 (our own file, by the interpreter that was chosen)
-                    command,
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C is for us; we end it
-                )
-            except OSError as error:
-                self._socket.close()
-                raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
+        command = [python or find_python(), "-I", str(CHILD)]
         try:
-            self._socket.send(recipe.to_json())
-            self.live = bool(self._answer(START_S)["live"])
-        except OSError:
-            self.close()
-            raise self._ended() from None
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """The child's process id."""
-        return self._process.pid
+            process = spawn(command)
+        except OSError as error:
+            raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
+        super().__init__(process, recipe.to_plain(), recipe.what, ANSWER_S)
 
     def read(self) -> Capture | None:
         """See `Source.read`. A buffer with the time stamp of the one before is no new picture."""
         deadline = time.monotonic() + READ_DEADLINE_S
         while True:
-            answer = self._ask()
+            answer = self._ask({"read": True, **self._lender.news()}, ANSWER_S)
             if "end" in answer:
                 if self.live:
                     raise CameraError("closed", f"{self._recipe.what}: the stream ended")
                 return None
-            if "none" not in answer and answer["pts"] != self._last_pts:
-                self._last_pts = answer["pts"]
-                return self._capture(answer)
+            if "none" not in answer:
+                with self._guarded():
+                    capture = self._capture(answer)
+                if capture is not None:
+                    return capture
             if self.live and time.monotonic() > deadline:
                 raise StalledError(f"{self._recipe.what}: no new picture within {READ_DEADLINE_S:g} s")
 
-    def close(self) -> None:
-        """Lets the child go, then asks it with SIGTERM, then ends it with SIGKILL. No child outlives this."""
-        self._socket.close()
-        if not self._waited(LEAVE_S):
-            self._kill()
-        if self._memory is not None:
-            self._memory.close()
-
-    def _kill(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-            if self._waited(TERM_S):
-                return
-        log.warning("%s: process %d does not end, it hangs in the kernel", self._recipe.what, self._process.pid)
-
-    def _waited(self, timeout_s: float) -> bool:
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def _ask(self) -> dict[str, Any]:
-        try:
-            self._socket.send(b"next")
-            return self._answer(ANSWER_S)
-        except TimeoutError:
-            self._kill()
-            raise CameraError("hung", f"{self._recipe.what}: GStreamer hung and was ended") from None
-        except OSError:
-            raise self._ended() from None
-
-    def _answer(self, timeout_s: float) -> dict[str, Any]:
-        self._socket.settimeout(timeout_s)
-        try:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
-        except TimeoutError:
-            self._kill()
-            raise CameraError("hung", f"{self._recipe.what}: GStreamer does not answer and was ended") from None
-        for descriptor in descriptors:
-            self._map(descriptor)
-        if not data:
-            raise self._ended()
-        answer: dict[str, Any] = json.loads(data)
-        if "error" in answer:
-            raise self._error(answer)
-        return answer
-
-    def _map(self, descriptor: int) -> None:
-        if self._memory is not None:
-            self._memory.close()
-        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size, prot=mmap.PROT_READ)
-        os.close(descriptor)
-
-    def _ended(self) -> CameraError:
-        self._waited(LEAVE_S)
-        return CameraError("closed", f"{self._recipe.what}: the GStreamer process ended ({self._process.returncode})")
-
-    def _error(self, answer: dict[str, Any]) -> EdgeinferError:
-        text = f"{self._recipe.what}: {answer['error']}"
-        if answer["kind"] == "config":
-            return ConfigError(text, "gst-launch-1.0 understands the same text")
-        if answer["kind"] == "unavailable":
-            return UnavailableError(text, self._recipe.remedy)
-        return CameraError(answer["code"], text, lasting=bool(answer["lasting"]))
-
-    def _capture(self, answer: dict[str, Any]) -> Capture:
-        if answer["width"] * answer["height"] > MAX_PIXELS:
-            size = f"{answer['width']} × {answer['height']}"
-            raise CameraError("codec", f"{self._recipe.what}: {size} pixels are too many", lasting=True)
-        image, age_ns = self._image(answer), answer["age_ns"]
-        if self._recipe.clock != "arrival" and self.live and age_ns is not None and 0 <= age_ns < MAX_AGE_NS:
+    def _capture(self, answer: dict[str, Any]) -> Capture | None:
+        pts = None if answer.get("pts") is None else whole(answer, "pts", 0, MAX_TIME_NS)
+        image = self._image(answer)
+        if pts is not None and pts == self._last_pts:
+            return None
+        self._last_pts = pts
+        age_ns = answer.get("age_ns")
+        if self._recipe.clock != "arrival" and self.live and isinstance(age_ns, int) and 0 <= age_ns < MAX_AGE_NS:
             return stamped(image, self._recipe.clock, age_ns=age_ns)
-        return stamped(image, "arrival" if self.live else "file", None if self.live else answer["pts"])
+        return stamped(image, "arrival" if self.live else "file", None if self.live else pts)
 
     def _image(self, answer: dict[str, Any]) -> Image:
-        """A copy of what lies in the shared memory, (H, W, 3) BGR; the child overwrites that with the next picture."""
-        width, height, stride = answer["width"], answer["height"], answer["stride"]
-        channels = {"BGR": 3, "BGRx": 4}[answer["format"]]
-        assert self._memory is not None  # noqa: S101 (the first picture brings it along)
-        rows = np.frombuffer(self._memory, np.uint8, height * stride).reshape(height, stride)
+        """The picture, (H, W, 3) BGR: where it lies in the shared memory if it is whole there, else a copy."""
+        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
+        channels = {"BGR": 3, "BGRx": 4}.get(str(answer.get("format")))
+        if channels is None:
+            raise Nonsense("an unknown format")
+        if height * width > MAX_PIXELS:
+            raise too_many(self._recipe.what)
+        stride = whole(answer, "stride", width * channels, 8 * MAX_PIXELS)
+        rows = self._lender.pixels(answer.get("picture"), height * stride).reshape(height, stride)
         pixels = rows[:, : width * channels].reshape(height, width, channels)
         if channels == 4:
             image = pool.empty(height, width)
             cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR, dst=image)
             return image
-        return pool.copy(pixels)
+        return pixels if stride == width * 3 else pool.copy(pixels)
 
 
 @functools.lru_cache(maxsize=1)

@@ -38,6 +38,10 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
     return GstSource(recipe(uri, options), options.python)
 
 
+def isolate(uri: str, options: Options) -> None:
+    """See `Isolating`. It makes a process of its own."""
+
+
 def recipe(uri: str, options: Options) -> Recipe:
     """The pipeline for `csi://N`. Raises ConfigError where N is no number."""
     match = re.fullmatch(r"csi:(?://)?(\d{1,2})", uri, re.IGNORECASE)
@@ -49,4 +53,5 @@ def recipe(uri: str, options: Options) -> Recipe:
         f"height={options.height},framerate={rate.numerator}/{rate.denominator} ! "
         + FROM_NVMM_TO_SINK.replace("nvvidconv", f"nvvidconv flip-method={options.flip}", 1)
     )
-    return Recipe(uri, [(NEEDS, text)], remedy="on a Jetson: apt install nvidia-l4t-gstreamer python3-gi")
+    remedy = "on a Jetson: apt install nvidia-l4t-gstreamer python3-gi"
+    return Recipe(uri, [(NEEDS, text)], remedy=remedy, memory_bytes=None)

@@ -26,3 +26,7 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
     if not text:
         raise ConfigError("gst: there is no pipeline", "for instance gst:videotestsrc is-live=true")
     return GstSource(Recipe("gst", [([], f"{text} ! {TO_SINK}")]), options.python)
+
+
+def isolate(uri: str, options: Options) -> None:
+    """See `Isolating`. It makes a process of its own."""

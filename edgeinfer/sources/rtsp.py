@@ -72,10 +72,20 @@ class Options(Struct, frozen=True, kw_only=True):
 def open(uri: str, options: Options) -> NetworkCamera | GstSource:  # noqa: A001 (the plugin interface)
     """Connects. Raises CameraError with the reason's code, ConfigError, and UnavailableError without GStreamer."""
     peer = account(uri, options.user, options.password, options.password_file)
-    rtsp = peer.url.lower().startswith("rtsp")
-    if rtsp and (options.decoder == "gstreamer" or (options.decoder == "auto" and has_hardware_decoder())):
+    if _through_gstreamer(uri, options):
         return GstSource(recipe(peer, options), options.python)
     return NetworkCamera(peer, options)
+
+
+def isolate(uri: str, options: Options) -> bool | None:
+    """See `Isolating`."""
+    return None if _through_gstreamer(uri, options) else True
+
+
+def _through_gstreamer(uri: str, options: Options) -> bool:
+    if not uri.lower().startswith("rtsp"):
+        return False
+    return options.decoder == "gstreamer" or (options.decoder == "auto" and has_hardware_decoder())
 
 
 def has_hardware_decoder(root: Path = Path("/")) -> bool:

@@ -22,7 +22,7 @@ from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, OutOfMemoryError, StickyError, UnavailableError
-from edgeinfer.frames import FramePool
+from edgeinfer.frames import FramePool, Store
 from edgeinfer.gpu import kernel_code
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_launch import load_kernels
@@ -385,7 +385,7 @@ def test_a_frame_is_copied_once_and_on_a_jetson_not_at_all(make: Make, device: S
 def test_frames_of_the_pool_are_pinned_once_and_read_where_they_lie(make: Make, device: Simulation) -> None:
     device.attributes[Attribute.cudaDevAttrIntegrated] = 1
     backend = make()
-    image = FramePool().copy(picture(1))
+    image = FramePool(Store()).copy(picture(1))
     backend.load(backend._lanes[0], [image])
     backend.load(backend._lanes[1], [image])
     assert device.calls["cudaHostRegister"] == 1
@@ -399,7 +399,7 @@ def test_frames_of_the_pool_are_pinned_once_and_read_where_they_lie(make: Make, 
 
 @pytest.mark.parametrize("mapped", [True, False])
 def test_what_can_not_be_pinned_or_is_a_part_of_a_frame_is_staged(device: Simulation, mapped: bool) -> None:
-    pins, pool = Pins(Cuda(), mapped), FramePool()
+    pins, pool = Pins(Cuda(), mapped), FramePool(Store())
     whole = pool.copy(picture(1, 300, 200))
     address = pins.address(whole)
     assert address == whole.ctypes.data

@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from edgeinfer.contract import breach
 from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
-from edgeinfer.flow.capture.contract import breach
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.printable import printable

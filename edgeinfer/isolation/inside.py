@@ -1,0 +1,76 @@
+"""What happens in a source's own process: it is opened and read as in ours, its pictures go into borrowed memory."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+from edgeinfer import frames
+from edgeinfer.config import plugins
+from edgeinfer.contract import breach
+from edgeinfer.errors import ConfigError, StalledError
+from edgeinfer.frames import block_of
+from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.isolation import talk
+from edgeinfer.isolation.borrowed import Borrowed
+from edgeinfer.isolation.errors import to_plain
+from edgeinfer.types import Capture
+
+
+def serve(peer: socket.socket) -> None:
+    """Talks with the parent until either has had enough."""
+    with contextlib.suppress(talk.Gone, talk.Nonsense):
+        try:
+            _serve(peer)
+        except (talk.Gone, talk.Nonsense):
+            raise
+        except BaseException as error:  # a plugin's sys.exit too: the parent must hear what it was
+            talk.send(peer, to_plain(error))
+
+
+def _serve(peer: socket.socket) -> None:
+    borrowed = Borrowed(peer)
+    frames.pool.supply = borrowed
+    order, _ = talk.receive(peer, None)
+    with contextlib.closing(_opened(order["open"])) as source:
+        talk.send(peer, {"opened": {"live": bool(source.live), "fps": float(source.fps)}})
+        while True:
+            order, _ = talk.receive(peer, None)
+            borrowed.take_back(order)
+            talk.send(peer, _picture(source, borrowed))
+
+
+def _opened(wanted: dict[str, Any]) -> Source:
+    module = plugins.load("sources", wanted["plugin"])
+    source: Source = module.open(wanted["uri"], plugins.options(module, wanted["options"], "options"))
+    return source
+
+
+def _picture(source: Source, borrowed: Borrowed) -> dict[str, Any]:
+    """The answer to `read`. What ends the source is raised."""
+    try:
+        capture = source.read()
+    except (StalledError, UnreadableItem) as error:
+        return to_plain(error)
+    return {"end": True} if capture is None else _described(capture, borrowed)
+
+
+def _described(capture: Capture, borrowed: Borrowed) -> dict[str, Any]:
+    if fault := breach(capture):
+        raise ConfigError(
+            f"what it gave breaks the contract of a source: {fault}",
+            "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
+        )
+    image = capture.image
+    if (block := block_of(image)) is None or image.ctypes.data != block.address:
+        image = frames.pool.copy(image)  # it made the memory itself
+    return {
+        "picture": borrowed.give(image),
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "t_ns": capture.t_ns,
+        "t_mono_ns": capture.t_mono_ns,
+        "clock": capture.clock,
+        "t_media_ns": capture.t_media_ns,
+    }

@@ -1,0 +1,191 @@
+"""A source that lives in a process of its own, as the rest of the daemon sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from edgeinfer import frames
+from edgeinfer.codes import CAPTURE_CLOCKS
+from edgeinfer.errors import CameraError, StalledError
+from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.isolation import talk
+from edgeinfer.isolation.errors import from_plain, too_many
+from edgeinfer.isolation.lender import Lender
+from edgeinfer.isolation.nursery import nursery
+from edgeinfer.types import Capture
+
+OPEN_S = 20.0
+LEAVE_S = 1.0
+"""So long a process may take leave of its camera."""
+MAX_TIME_NS = MAX_SIZE = 1 << 62
+MAX_FPS = 1e6
+
+
+class Process(Protocol):
+    """What runs the other side of the talk. `peer` is our end of it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def peer(self) -> socket.socket: ...
+
+    def end(self) -> str:
+        """Ends it, however it is. Returns how it had ended where that was no wish of ours, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be opened: the arguments of a source plugin's `open`."""
+
+    plugin: str
+    uri: str
+    options: msgspec.Struct
+
+    def to_plain(self) -> dict[str, Any]:
+        """As the process reads it."""
+        return {"plugin": self.plugin, "uri": self.uri, "options": msgspec.to_builtins(self.options)}
+
+
+def open_isolated(order: Order, what: str, patience_s: float, memory_bytes: int | None = None) -> IsolatedSource:
+    """A source, opened in a process of its own. `what` is the source as errors call it.
+
+    Where it is live, the process is ended when a read takes longer than `patience_s`; `memory_bytes` are its own beyond
+    what it starts with. Raises what the plugin raises, CameraError where its process ends or hangs, and TemporaryError
+    where none can be had now.
+    """
+    return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(), what, patience_s)
+
+
+class IsolatedSource:
+    """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does."""
+
+    def __init__(self, process: Process, order: dict[str, Any], what: str, patience_s: float | None) -> None:
+        self._process, self._what = process, what
+        self._lender = Lender(frames.store)
+        self._ended = False
+        try:
+            self.live, self.fps = self._open(order)
+        except BaseException:
+            self.close()
+            raise
+        self._patience_s = patience_s if self.live else None
+
+    def _open(self, order: dict[str, Any]) -> tuple[bool, float]:
+        opened = self._ask({"open": order}, OPEN_S).get("opened")
+        with self._guarded():
+            if not isinstance(opened, dict) or not isinstance(opened.get("fps"), int | float):
+                raise talk.Nonsense("it was to be opened")
+            return bool(opened.get("live")), min(max(0.0, opened["fps"]), MAX_FPS)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def read(self) -> Capture | None:
+        """See `Source.read`."""
+        while True:
+            answer = self._ask({"read": True, **self._lender.news()}, self._patience_s)
+            if "end" in answer:
+                return None
+            with self._guarded():
+                capture = self._capture(answer)
+            if capture is not None:
+                return capture
+
+    def close(self) -> None:
+        """See `Source.close`. No process outlives this, unless it hangs in the kernel."""
+        if not self._ended:
+            self._take_leave()
+            self._end()
+
+    def _capture(self, answer: dict[str, Any]) -> Capture | None:
+        """What an answer shows; None where it is nothing new. Raises talk.Nonsense."""
+        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
+        if height * width > MAX_PIXELS:
+            raise too_many(self._what)
+        if answer.get("clock") not in CAPTURE_CLOCKS:
+            raise talk.Nonsense("no such clock")
+        t_ns, t_mono_ns = (whole(answer, name, 0, MAX_TIME_NS) for name in ("t_ns", "t_mono_ns"))
+        place = answer.get("t_media_ns")
+        t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
+        image = self._lender.pixels(answer.get("picture"), height * width * 3).reshape(height, width, 3)
+        image.flags.writeable = False
+        return Capture(image, t_ns, t_mono_ns, answer["clock"], t_media_ns)
+
+    def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
+        """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
+        end = None if patience_s is None else time.monotonic() + patience_s
+        with self._guarded():
+            talk.send(self._process.peer, order)
+            while True:
+                left_s = None if end is None else max(0.0, end - time.monotonic())
+                answer, descriptors = talk.receive(self._process.peer, left_s)
+                talk.close(descriptors)  # nobody asked for any
+                if "need" not in answer:
+                    break
+                self._lend(answer)
+            error = from_plain(answer, self._what) if "error" in answer else None
+        if error is not None:
+            raise error
+        return answer
+
+    def _lend(self, answer: dict[str, Any]) -> None:
+        size = whole(answer, "need", 1, MAX_SIZE)
+        if size > 4 * MAX_PIXELS:
+            raise too_many(self._what)
+        news = self._lender.news(size)
+        try:
+            number, descriptor = self._lender.lend(size)
+        except StalledError as error:
+            talk.send(self._process.peer, {"refused": error.message, **news})
+            return
+        try:
+            talk.send(self._process.peer, {"lend": number, **news}, descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Any:
+        """Ends the process where it hangs, has ended, or says what makes no sense; the error says which."""
+        try:
+            yield
+        except TimeoutError:
+            self._end()
+            raise CameraError("hung", f"{self._what}: its process did not answer and was ended") from None
+        except talk.Nonsense as error:
+            self._end()
+            raise CameraError("crashed", f"{self._what}: its process was ended: {error}") from None
+        except talk.Gone:
+            how = self._end()
+            raise CameraError("crashed", f"{self._what}: its process ended{f' ({how})' if how else ''}") from None
+
+    def _take_leave(self) -> None:
+        """The end of what we say makes it close its camera and end; that is the end of what it says."""
+        with contextlib.suppress(OSError, TimeoutError, talk.Gone, talk.Nonsense):
+            self._process.peer.shutdown(1)
+            end = time.monotonic() + LEAVE_S
+            while (left_s := end - time.monotonic()) > 0:
+                talk.close(talk.receive(self._process.peer, left_s)[1])
+
+    def _end(self) -> str:
+        self._ended = True
+        how = self._process.end()
+        self._lender.close()
+        return how
+
+
+def whole(answer: dict[str, Any], key: str, least: int, most: int) -> int:
+    """A whole number of an answer. Raises talk.Nonsense where there is none."""
+    value = answer.get(key)
+    if type(value) is not int or not least <= value <= most:
+        raise talk.Nonsense(f"{key} makes no sense")
+    return value

@@ -1,0 +1,72 @@
+"""How a source's process and ours talk: JSON objects over a socket of packets, with descriptors beside them.
+
+Ours speaks first: `open` once, then `read` for every picture. While it works on either, the other side may say `need`
+and is answered with `lend`. Its answers are `opened`, `picture`, `end` or `error`. The end of the socket is the end of
+the talk for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+MAX_BYTES = 1 << 16
+_MAX_DESCRIPTORS = 4
+
+
+class Gone(Exception):  # noqa: N818 (no failure of ours)
+    """The other side has closed the talk, or its process has ended."""
+
+
+class Nonsense(Exception):  # noqa: N818 (no failure of ours)
+    """What the other side said makes no sense."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(peer: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
+    """Says something. Raises Gone; TimeoutError where nobody listens."""
+    try:
+        socket.send_fds(peer, [json.dumps(message).encode()], list(descriptors))
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise Gone from error
+
+
+def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any], list[int]]:
+    """What the other side says next, with descriptors that the caller closes. `None` waits for ever.
+
+    Raises Gone, Nonsense, and TimeoutError where nothing comes.
+    """
+    peer.settimeout(timeout_s)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(peer, MAX_BYTES, _MAX_DESCRIPTORS)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise Gone from error
+    try:
+        if not data:
+            raise Gone
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise Nonsense(f"a {type(message).__name__}")
+    except (ValueError, RecursionError):
+        close(descriptors)
+        raise Nonsense("no JSON") from None
+    except BaseException:
+        close(descriptors)
+        raise
+    return message, descriptors
+
+
+def close(descriptors: list[int]) -> None:
+    """Closes what nobody wants."""
+    for descriptor in descriptors:
+        os.close(descriptor)
