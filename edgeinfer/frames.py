@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from edgeinfer.errors import InputError, StalledError
-from edgeinfer.guard.limits import MAX_FRAME_BYTES
+from edgeinfer.guard.limits import MAX_FRAME_BYTES, MAX_IDLE_FRAME_BYTES
 from edgeinfer.guard.memory import total_bytes
 from edgeinfer.types import Image
 
@@ -139,7 +139,7 @@ class Store:
     def _settle(self) -> None:
         while self.returned:
             block = self.returned.popleft()
-            if block.lent:
+            if block.lent or self._held > MAX_IDLE_FRAME_BYTES:
                 self._discard(block)
             else:
                 self._free[len(block)].append(block)

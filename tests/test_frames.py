@@ -72,6 +72,16 @@ def test_where_nobody_lets_go_there_is_no_room(monkeypatch: pytest.MonkeyPatch) 
     assert kept.shape == (4, 5, 3)
 
 
+def test_beyond_a_bound_memory_that_serves_no_frame_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MAX_IDLE_FRAME_BYTES", 2 * SIZE)
+    store = Store(limit=10 * SIZE)
+    pool = FramePool(store)
+    images = [pool.empty(4, 5) for _ in range(5)]
+    assert store.held == 5 * SIZE
+    images.clear()
+    assert store.held == 2 * SIZE
+
+
 def test_a_frame_that_there_can_never_be_room_for() -> None:
     with pytest.raises(InputError, match="than all frames may hold"):
         FramePool(Store(limit=SIZE - 1)).empty(4, 5)

@@ -41,13 +41,20 @@ MAX_PIXELS = _bound(
 # Memory and children
 
 MAX_FRAME_BYTES = _bound(
-    512 << 20,
+    4 << 30,
     "bytes",
     "all frames together; a quarter of the memory where that is less (the machine's, or what a control group allows)",
     "a source waits for room; after two seconds it is `stalled`",
     "test_beyond_its_limit_a_frame_waits_for_another_to_go",
 )
 
+MAX_IDLE_FRAME_BYTES = _bound(
+    512 << 20,
+    "bytes",
+    "memory for frames that is kept while it serves none",
+    "it is given back to the system",
+    "test_beyond_a_bound_memory_that_serves_no_frame_is_given_back",
+)
 MAX_CHILD_BYTES = _bound(
     512 << 20,
     "bytes",
