@@ -40,6 +40,14 @@ MAX_PIXELS = _bound(
 
 # Memory and children
 
+MAX_DECODING_BYTES = _bound(
+    512 << 20,
+    "bytes",
+    "pictures from files that are being read and decoded at a time, by their files' sizes and their headers",
+    "the next one waits; it is never lost",
+    "test_pictures_are_decoded_while_there_is_room",
+)
+
 MAX_FRAME_BYTES = _bound(
     4 << 30,
     "bytes",

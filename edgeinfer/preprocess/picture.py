@@ -15,7 +15,7 @@ from edgeinfer.types import Float32
 
 def picture_input(path: Path, card: InputCard) -> Float32:
     """(3, height, width) float32, in new memory. Raises InputError where the file is no picture."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None  # a pipe would be waited for
     if image is None:
         raise InputError(f"{path}: can't be read as a picture", "remove it, or write it again")
     out = np.empty((3, card.height, card.width), np.float32)

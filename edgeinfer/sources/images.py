@@ -6,17 +6,15 @@ import glob
 from pathlib import Path
 from typing import Annotated
 
-import cv2
-import numpy as np
 from msgspec import Meta, Struct
 
 from edgeinfer.config.paths import exists, is_dir
 from edgeinfer.config.uri import IMAGE_SUFFIXES
 from edgeinfer.errors import InputError
-from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.sources._clock import Pacer, stamped
-from edgeinfer.types import Capture
+from edgeinfer.sources._picture import read_picture
+from edgeinfer.types import Capture, Image
 
 RECONNECT = False
 
@@ -54,11 +52,9 @@ class Images:
                 return None
             self._next = 0
             self._check_round()
-        path = self._paths[self._next]
-        self._next += 1
         if self._pacer:
             self._pacer.wait()
-        image = _decode(path, self._options.max_bytes)
+        image = self._picture()
         self._good += 1
         place = round(self._given / self.fps * 1e9) if self.fps else None
         self._given += 1
@@ -66,6 +62,16 @@ class Images:
 
     def close(self) -> None:
         """See `Source.close`."""
+
+    def _picture(self) -> Image:
+        """The next one. While there is no room for it, it stays the next."""
+        try:
+            image = read_picture(self._paths[self._next], self._options.max_bytes)
+        except UnreadableItem:
+            self._next += 1
+            raise
+        self._next += 1
+        return image
 
     def _check_round(self) -> None:
         """A loop without one good picture would go round for ever."""
@@ -91,28 +97,3 @@ def _list(uri: str) -> list[Path]:
     if not paths:
         raise InputError(f"{uri}: {missing}")
     return sorted(paths)
-
-
-def _decode(path: Path, max_bytes: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    try:
-        if path.stat().st_size > max_bytes:
-            raise UnreadableItem(f"{path}: larger than {max_bytes} bytes")
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UnreadableItem(f"{path}: {error.strerror or error}") from None
-    image = _imdecode(data, path) if data.size else None
-    if image is None:
-        raise UnreadableItem(f"{path}: not an image that OpenCV can read" if data.size else f"{path}: empty file")
-    return image
-
-
-def _imdecode(
-    data: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        if "MAX_IMAGE" in str(error):  # looked up in the header, before memory is taken
-            raise UnreadableItem(f"{path}: larger than {MAX_PIXELS / 1e6:.0f} million pixels") from None
-        return None
-    return None if image is None else np.ascontiguousarray(image, np.uint8)

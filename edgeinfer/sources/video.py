@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.sources._opencv import Frames
 from edgeinfer.types import Capture
@@ -95,7 +96,13 @@ def _open(path: Path) -> cv2.VideoCapture:
     check_readable(path)
     if path.is_dir():
         raise InputError(f"{path}: is a directory", "a folder of images is a source too, a folder of videos is not")
+    if not path.is_file():
+        raise InputError(f"{path}: no regular file", "a pipe or device is no video; gst:filesrc location=… reads those")
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not reader.isOpened():
         raise InputError(f"{path}: not a video that FFmpeg can open", "is it complete, and really a video?")
+    width, height = reader.get(cv2.CAP_PROP_FRAME_WIDTH), reader.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    if width * height > MAX_PIXELS:
+        reader.release()
+        raise InputError(f"{path}: {width:g} × {height:g} pixels are too many", "8192 × 8192 are the most")
     return reader
