@@ -132,6 +132,21 @@ def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch:
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
+def test_a_pipeline_that_swells_gets_no_more(gst_python: str) -> None:
+    everything = "queue max-size-buffers=0 max-size-bytes=0 max-size-time=0"
+    text = f"videotestsrc ! video/x-raw,format=BGR,width=1280,height=720 ! {everything} ! {_gst_process.TO_SINK}"
+    source = GstSource(Recipe("gst", [([], text)], memory_bytes=64 << 20))
+    most, ended = 0, False
+    while not ended:  # it reads far ahead of us
+        try:
+            source.read()
+            most = max(most, psutil.Process(source.pid).memory_info().rss)
+            assert most < 300 << 20
+        except (CameraError, psutil.NoSuchProcess):
+            ended = True
+    source.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_process_that_stops_or_dies_is_replaced(gst_python: str, number: int) -> None:
