@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture import CaptureThread, Deadlines
 from edgeinfer.interfaces import Source, UnreadableItem
-from edgeinfer.sources import rtsp
+from edgeinfer.sources import _packets, rtsp
 from edgeinfer.sources._credentials import account, expand
 from edgeinfer.sources._lateness import PATIENCE_S, Lateness
+from edgeinfer.sources._packets import explain
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
 from edgeinfer.types import Capture
@@ -151,7 +152,7 @@ def test_what_a_camera_may_answer(answer: bytes, code: str, lasting: bool) -> No
 def test_what_ffmpegs_errors_mean(
     kind: type[av.error.FFmpegError], number: int, waited_s: float, code: str, lasting: bool
 ) -> None:
-    error = rtsp.explain("rtsp://cam/x", kind(number, "Broken"), 10, waited_s)
+    error = explain("rtsp://cam/x", kind(number, "Broken"), 10, waited_s)
     assert (error.code, error.lasting) == (code, lasting)
     assert error.message.startswith("rtsp://cam/x: ")
 
@@ -247,7 +248,7 @@ def test_hevc(clips: Path, server: RtspServer) -> None:
 
 
 def test_too_many_pixels(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rtsp, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(_packets, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     error = failure(server.url())
     assert (error.code, error.lasting) == ("codec", True)
 
@@ -419,8 +420,8 @@ def test_what_is_far_behind_is_caught_up_with_by_key_frames(
         now[0] = at
         capture = camera.read()
         ages.append(round(at - capture.t_mono_ns / 1e9, 1))
-    behind = ["NONKEY"] * 3 if minds else [""] * 3
-    assert stream.skipped == (["DEFAULT", *behind, "DEFAULT"] if minds else ["", *behind, ""])
+    behind = ["NONKEY" if minds else "DEFAULT"] * 3
+    assert stream.skipped == ["DEFAULT", *behind, "DEFAULT"]
     assert ages == ([0, 1.5, 1.5, 0, 0] if minds else [0] * 5), "late pictures are stamped with when they were due"
 
 
@@ -509,7 +510,7 @@ def test_packets_without_a_picture_are_a_stall_in_the_end(monkeypatch: pytest.Mo
     with pytest.raises(StalledError, match="no picture can be made"):
         camera.read()
     assert 1002 <= now[0] < 1004
-    assert camera._stream is stream
+    assert camera._packets.stream is stream
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (1, 8192 * 8192 + 1)])
