@@ -24,8 +24,9 @@ from typing import Any, Literal
 import msgspec
 
 from edgeinfer.config import strict
-from edgeinfer.errors import ConfigError, UnavailableError
+from edgeinfer.errors import ConfigError, TemporaryError, UnavailableError
 from edgeinfer.guard.ownership import folder_writers, writers
+from edgeinfer.guard.scarcity import lack_of_descriptors
 
 Kind = Literal["sources", "backends", "decoders", "sinks"]
 
@@ -44,9 +45,12 @@ def names(kind: Kind) -> list[str]:
 def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     """The plugin's module. `path` is the config key that chose it, for errors.
 
-    Raises ConfigError where there is no such plugin and UnavailableError where a library that it needs is missing.
+    Raises ConfigError where there is no such plugin, UnavailableError where a library that it needs is missing, and
+    TemporaryError where no file can be opened now.
     """
     where = f"{path}: " if path else ""
+    if lack := lack_of_descriptors():
+        raise TemporaryError(f"{where}{kind[:-1]} {name!r} can't be loaded: {lack}")
     if not (_DOTTED.fullmatch(name) or name in names(kind)):
         raise ConfigError(f"{where}no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
     target = name if "." in name else f"edgeinfer.{kind}.{name}"

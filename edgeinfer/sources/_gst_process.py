@@ -16,10 +16,11 @@ from typing import Any
 
 import cv2
 
-from edgeinfer.errors import CameraError, StalledError, UnavailableError
+from edgeinfer.errors import CameraError, StalledError, TemporaryError, UnavailableError
 from edgeinfer.frames import pool
 from edgeinfer.guard import confine
 from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
+from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
 from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
 from edgeinfer.isolation.spawned import spawn
@@ -83,6 +84,8 @@ class GstSource(IsolatedSource):
         try:
             process = spawn(command)
         except OSError as error:
+            if is_scarce(error):
+                raise TemporaryError(f"no process for GStreamer: {error.strerror}") from None
             raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
         super().__init__(process, recipe.to_plain(), recipe.what, ANSWER_S)
 
@@ -136,8 +139,10 @@ class GstSource(IsolatedSource):
 def find_python() -> str:
     """A Python that has PyGObject: ours, or the system's, for which distributions package it.
 
-    Raises UnavailableError where neither has.
+    Raises UnavailableError where neither has, TemporaryError where that can't be found out now.
     """
+    if lack := lack_of_descriptors():
+        raise TemporaryError(f"no process for GStreamer: {lack}")
     if _we_have_it():
         return sys.executable
     if Path(SYSTEM_PYTHON).exists():
