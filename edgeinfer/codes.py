@@ -56,7 +56,7 @@ SOURCE_REASONS: Final[Mapping[str, str]] = {
     "end": "A file, or another source with an end, has come to it.",
     "stopped": "The source was stopped, for the end of the run or for a change of its settings.",
     "removed": "The source was taken out of the configuration; this is its last status.",
-    "stuck": "The source is to be opened again, but its driver does not let go of it.",
+    "stuck": "The source is to be opened again, but its driver does not let go of it, or of the threads in it.",
 }
 """`reason.code` in the status of a source."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import cv2
 import pytest
+from hypothesis import settings
 
 from edgeinfer.errors import UnavailableError
 from edgeinfer.guard import redaction as redact
@@ -22,6 +23,10 @@ from tests.rtsp_server import RtspServer
 CLIP_FRAMES = 60
 CAMERA_WIDTH, CAMERA_HEIGHT = 320, 192
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+settings.register_profile("edgeinfer", deadline=None)  # other work on the machine must not fail a test
+settings.load_profile("edgeinfer")
 
 
 def pytest_configure() -> None:

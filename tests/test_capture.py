@@ -14,8 +14,8 @@ import pytest
 
 from edgeinfer.errors import CameraError, ConfigError, FatalError, InputError, StalledError, UnavailableError
 from edgeinfer.flow.capture import CaptureThread, Deadlines, Hung
-from edgeinfer.flow.capture.job import MAX_HUNG
 from edgeinfer.flow.capture.reader import Reader
+from edgeinfer.guard.limits import MAX_HUNG
 from edgeinfer.messages import Reason
 from edgeinfer.types import Capture
 from tests.capturing import Desk, Openings, Script, capturing, picture
@@ -199,17 +199,16 @@ def test_a_late_frame_of_a_thread_left_behind_is_never_booked(desk: Desk) -> Non
 
 
 @pytest.mark.slow
-def test_the_third_thread_that_hangs_ends_the_process(desk: Desk) -> None:
+def test_a_source_whose_threads_hang_is_not_opened_again(desk: Desk) -> None:
     gate, hung = Gate(), Hung()
-    with capturing(desk, lambda: Script(1, gate), hung=hung):
-        desk.until(lambda: hung.count() == MAX_HUNG - 1, "two hung threads")
-        hung.check()
-        desk.until(lambda: hung.count() == MAX_HUNG, "the third")
-        with pytest.raises(FatalError, match=r"never returned \(cam\)"):
-            hung.check()
+    openings = Openings(lambda: Script(1, gate))
+    with capturing(desk, openings, hung=hung) as thread:
+        desk.until(lambda: thread.stuck, "as many threads as it may lose")
+        assert desk.code("failed") == "stuck"
+        assert openings.count == hung.count() == MAX_HUNG
         gate.opened.set()
-    desk.until(lambda: hung.count() == 0, "the end of the threads")
-    hung.check()
+        desk.until(desk.got(3), "frames, once the driver lets go")
+        assert not thread.stuck
 
 
 @pytest.mark.slow

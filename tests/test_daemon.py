@@ -46,6 +46,20 @@ def test_the_picture_is_of_what_runs(run: Run) -> None:
     assert readiness.ready(seen, 1).ok
 
 
+def test_a_source_whose_driver_hangs_ends_the_run_only_when_no_other_is_left(model: str) -> None:
+    run = Run({"model": {"path": model}, "sources": {"a": SMALL, "b": SMALL}})
+    try:
+        run.until_results("a")
+        captures = run.daemon.sources.captures
+        captures["a"].stuck = True
+        assert run.daemon.turn()
+        captures["b"].stuck = True
+        with pytest.raises(FatalError, match=r"never came back \(a, b\)"):
+            run.daemon.turn()
+    finally:
+        run.stop()
+
+
 def test_before_a_model_is_there_the_picture_says_so(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOIN_S", 1e9)
     waiting = Run({"model": {"path": model}, "sources": {"a": SMALL}})

@@ -219,7 +219,7 @@ class Daemon:
         return (*(Reason(name, f"{type(error).__name__}: {error}") for name, error in dead), *hangs)
 
     def _check_stages(self) -> None:
-        self.sources.hung.check()
+        self.sources.check()
         for stage in self._stages:
             if isinstance(stage.error, EdgeinferError):
                 raise stage.error

@@ -7,12 +7,13 @@ device opened again, or the source taken off the list. The others never hear of 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgeinfer.config.settings import SourceConfig
 from edgeinfer.daemon.assembly import capture_job
-from edgeinfer.errors import EdgeinferError
+from edgeinfer.errors import EdgeinferError, FatalError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import CaptureThread, Hung
 from edgeinfer.flow.mailbox import Mailbox
@@ -29,8 +30,6 @@ STUCK = Reason("stuck", "its driver does not let go of it, so it can't be opened
 class SourceSet:
     """`ledgers` has the books of every source that there ever was, `captures` the threads; inference reads the first.
 
-    `hung` has the threads that a driver never gave back.
-
     A source that comes back under its old name goes on in its old books: `seq` and `frame_id` have no gap.
     """
 
@@ -45,7 +44,7 @@ class SourceSet:
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in configs}
         self.captures: dict[str, CaptureThread] = {}
         self._wanted = dict(configs)
-        self.hung = Hung()
+        self._hung: defaultdict[str, Hung] = defaultdict(Hung)
         self._governor, self._limit, self._changed = governor, limit, changed
         self._leaving: dict[str, float] = {}
         self._listed = list(configs)
@@ -93,6 +92,14 @@ class SourceSet:
             for name in self._wanted
         )
 
+    def check(self) -> None:
+        """Raises FatalError where every source that is left hangs in its driver: only a new process gets them back."""
+        left = {name: capture for name, capture in self.captures.items() if capture.is_alive()}
+        if left and all(capture.stuck for capture in left.values()):
+            raise FatalError(
+                f"calls into cameras' drivers never came back ({', '.join(left)})", "start the process again"
+            )
+
     def stop(self) -> None:
         """Asks every source to end, and opens no more."""
         self._wanted.clear()
@@ -111,7 +118,10 @@ class SourceSet:
         assert self._mailbox is not None  # noqa: S101 (`start` comes first)
         config, ledger = self._wanted[name], self.ledgers[name]
         job = replace(
-            capture_job(name, config, ledger, self._mailbox), limit=self._limit, hung=self.hung, governor=self._governor
+            capture_job(name, config, ledger, self._mailbox),
+            limit=self._limit,
+            hung=self._hung[name],
+            governor=self._governor,
         )
         self.captures[name] = CaptureThread(job)
         self.captures[name].start()

@@ -104,6 +104,15 @@ MAX_CHILD_DESCRIPTORS = _bound(
     "test_a_process_has_few_descriptors_and_writes_no_file",
 )
 
+MAX_HUNG = _bound(
+    3,
+    "threads",
+    "one source's, whose calls into its driver never came back",
+    "it is not opened again until one does: `failed`, `stuck`. When nothing but such sources is left, the process ends "
+    "with exit code 70",
+    "test_a_source_whose_threads_hang_is_not_opened_again",
+)
+
 # Subscribers
 
 # HTTP

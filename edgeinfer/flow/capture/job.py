@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from random import Random
 
 from edgeinfer.config.settings import LadderConfig
-from edgeinfer.errors import FatalError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.mailbox import Mailbox
+from edgeinfer.guard.limits import MAX_HUNG
 from edgeinfer.interfaces import Source
 from edgeinfer.telemetry.governor import Governor
 
-MAX_HUNG = 3
 _USUAL = LadderConfig()
 """What a source without settings of its own gets; the numbers stand there and nowhere else."""
 
@@ -49,7 +48,7 @@ class Deadlines:
 
 @dataclass
 class Hung:
-    """Threads that were given up because a driver never came back to them. Shared by all sources of a process."""
+    """Threads of one source that were given up because a driver never came back to them."""
 
     _threads: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,11 +64,10 @@ class Hung:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             return len(self._threads)
 
-    def check(self) -> None:
-        """Raises FatalError once MAX_HUNG threads hang: what they hold in the driver only a new process gets back."""
-        if self.count() >= MAX_HUNG:
-            names = ", ".join(sorted({thread.name.partition(":")[2] for thread in self._threads}))
-            raise FatalError(f"{MAX_HUNG} reads of cameras never returned ({names})", "start the process again")
+    @property
+    def full(self) -> bool:
+        """Whether MAX_HUNG threads hang. One more would, too."""
+        return self.count() >= MAX_HUNG
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ SILENT = ("timeout", "frozen")
 """The reasons of sources that are there and say nothing."""
 TELL_PERIOD_S = 60.0
 """A source that fails again and again for the same reason is told of so often."""
+STUCK = Reason("stuck", "calls into its driver never came back, so it is not opened again; a new process could")
+STUCK_PAUSE_S = 0.5
 _MIN_PAUSE_S, _MAX_PAUSE_S = 0.02, 0.5
 
 
@@ -36,12 +38,13 @@ class CaptureThread(threading.Thread):
     """Runs a job to its end: watches the thread that reads, and opens the source again where it fails.
 
     It never is inside a source itself, so nothing that a driver does can hold it. `error` is what ended the job early,
-    if anything did.
+    if anything did; `stuck` says that its driver holds so many threads that no other is tried.
     """
 
     def __init__(self, job: Job) -> None:
         super().__init__(name=f"capture:{job.name}", daemon=True)
         self.error: EdgeinferError | None = None
+        self.stuck = False
         self._job = job
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -80,7 +83,7 @@ class CaptureThread(threading.Thread):
                 self._reader.stop()
 
     def _climb(self) -> None:
-        while True:
+        while self._may_open():
             reader = self._reader = Reader(self._job, self._intake, self._wake.set)
             trouble = self._read(reader)
             if self._stopping.is_set():
@@ -99,6 +102,17 @@ class CaptureThread(threading.Thread):
                 self._stopped()
                 return
             self._job.ledger.open_again()
+
+    def _may_open(self) -> bool:
+        """Waits while a driver holds as many threads as one source may lose. False where the source is stopped."""
+        while self._job.hung.full and not self._stopping.is_set():
+            self.stuck = True
+            self._job.ledger.set_state("failed", STUCK)
+            self._stopping.wait(STUCK_PAUSE_S)
+        self.stuck = False
+        if self._stopping.is_set():
+            self._stopped()
+        return not self._stopping.is_set()
 
     def _read(self, reader: Reader) -> EdgeinferError | None:
         try:
