@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
+import logging
+import os
 import pkgutil
 import sys
+import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -57,6 +61,7 @@ def edgeinfer() -> None:
 def main(args: list[str] | None = None) -> None:
     """Entry point: runs a command and exits with its code. Every error is one line on stderr."""
     args = sys.argv[1:] if args is None else args
+    before = set(threading.enumerate())
     outlet = _streams.prepare()
     try:
         code = run(args)
@@ -74,7 +79,22 @@ def main(args: list[str] | None = None) -> None:
         code = _tell(error, args)
     if outlet is not None:
         outlet.drops = True  # the interpreter flushes once more, and there is nobody left to tell
+    if set(threading.enumerate()) - before:
+        _end_beside_threads(code)
     sys.exit(code)
+
+
+def _end_beside_threads(code: int) -> NoReturn:
+    """Ends the process while threads are at work, in a decoder for instance, that nothing waits for any more.
+
+    The interpreter's own end would unwind their stacks where they next ask for it, and C++ that is not made for that
+    calls abort.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _tell(error: Exception, args: list[str]) -> int:

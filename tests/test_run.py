@@ -284,6 +284,47 @@ def test_a_source_that_hangs_can_not_keep_the_run_from_ending(daemon_process: St
     assert process.returncode == 0, err
 
 
+DECODING_SOURCE = """
+import os
+import cv2, numpy as np
+from msgspec import Struct
+
+RECONNECT = True
+
+class Options(Struct):
+    pass
+
+class Decoding:
+    live, fps = True, 0.0
+
+    def read(self):
+        coded = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8))[1]
+        os.write(1, b"decoding\\n")
+        while True:
+            cv2.imdecode(coded, cv2.IMREAD_COLOR)
+
+    def close(self):
+        pass
+
+def open(uri, options):
+    return Decoding()
+"""
+
+
+def test_the_end_is_clean_whatever_a_decoder_is_doing(daemon_process: Start, tmp_path: Path) -> None:
+    """C++ in another thread does not survive the interpreter's end."""
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "__init__.py").touch()
+    (tmp_path / "busy" / "source.py").write_text(DECODING_SOURCE)
+    sources = [arg for name in "abcdef" for arg in ("--source", f"{name}=busy.source:")]
+    process = daemon_process("run", *sources, "--jsonl", "-", *QUIET)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in "abcdef"] == ["decoding\n"] * 6
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
 @pytest.mark.alone
 def test_overload_is_shared_fairly_and_every_frame_is_accounted_for(daemon_process: Start) -> None:
     sources = [arg for name in "abcd" for arg in ("--source", f"{name}=demo:", "--set", f"sources.{name}.fps=60")]
