@@ -92,12 +92,15 @@ def write_h264(path: Path, frames: int, width: int = 640, height: int = 360) -> 
         container.mux(stream.encode(None))
 
 
-def write_camera_clip(path: Path, codec: str = "libx264", frames: int = 90) -> None:
+def write_camera_clip(
+    path: Path, codec: str = "libx264", frames: int = 90, size: tuple[int, int] = (CAMERA_WIDTH, CAMERA_HEIGHT)
+) -> None:
     """What a camera sends: no B-frames, a key frame every half second."""
-    camera = Demo(Options(width=CAMERA_WIDTH, height=CAMERA_HEIGHT, realtime=False))
+    width, height = size
+    camera = Demo(Options(width=width, height=height, realtime=False))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=30)
-        stream.width, stream.height, stream.pix_fmt = CAMERA_WIDTH, CAMERA_HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"preset": "ultrafast", "g": "15", "bf": "0", "tune": "zerolatency"}
         if codec == "libx265":
             stream.options = {"preset": "ultrafast", "x265-params": "keyint=15:bframes=0:log-level=none"}
