@@ -12,7 +12,7 @@ from edgeinfer.interfaces import Source
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture
 
-__all__ = ["Options", "RECONNECT", "open"]
+__all__ = ["RECONNECT", "Options", "open"]
 
 RECONNECT = True
 PICTURES = 10

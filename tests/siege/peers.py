@@ -16,7 +16,9 @@ from edgeinfer.client import Subscriber
 from edgeinfer.transport import keys
 
 
-def _socket(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, server: str, pair: keys.KeyPair) -> zmq.Socket[bytes]:
+def _socket(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, server: str, pair: keys.KeyPair
+) -> zmq.Socket[bytes]:
     peer = context.socket(zmq.SUB)
     peer.setsockopt(zmq.LINGER, 0)
     peer.setsockopt(zmq.CURVE_SERVERKEY, server.encode())
@@ -74,6 +76,9 @@ def unknown(endpoint: str, server: str, count: int, wrong_server: bool) -> None:
 def fickle(allow: str, name: str, public: str, every_s: float) -> None:
     """Takes a key off the list, and puts it back, without an end. Ends with the key wherever it is."""
     while True:
-        for change in (lambda: keys.revoke(Path(allow), name), lambda: keys.allow(Path(allow), keys.Client(public, name))):
+        for change in (
+            lambda: keys.revoke(Path(allow), name),
+            lambda: keys.allow(Path(allow), keys.Client(public, name)),
+        ):
             change()
             time.sleep(every_s * random.uniform(0.5, 1.5))

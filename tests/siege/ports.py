@@ -1,4 +1,4 @@
-"""Attacks by who has no key: connections, bytes that are no ZeroMQ, and odd requests over HTTP. Programs, all endless."""
+"""Attacks by who has no key: connections, bytes that are no ZeroMQ, odd requests over HTTP. Programs, all endless."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _still_there(peer: socket.socket) -> bool:
 def odd_requests(port: int, seed: int) -> None:
     """Huge headers, endless lines, strange methods, rubbish."""
     rng = random.Random(seed)
-    makers: list[Callable[[], bytes]] = [
+    kinds: list[Callable[[], bytes]] = [
         lambda: b"GET /metrics HTTP/1.1\r\n" + b"".join(b"X%d: %s\r\n" % (n, b"y" * 200) for n in range(1000)),
         lambda: b"GET /" + b"a" * 1_000_000,
         lambda: b"G" * 100_000 + b" / HTTP/1.1\r\n\r\n",
@@ -137,7 +137,7 @@ def odd_requests(port: int, seed: int) -> None:
         lambda: b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n" + bytes(5000),
         lambda: b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 50,
     ]
-    _over_and_over(port, lambda: rng.choice(makers)())
+    _over_and_over(port, lambda: rng.choice([kind() for kind in kinds]))
 
 
 def _over_and_over(port: int, request: Callable[[], bytes]) -> None:

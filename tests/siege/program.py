@@ -28,7 +28,13 @@ def start(module: str, function: str, stdout: int = subprocess.DEVNULL, **argume
     """Starts `function` of `tests.siege.MODULE`; the caller ends it. Call from a thread that lives as long."""
     command = [sys.executable, "-m", __name__, str(os.getpid()), module, function, json.dumps(arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
 
 
