@@ -68,7 +68,7 @@ class Outcome:
             found += [f"{name}: {what}" for what in heard.invalid]
             if heard.malformed:
                 found.append(f"{name}: {heard.malformed} messages that were none")
-            found += [f"{name}: {source} gave no result" for source in GOOD if not heard.results[source]]
+            found += [f"{name}: {source} gave no result" for source in GOOD if not heard.results.get(source)]
             if lost := self.gaps[name]:
                 found.append(f"{name}: {sum(abs(gap.count) for gap in lost)} messages lost in {len(lost)} gaps")
         return found
@@ -112,7 +112,7 @@ def page(outcome: Outcome) -> str:
     """A table, as it stands in docs/reliability.md."""
     heard = outcome.heard
     attacks = ", ".join(f"{name} {count}" for name, count in sorted(outcome.attacks.items()))
-    results = ", ".join(f"{name} {max((h.results[name] for h in heard.values()), default=0):,}" for name in GOOD)
+    results = ", ".join(f"{name} {max((h.results.get(name, 0) for h in heard.values()), default=0):,}" for name in GOOD)
     gaps = "; ".join(
         f"{name} {sum(abs(gap.count) for gap in h.gaps)}, of which without a reason "
         f"{sum(abs(gap.count) for gap in outcome.gaps[name])}"

@@ -75,11 +75,12 @@ class Stage:
     # --- what is prepared ---
 
     def _keys(self) -> None:
-        for name in ("daemon", *SUBSCRIBERS, GREEDY):
-            keys.write_pair(keys.generate(), self.folder / name)
-        for name in (*SUBSCRIBERS, GREEDY):
-            keys.allow(self.allow, keys.read_public(str(self.folder / f"{name}.pub")))
-        self.server_key = keys.read_public(str(self.folder / "daemon.pub")).public
+        pairs = {name: keys.generate() for name in ("daemon", *SUBSCRIBERS, GREEDY)}
+        for name, pair in pairs.items():
+            keys.write_pair(pair, self.folder / name)
+            if name != "daemon":
+                keys.allow(self.allow, keys.Client(pair.public, name))
+        self.server_key = pairs["daemon"].public
 
     def key(self, name: str) -> str:
         """The path of a .key file."""
@@ -97,8 +98,11 @@ class Stage:
         )
         if done.returncode:
             return None
-        self._stack.callback(lambda: subprocess.run([umount, "-l", place], check=False))
-        return place
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        self._stack.callback(os.close, descriptor)
+        # Taken out of the tree at once, it lives as long as its descriptor: no mount is left behind, whatever happens.
+        subprocess.run([umount, "-l", place], check=True)
+        return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
     @property
     def lines(self) -> Path:

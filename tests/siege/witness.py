@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +33,7 @@ class Heard(msgspec.Struct):
     """What a subscriber has heard so far. `invalid`: messages that can't be true; `unaccounted`: frames, over all
     statuses, that are neither inferred, dropped nor in flight; `vanished`: frames of which no drop was counted."""
 
-    results: Counter[str] = msgspec.field(default_factory=Counter)
+    results: dict[str, int] = {}
     statuses: int = 0
     sessions: list[str] = []
     gaps: list[Gap] = []
@@ -74,7 +73,7 @@ class Listener:
 
     def _result(self, message: DetectionsMessage) -> None:
         source, heard = message.source, self.heard
-        heard.results[source] += 1
+        heard.results[source] = heard.results.get(source, 0) + 1
         heard.last_ns[source] = message.t_publish_mono_ns
         seq, after_ns = self._seqs.get(source, (message.seq - 1, 0))
         if message.seq != seq + 1:
