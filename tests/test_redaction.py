@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,16 @@ from hypothesis import strategies as st
 from edgeinfer.commands.listen import describe, raw_line
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.guard import redaction
-from edgeinfer.guard.printable import MAX_LENGTH, escaped, printable, without_controls
-from edgeinfer.guard.redaction import RedactingFormatter, redact, redact_value, remember
+from edgeinfer.guard.limits import MAX_LINE_LENGTH, MAX_SECRETS
+from edgeinfer.guard.printable import PrintableFormatter, escaped, one_line, printable, visible
+from edgeinfer.guard.redaction import (
+    redact,
+    redact_value,
+    remember,
+    remember_secrets,
+    remember_settings,
+    remember_text,
+)
 from tests.test_messages import example
 
 
@@ -53,7 +62,14 @@ def test_what_a_url_told_is_found_without_it_in_either_spelling() -> None:
     assert redact("401 for admin with p%40ss%2Fword") == "401 for admin with ***"
     assert redact("401 for admin with p@ss/word.") == "401 for admin with ***."
     assert redact("Basic admin:p@ss/word") == "Basic ***"
-    assert redact("xp@ss/wordx") == "xp@ss/wordx", "within another word it is another word"
+    assert redact("it is xp@ss/word_x") == "it is x***_x", "whatever stands around it"
+
+
+def test_a_short_word_is_looked_for_where_it_stands_for_itself() -> None:
+    remember_secrets(["moon", "7341"])
+    assert redact("moon, moons, moon_x, 7341 and 27341") == "***, moons, ***_x, *** and 27341"
+    remember_secrets(["moonmoon", "mo0n"])
+    assert redact("xmoonmoonx xmo0nx") == "x***x x***x", "what is no word is found anywhere"
 
 
 @pytest.mark.parametrize("url", ["rtsp://camera/x", "rtsp://admin@camera/x", "rtsp://admin:abc@camera", "demo:"])
@@ -74,13 +90,13 @@ def test_the_longer_of_two_secrets_goes_first() -> None:
 
 
 def test_the_newest_secrets_are_kept() -> None:
-    for number in range(redaction.MAX_KNOWN + 10):
+    for number in range(MAX_SECRETS + 10):
         remember(f"rtsp://u:secret{number:04}@h")
-    newest = redaction.MAX_KNOWN + 9
+    newest = MAX_SECRETS + 9
     assert redact(f"a secret{newest:04} b") == "a *** b"
-    assert len(redaction._known) == redaction.MAX_KNOWN
+    assert len(redaction._known) == MAX_SECRETS
     remember(f"rtsp://u:secret{newest:04}@h")
-    assert len(set(redaction._known)) == redaction.MAX_KNOWN, "none twice"
+    assert len(set(redaction._known)) == MAX_SECRETS, "none twice"
 
 
 def test_a_traceback_in_a_log_holds_none() -> None:
@@ -88,15 +104,29 @@ def test_a_traceback_in_a_log_holds_none() -> None:
         raise OSError("rtsp://u:secret@h/x")
     except OSError:
         record = logging.getLogger("x").makeRecord("x", 40, "f.py", 1, "at %s", ("rtsp://u:secret@h",), sys.exc_info())
-    text = RedactingFormatter("edgeinfer: %(message)s").format(record)
-    assert text.startswith("edgeinfer: at rtsp://***@h\nTraceback")
+    text = PrintableFormatter("edgeinfer: %(message)s").format(record)
+    assert text.startswith("edgeinfer: at rtsp://***@h\n  Traceback")
     assert "secret" not in text
 
 
 # --- what can be shown ---
 
 any_text = st.text(st.characters(), max_size=60)
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+IGNORABLE = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, 0xFFA0, *range(0xFE00, 0xFE10)} | {
+    *range(0xE0000, 0xE1000)
+}
+"""Letters and marks that nobody sees."""
+
+
+def is_unsafe(character: str) -> bool:
+    """As Unicode has it: what a terminal obeys, half characters, separators of lines, and what nobody sees."""
+    return (
+        unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        or character in "\u034f\u115f\u1160\u3164\uffa0"
+    )
 
 
 @given(any_text)
@@ -117,20 +147,29 @@ def test_a_printable_text_is_one_line_that_can_be_encoded_and_obeyed_by_no_termi
         ("\ud83d", "\\ud83d"),
         ("grün ×", "grün ×"),
         ("rtsp://u:secret@h\nx", "rtsp://***@h x"),
-        ("x" * MAX_LENGTH, "x" * MAX_LENGTH),
-        ("x" * (MAX_LENGTH + 1), "x" * MAX_LENGTH + "…"),
+        ("x" * MAX_LINE_LENGTH, "x" * MAX_LINE_LENGTH),
+        ("x" * (MAX_LINE_LENGTH + 1), "x" * MAX_LINE_LENGTH + "…"),
     ],
 )
 def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-@given(any_text)
-def test_without_controls_only_controls_change(text: str) -> None:
-    shown = without_controls(text)
+@given(
+    st.text(
+        st.characters() | st.sampled_from("\x1b\x9b\x07\u202e\u2066\u200f\u200b\ufeff\u2028\ud800\n\t"), max_size=60
+    )
+)
+def test_visible_changes_only_what_is_unsafe(text: str) -> None:
+    shown = visible(text)
     assert len(shown) == len(text)
     for before, after in zip(text, shown, strict=True):
-        assert after == ("�" if CONTROLS.match(before) and before != "\n" else before)
+        assert after in (before, "�")
+        if is_unsafe(before) and before not in "\n\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2":
+            assert after == "�" or ord(before) in range(0x110BD, 0x13440), "marks of a script are seen"
+        if unicodedata.category(before)[0] in "LNPSZM" and not is_unsafe(before) and before.isprintable():
+            assert after == before or ord(before) in IGNORABLE
+    assert one_line(text) == shown.replace("\n", "�")
 
 
 @given(st.recursive(any_text, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3)))

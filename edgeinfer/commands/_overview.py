@@ -13,7 +13,7 @@ from rich.text import Text
 from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.commands._report import plain_table
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import without_controls
+from edgeinfer.guard.printable import visible
 from edgeinfer.messages import InfoMessage, MachineVitals, StatusMessage, Vitals
 
 COLOURS = {"running": "green", "ended": "dim", "failed": "red"}
@@ -44,7 +44,7 @@ def header(overview: RemoteDaemon) -> Text:
     text = f"{parts[0]}\n{parts[1]}{f' ({versions})' if versions else ''}"
     if daemon is not None and daemon.reason is not None:
         text += f"\n{daemon.reason.code}: {daemon.reason.text}"
-    return Text(without_controls(text))
+    return Text(visible(text))
 
 
 def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
@@ -56,13 +56,13 @@ def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
         dropped = ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count) or "0"
         reason = "" if status.reason is None else f"{status.reason.code}: {status.reason.text}"
         table.add_row(
-            Text(without_controls(name)),
+            Text(visible(name)),
             Text(status.state, COLOURS.get(status.state, "yellow")),
             f"{status.fps:.1f}",
             str(status.captured),
             str(status.inferred),
-            Text(without_controls(dropped)),
-            Text(without_controls(reason)),
+            Text(visible(dropped)),
+            Text(visible(reason)),
         )
     return table
 
@@ -71,7 +71,7 @@ def stages(vitals: Vitals) -> RenderableType:
     """The stages' latencies."""
     table = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
     for stage, values in vitals.latency_ms.items():
-        name = "capture → publish" if stage == "total" else without_controls(stage)
+        name = "capture → publish" if stage == "total" else visible(stage)
         table.add_row(Text(name), *(f"{values[q]:.2f}" if q in values else "" for q in ("p50", "p95", "p99")))
     return table
 
@@ -91,7 +91,7 @@ def machine(found: MachineVitals) -> Text:
         parts.append(f"power mode {found.power_mode}")
     if found.throttled:
         parts.append(f"throttled: {', '.join(found.throttled)}")
-    return Text(without_controls(" · ".join(parts)))
+    return Text(visible(" · ".join(parts)))
 
 
 def page(overview: RemoteDaemon) -> RenderableType:

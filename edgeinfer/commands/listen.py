@@ -9,7 +9,7 @@ from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
 from edgeinfer.daemon.signals import Signals
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import escaped, printable, without_controls
+from edgeinfer.guard.printable import escaped, printable, visible
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
@@ -68,7 +68,7 @@ def raw_line(payload: bytes) -> str:
 
 def describe(message: Message) -> str:
     """A message as one line for a person, without what a terminal would obey."""
-    return without_controls(_described(message))
+    return visible(_described(message))
 
 
 def _described(message: Message) -> str:

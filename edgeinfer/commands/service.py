@@ -15,7 +15,9 @@ import msgspec
 import edgeinfer
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.config.settings import Config, load_config
-from edgeinfer.errors import ConfigError, EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError, unreadable
+from edgeinfer.guard.files import read_small
+from edgeinfer.guard.limits import MAX_CONFIG_BYTES
 from edgeinfer.guard.redaction import redact
 from edgeinfer.systemd import install as installer
 from edgeinfer.systemd import units
@@ -151,7 +153,10 @@ def checked_config(path: Path) -> bytes:
                 f"{path}: {where}: {redact(text)}: a service has no folder of yours to find it in",
                 f"write {Path(text).absolute()}",
             )
-    return path.read_bytes()
+    try:
+        return read_small(path, MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _paths(config: Config) -> list[tuple[str, str]]:

@@ -17,12 +17,16 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
+from edgeinfer.guard.credentials import is_secret_key
+from edgeinfer.guard.redaction import remember_settings
 from edgeinfer.messages import SOURCE_PATTERN
 
 DEFAULT_MODEL = "nanodet-g"
 AUTO = "auto"
 TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
 """`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
+
+SHA256_PATTERN = r"^[0-9a-f]{64}$(?!\n)"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -36,7 +40,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     path: str = DEFAULT_MODEL
     card: str | None = None
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Meta(pattern=SHA256_PATTERN)] | None = None
     precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
     score: Share | None = None
     iou: Share | None = None
@@ -156,9 +160,12 @@ def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) ->
     An override is a dotted key path and a value. Nothing is opened but the file; plugins that the config names are
     imported, to check their options. Raises InputError, ConfigError, UnavailableError.
     """
+    for key, value in overrides:
+        _remember(key, value)
     data = {} if path is None else load_yaml(path)
     if data is None:
         data = {}
+    remember_settings(data)
     try:
         for key, value in overrides:
             _set(data, key, copy.deepcopy(value))
@@ -175,11 +182,18 @@ def writes_to_stdout(config: Config) -> bool:
 def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
+    _remember(key, value)
     if not separator or not all(key.split(".")):
         raise ConfigError(
             f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"
         )
     return key, parse_yaml(value, f"--set {key}")
+
+
+def _remember(key: str, value: Any) -> None:
+    """What an override holds of secrets: any part of its key may say that it is one."""
+    secret = next((part for part in key.split(".") if is_secret_key(part)), "")
+    remember_settings({secret: value})
 
 
 def source_names(path: Path | None) -> set[str]:
