@@ -6,16 +6,17 @@ import ast
 import importlib
 import pkgutil
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgeinfer import __version__, commands
-from edgeinfer.commands import _streams
-from edgeinfer.errors import EdgeinferError, UsageError
-from edgeinfer.guard.redaction import redact
+from edgeinfer.commands import _arguments, _streams
+from edgeinfer.commands._terminal import echo, echo_lines
+from edgeinfer.errors import EdgeinferError, UsageError, unexpected
+from edgeinfer.guard.printable import indented
+from edgeinfer.watchdog import early
 
 
 def _command_names() -> list[str]:
@@ -59,7 +60,9 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     outlet = _streams.prepare()
     try:
-        code = run(args)
+        if args[:1] != ["run"]:
+            early.release()
+        code = run(_arguments.taken(args))
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
@@ -79,9 +82,10 @@ def main(args: list[str] | None = None) -> None:
 
 def _tell(error: Exception, args: list[str]) -> int:
     if "--verbose" in args:
-        click.echo(redact(traceback.format_exc()), err=True)
-    click.echo(f"edgeinfer: error: {_one_line(error)}", err=True)
-    return error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
+        echo_lines("\n".join(indented(error)), err=True)
+    known = error if isinstance(error, EdgeinferError) else unexpected("unexpected ", error, "--verbose shows where")
+    echo(f"edgeinfer: error: {known}", err=True)
+    return known.exit_code
 
 
 def run(args: list[str]) -> int:
@@ -96,12 +100,6 @@ def run(args: list[str]) -> int:
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, EdgeinferError):
-        return redact(str(error))
-    return redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; --verbose shows where")
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -109,14 +109,12 @@ def unreadable(path: Path | str, error: OSError, hint: str = "") -> InputError |
     return InputError(text, hint if error.errno == errno.EINVAL else "")
 
 
-def unexpected(where: str, error: BaseException) -> EdgeinferError:
+def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferError:
     """The error for what nobody foresaw; for want of memory it may well work later."""
-    said = f"{where}: {type(error).__name__}: {error}"
-    return (
-        TemporaryError(said, "stop what else runs, or give it more memory")
-        if is_lack_of_memory(error)
-        else EdgeinferError(said)
-    )
+    said = f"{prefix}{type(error).__name__}: {error}"
+    if is_lack_of_memory(error):
+        return TemporaryError(said, "stop what else runs, or give it more memory")
+    return EdgeinferError(said, hint)
 
 
 def is_lack_of_memory(error: BaseException) -> bool:

@@ -22,8 +22,6 @@ from edgeinfer.guard.redaction import (
     redact_value,
     remember,
     remember_secrets,
-    remember_settings,
-    remember_text,
 )
 from tests.test_messages import example
 

@@ -176,7 +176,7 @@ def test_yaml_that_swells(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_yaml_merges_that_swell(times: int) -> None:
-    """Each mapping merges the one before it several times over: 24 levels of two doubled a thousand times a thousand."""
+    """Each mapping merges the one before it several times over: its size doubles with each level."""
     lines = ["a0: &a0 {x: 1, y: 2}"]
     lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * times)}], k{n}: 1}}" for n in range(1, 40)]
     text = "\n".join(lines)
@@ -211,7 +211,9 @@ def test_yaml_with_endless_numbers(text: str) -> None:
     assert parse_yaml(f"a: '{text}'", "c.yaml") == {"a": text}
 
 
-@pytest.mark.parametrize("text", ["sources: &s\n  a: {uri: 'demo:', x: *s}\n", "&a [*a]", "&a {<<: *a}", "&a {? *a : 1}"])
+@pytest.mark.parametrize(
+    "text", ["sources: &s\n  a: {uri: 'demo:', x: *s}\n", "&a [*a]", "&a {<<: *a}", "&a {? *a : 1}"]
+)
 def test_yaml_that_contains_itself(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match="contains itself"):

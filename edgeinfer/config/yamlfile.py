@@ -17,7 +17,7 @@ from edgeinfer.guard.redaction import remember_text
 
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 """PyYAML quotes with repr()."""
-_TOKEN = re.compile(r"'(?:<[a-z ]+>|[-,:?\]}\[{ ])'")
+_TOKEN = re.compile(r"'(?:<[a-z ]+>|[-,:?\]}\[{ ]|\\t)'")
 """What PyYAML calls the parts of a text, and its punctuation: that is not the text."""
 _PLAIN = "tag:yaml.org,2002:str"
 

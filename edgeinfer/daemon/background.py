@@ -56,7 +56,7 @@ class Background(Generic[T]):
             self.future.set_exception(error)
         except BaseException as error:  # a plugin may even call sys.exit; whoever waits must hear of it
             log.debug("%s: unexpected error", self._thread.name, exc_info=True)
-            self.future.set_exception(unexpected(self._thread.name, error))
+            self.future.set_exception(unexpected(f"{self._thread.name}: ", error))
 
 
 class Workshop:

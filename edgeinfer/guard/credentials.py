@@ -89,11 +89,17 @@ def account_in(value: str) -> tuple[int, int] | None:
     return (start, end) if 3 <= start <= end else None
 
 
-def spans(value: str) -> list[tuple[int, int]]:
-    """Where in one value of a setting or of the command line credentials stand."""
+def secret_spans(value: str) -> list[tuple[int, int]]:
+    """Where in one value of the command line passwords stand; `${env:NAME}` is none."""
     whole = account_in(value)
-    shapes = (*_HIDDEN, _QUERY_IN_VALUE)
-    return [*([whole] if whole else ()), *(found.span(2) for shape in shapes for found in shape.finditer(value))]
+    accounts = [*([whole] if whole else ()), *(m.span(2) for shape in _ACCOUNTS for m in shape.finditer(value))]
+    others = [m.span(2) for shape in (*_SECRETS, _QUERY_IN_VALUE) for m in shape.finditer(value)]
+    found = [span for span in accounts if _left(value[slice(*span)].partition(":")[2])]
+    return found + [span for span in others if _left(value[slice(*span)])]
+
+
+def _left(secret: str) -> str:
+    return re.sub(r"\$\{env:\w+\}", "", secret)
 
 
 def secrets_in(text: str) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -113,4 +112,5 @@ def _as_text(value: Any) -> str:
         return value.decode("utf-8", "replace")
     if isinstance(value, int) and abs(value) >= 1 << 256:
         return ""  # no password, and Python won't write it
-    return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else ""
+    dated = hasattr(value, "isoformat")
+    return str(value) if (isinstance(value, int | float) and not isinstance(value, bool)) or dated else ""
