@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import logging
 import re
+import shlex
 import sys
 import unicodedata
+from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.commands.listen import describe, raw_line
+from edgeinfer.config.uri import SourceUri, default_name
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.guard import redaction
+from edgeinfer.guard.credentials import secrets_of_account
 from edgeinfer.guard.limits import MAX_LINE_LENGTH, MAX_SECRETS
 from edgeinfer.guard.printable import PrintableFormatter, escaped, one_line, printable, visible
 from edgeinfer.guard.redaction import (
@@ -22,6 +30,8 @@ from edgeinfer.guard.redaction import (
     redact_value,
     remember,
     remember_secrets,
+    remember_settings,
+    remember_text,
 )
 from tests.test_messages import example
 
@@ -68,6 +78,90 @@ def test_a_short_word_is_looked_for_where_it_stands_for_itself() -> None:
     assert redact("moon, moons, moon_x, 7341 and 27341") == "***, moons, ***_x, *** and 27341"
     remember_secrets(["moonmoon", "mo0n"])
     assert redact("xmoonmoonx xmo0nx") == "x***x x***x", "what is no word is found anywhere"
+
+
+MAKERS = {
+    "Hikvision": "rtsp://admin:{}@192.168.1.20:554/Streaming/Channels/101",
+    "Hikvision ISAPI": "http://192.168.1.20/ISAPI/Streaming/channels/101/httpPreview?auth={}",
+    "XMeye": "rtsp://192.168.1.20:554/user=admin_password={}_channel=1_stream=0.sdp",
+    "XMeye in lower and upper case": "rtsp://192.168.1.20:554/User=admin_Password={}_Channel=1_Stream=0.sdp?real_stream",
+    "XMeye with ampersands": "rtsp://192.168.1.20:554/user=admin&password={}&channel=1&stream=0.sdp?",
+    "Foscam": "http://192.168.1.20:88/cgi-bin/CGIProxy.fcgi?cmd=snapPicture2&usr=admin&pwd={}",
+    "Wansview": "http://192.168.1.20/videostream.cgi?loginuse=admin&loginpas={}",
+    "Vstarcam": "http://192.168.1.20:81/livestream.cgi?user=admin&pwd={}&streamid=0&audio=0",
+    "Reolink": "http://192.168.1.20/cgi-bin/api.cgi?cmd=Snap&channel=0&rs=x&user=admin&password={}",
+    "Reolink's token": "http://192.168.1.20/cgi-bin/api.cgi?cmd=Snap&token={}",
+    "Dahua": "rtsp://192.168.1.20/cam/realmonitor?channel=1&subtype=0&authbasic={}",
+    "Hi3510": "http://192.168.1.20/cgi-bin/hi3510/snap.cgi?&-usr=admin&-pwd={}",
+    "TVT": "rtsp://192.168.1.20:554/0/admin:{}/main",
+    "TVT at the end": "rtsp://192.168.1.20:554/live/admin:{}",
+    "Blue Iris": "http://192.168.1.20:81/mjpg/front/video.mjpg?user=admin&pw={}",
+    "ZoneMinder": "http://192.168.1.20/zm/cgi-bin/nph-zms?mode=jpeg&monitor=1&user=admin&pass={}",
+    "Zmodo": "rtsp://192.168.1.20/live/ch0?username=admin&password={}",
+    "Synology": "http://192.168.1.20:5000/webapi/entry.cgi?api=SYNO.SurveillanceStation.Camera&_sid={}",
+    "three slashes": "rtsp:///admin:{}@192.168.1.20/main",
+    "no slashes": "rtsp:admin:{}@192.168.1.20/main",
+    "no scheme": "admin:{}@192.168.1.20/main",
+    "no scheme, a name": "admin:{}@camera.example.org:554",
+    "IPv6": "rtsp://admin:{}@[fe80::1]:554/x",
+    "GStreamer": "gst:rtspsrc location=rtsp://192.168.1.20/x user-id=admin user-pw={} ! appsink",
+    "HTTP": 'Authorization: Basic {}',
+}
+"""Makers' public forms, the slips that people make of them, and pipelines."""
+
+
+@pytest.mark.parametrize("form", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("password", ["hunter2", "Tr0ub4dor", "p%40ss%2Fw", "a+b=c"])
+def test_makers_forms(form: str, password: str) -> None:
+    url = form.format(password)
+    for shown in (redact(f"can't open {url}: gone"), redact(url), redact_value(url), repr(SourceUri("rtsp", url))):
+        assert password not in shown
+    name = default_name(SourceUri("rtsp", url), set())
+    assert password not in name
+    remember(url)
+    assert password not in redact(f"401 for {password}_x, {password}!")
+    assert unquote(password) not in redact(f"401 for {unquote(password)}")
+    assert quote(password, safe="") not in redact(f"401 for {quote(password, safe='')}")
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p@s/w", 'a"b\\c', "ü ber", "<a&b>", "it's", "x%41y"])
+def test_however_a_library_spells_it(password: str) -> None:
+    remember_secrets([password, *secrets_of_account(f"admin:{password}")])
+    said = [
+        quote(password, safe=""), quote(password), quote(password).lower(), json.dumps(password), repr(password),
+        repr({"x": password}), repr(password.encode()), html.escape(password), password.replace("'", "''"),
+        base64.b64encode(password.encode()).decode(), base64.b64encode(f"admin:{password}".encode()).decode(),
+        json.dumps(password, ensure_ascii=False), yaml.safe_dump([password]), shlex.quote(password),
+    ]  # fmt: skip
+    for text in said:
+        shown = redact(f"a {text} b")
+        assert "***" in shown, text
+        assert text.strip("'\"\n=- ") not in shown
+
+
+def test_what_lies_below_a_secret_key_is_a_secret() -> None:
+    remember_settings({
+        "password": ["one1", {"two2": "three3"}], "x": [{"api_key": 123456, "token": {"a": [{"b": "four4"}]}}],
+        "password_file": "/etc/camera", "secret_key": "server.key", "curve": {"secret_key": "k" * 40},
+        "pin": "${env:PIN}", "passphrase": None, "pwd": True, "note": "password slip5",
+    })  # fmt: skip
+    shown = redact("one1 two2 three3 123456 four4 /etc/camera server.key ${env:PIN} None True slip5 " + "k" * 40)
+    assert shown == "*** *** *** *** *** /etc/camera server.key ${env:PIN} None True *** ***"
+
+
+def test_plain_data_that_contains_itself_has_an_end() -> None:
+    data: dict[str, Any] = {"password": ["s3cret"]}
+    data["x"] = data["password"].append(data)
+    remember_settings(data)
+    assert redact("s3cret") == "***"
+
+
+def test_a_text_that_is_no_yaml_tells_its_secrets_too() -> None:
+    remember_text("a: {password: *sec1, 'token': !sec2, api_key: \"sec 3\", pwd sec4 }")
+    remember_text("  passphrase:sec5 # x\n# password: hint")
+        "a: {password: *sec1, 'token': !sec2, api_key: \"sec 3\", pwd sec4 }\n  passphrase:sec5 # x\n# password: hint"
+    )
+    assert redact("sec1 sec2 sec 3 sec4 sec5 hint") == "*** *** *** *** *** hint"
 
 
 @pytest.mark.parametrize("url", ["rtsp://camera/x", "rtsp://admin@camera/x", "rtsp://admin:abc@camera", "demo:"])

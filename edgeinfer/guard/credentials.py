@@ -72,7 +72,8 @@ _KEY = re.compile(
 _NAMES_A_FILE = re.compile(r"(?i)[_-](?:file|path|dir|folder|url)$")
 _KEY_MATERIAL = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z|-----BEGIN ")
 _AFTER = re.compile(
-    r"(?<![\w.-])([\w.-]{1,64})[\"']?(?:\s?[:=]\s?|\s)\s{0,64}(\"(?:[^\"\\\n]|\\.)*|'[^'\n]*|[^\s,\]}#]+)"
+    r"(?i)(?<![\w.-])(?=[\w.-]{0,60}(?:pass|pwd|pw|pin|key|token|secret|credential|auth))([\w.-]{1,64})[\"']?"
+    r"(?:\s?[:=]\s?|\s)\s{0,64}(?=(\"(?:[^\"\\\n]|\\.){0,256}|'[^'\n]{0,256}|[^\s,\]}#]{1,256}))"
 )
 
 
@@ -110,6 +111,9 @@ def secrets_in(text: str) -> Iterator[str]:
     for shape in _ACCOUNTS:
         for found in shape.finditer(text):
             yield from secrets_of_account(found[2])
+            if shape is _WITHOUT_SCHEME:  # the name before the first colon may have been a scheme
+                yield from secrets_of_account(found[2].partition(":")[2])
+    yield from (found[2].split()[-1].strip("\"'") for found in _HEADER.finditer(text) if found[2].strip())
     for shape in _SECRETS:
         for found in shape.finditer(text):
             yield found[2].strip("\"'") if shape is _PROPERTY else found[2]

@@ -21,9 +21,10 @@ def _forms(plain: str) -> Iterator[str]:
     for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw), quote(raw, safe="!$&'()*+,;=:@/")):
         yield encoded
         yield re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), encoded)
-    for ascii_only in (True, False):
-        yield json.dumps(plain, ensure_ascii=ascii_only)[1:-1]
-    yield from (repr(plain)[1:-1], ascii(plain)[1:-1], repr(raw)[2:-1])
+    for escaped in (json.dumps(plain)[1:-1], json.dumps(plain, ensure_ascii=False)[1:-1], ascii(plain)[1:-1]):
+        yield escaped
+        yield re.sub(r"(?<=\\[xuU])[0-9a-f]+", lambda code: code[0].upper(), escaped)  # as YAML has it
+    yield from (repr(plain)[1:-1], repr(raw)[2:-1])
     yield from (html.escape(plain), html.escape(plain, quote=False))
     yield from (plain.replace("'", "''"), plain.replace("'", "'\"'\"'"), plain.replace('"', '\\"'))
     yield plain.encode("utf-8", "backslashreplace").decode()

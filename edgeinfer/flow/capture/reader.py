@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +13,6 @@ from edgeinfer.flow.capture.contract import breach
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.printable import printable
-from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.types import Capture
 
@@ -72,7 +70,7 @@ class Reader(threading.Thread):
             self.error = _bare(error)
         except BaseException as error:  # a plugin's bug, or its sys.exit, must not pass for the end of the source
             self.error = EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}")
-            log.debug("%s", redact(traceback.format_exc()))
+            log.debug("source %s: unexpected error", self._job.name, exc_info=True)
         finally:
             self.finished = True
             self._done()
