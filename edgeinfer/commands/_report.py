@@ -126,13 +126,15 @@ def print_summary(summary: DaemonSnapshot) -> None:
     for name, books in summary.sources.items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items() if count) or "0"
         fps = books.inferred / seconds if seconds else 0.0
-        sources.add_row(cell(name), books.state, str(books.captured), str(books.inferred), f"{fps:.1f}", cell(dropped))
+        sources.add_row(
+            cell(name), cell(books.state), str(books.captured), str(books.inferred), f"{fps:.1f}", cell(dropped)
+        )
     out.print(sources, soft_wrap=True)
     if summary.latency_ms:
         stages = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
         for stage, values in summary.latency_ms.items():
             name = "capture → publish" if stage == "total" else stage
-            stages.add_row(name, *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
+            stages.add_row(cell(name), *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
         out.print(stages, soft_wrap=True)
     sys.stderr.flush()
 

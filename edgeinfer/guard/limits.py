@@ -89,7 +89,7 @@ MAX_PASSWORD_BYTES = _bound(
     "bytes",
     "a password file",
     "the camera is `failed` with `unauthorized`",
-    "test_a_password_file_that_can_not_be_one",
+    "test_a_password_file_that_is_none",
 )
 FILE_SECONDS = _bound(
     5,
