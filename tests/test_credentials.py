@@ -169,6 +169,11 @@ BROKEN = [
     'sources: "{0}',
     'sources: {{a: "\\{0}"}}',
     "{0}: {0}: {0}",
+    "sources: *{0}",
+    "sources: !{0} x",
+    "sources: {{a: &{0} x, b: &{0} y}}",
+    "sources: !<{0}> x",
+    "sources: {{a: {{uri: 'demo:', {1}: 1, {1}: 2}}}}",
 ]
 """A configuration with a slip in it. {0} is the password as it is, {1} quoted as JSON."""
 
@@ -188,6 +193,17 @@ def test_no_error_quotes_what_it_could_not_read(tmp_path: Path, form: str, passw
         tail = "".join(traceback.format_exception(error))
         assert password not in redact(tail.rpartition("\n")[2])
     assert password not in said.replace(str(path), "")
+
+
+@pytest.mark.parametrize(
+    "spelled", ["'geheim77 x'", '"\\x67eheim77 x"', "!!str geheim77 x", ">-\n      geheim77\n      x", "&p geheim77 x"]
+)
+def test_a_configuration_tells_its_secrets_however_yaml_spells_them(tmp_path: Path, spelled: str) -> None:
+    text = f"sources:\n  a:\n    uri: rtsp://camera/x\n    password: {spelled}\n    fps: {{}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(EdgeinferError, match=r"sources\.a\.fps"):
+        load_config(tmp_path / "c.yaml")
+    assert redact("401 for geheim77 x") == "401 for ***"
 
 
 def test_what_the_environment_and_a_file_tell_is_a_secret_too(tmp_path: Path) -> None:

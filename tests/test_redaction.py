@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 import yaml
+from hypothesis import example as example_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,11 +246,13 @@ def test_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-@given(
-    st.text(
-        st.characters() | st.sampled_from("\x1b\x9b\x07\u202e\u2066\u200f\u200b\ufeff\u2028\ud800\n\t"), max_size=60
-    )
+UNSAFE = (
+    "\x1b\x9b\x07\u202a\u202e\u2066\u2069\u200e\u200f\u061c\u200b\u200d\ufeff\xad\u2028\u2029\ud800\n\t\x7f\U000e0041"
 )
+
+
+@given(st.lists(st.sampled_from(UNSAFE) | st.characters(), max_size=60).map("".join))
+@example_of(UNSAFE)
 def test_visible_changes_only_what_is_unsafe(text: str) -> None:
     shown = visible(text)
     assert len(shown) == len(text)

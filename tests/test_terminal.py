@@ -33,8 +33,8 @@ from tests.test_messages import example
 CONTROLS = "\x1b\x9b\x07\x08\r\t\n\x7f\x85"
 UNSEEN = "\u202e\u2066\u2069\u200e\u200f\u061c\u200b\u200d\ufeff\xad\u2028\u2029\U000e0041"
 MARKUP = "[]ab/link=red\\:smile:"
-hostile = st.text(st.sampled_from(CONTROLS + UNSEEN + MARKUP) | st.characters(codec="utf-8"), max_size=24)
-typed = st.text(st.characters(), max_size=24)
+hostile = st.lists(st.sampled_from(CONTROLS + UNSEEN + MARKUP) | st.characters(codec="utf-8"), max_size=24).map("".join)
+typed = st.lists(st.sampled_from(CONTROLS + UNSEEN + MARKUP + "\ud83d") | st.characters(), max_size=24).map("".join)
 ATTACKS = {
     "title": "\x1b]0;owned\x07",
     "screen": "\x1b[2J\x1b[31m",
