@@ -104,9 +104,7 @@ def unreadable(path: Path | str, error: OSError, hint: str = "") -> InputError |
     text = f"{path}: {error.strerror or error}"
     if error.errno in TEMPORARY:
         return TemporaryError(text, "try again")
-    if error.errno == errno.EFBIG:
-        return ConfigError(text, hint)
-    return InputError(text, hint if error.errno == errno.EINVAL else "")
+    return ConfigError(text, hint) if error.errno in (errno.EFBIG, errno.EINVAL) else InputError(text)
 
 
 def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferError:

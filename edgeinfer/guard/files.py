@@ -67,7 +67,10 @@ class _Reading:
 
 def _read(path: Path, limit: int) -> bytes:
     with open_anything(path) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.EINVAL, f"a device, which may be larger than {limit >> 10} KiB, and not a regular file")
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file")
         data = file.read(limit + 1)
     if data is None:  # /proc/kmsg and its like say "not now"
