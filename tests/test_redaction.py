@@ -49,6 +49,8 @@ from tests.test_messages import example
         ("http://h/x?fps=3&api_key=abc", "http://h/x?fps=3&api_key=***"),
         ("http://h/x?USERPASSWORD=abc", "http://h/x?USERPASSWORD=***"),
         ("http://h/x?pwd=a&auth_x=b&SecretOf=c'", "http://h/x?pwd=***&auth_x=***&SecretOf=***'"),
+        ("http://h/x?pwd=abc: gone", "http://h/x?pwd=***: gone"),
+        ("rtsp://h/user=a_password=b_channel=1.sdp: gone", "rtsp://h/user=***_password=***_channel=1.sdp: gone"),
         ("http://h/x?fps=3&size=2", "http://h/x?fps=3&size=2"),
         ("rtspsrc user-pw=abc ! x", "rtspsrc user-pw=*** ! x"),
         ('rtspsrc user-pw="a b" user-id=me', "rtspsrc user-pw=*** user-id=me"),

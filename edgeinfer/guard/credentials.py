@@ -41,14 +41,15 @@ _SECRET_NAME = (
     rf"{_SOME}(?:pass|pwd|psw|loginpas|token|key|secret|auth|cred|session){_SOME}|-?p|pw|_?sid|sig(?:nature)?"
 )
 _USER_NAME = rf"{_SOME}(?:user|usr|loginuse|login|account){_SOME}|u"
-_QUERY_SECRET = re.compile(rf"(?i)([?&;](?:{_SECRET_NAME})=)([^&\s'\"]*)")
-_QUERY_USER = re.compile(rf"(?i)([?&;](?:{_USER_NAME})=)([^&\s'\"]*)")
+_QUERY_END = r"(?=:?(?:[&\s'\"]|\Z))"
+_QUERY_SECRET = re.compile(rf"(?i)([?&;](?:{_SECRET_NAME})=)([^&\s'\"]*?){_QUERY_END}")
+_QUERY_USER = re.compile(rf"(?i)([?&;](?:{_USER_NAME})=)([^&\s'\"]*?){_QUERY_END}")
 _QUERY_IN_VALUE = re.compile(rf"(?i)([?&;](?:{_SECRET_NAME})=)([^&]*)")
 """The same where the whole text is a URL: then spaces and quotes belong to it too."""
 
 _PATH_END = (
     r"(?=[_&/;](?:user(?:name)?|usr|pass(?:word|wd)?|pwd|channel|chn?|stream|subtype|onvif|type)="
-    r"|[_&]?real_stream|\.sdp|[&?\s'\"]|\Z)"
+    r"|[_&]?real_stream|\.sdp|:?(?:[&?\s'\"]|\Z))"
 )
 _PATH_SECRET = re.compile(rf"(?i)([/_&;,](?:pass(?:word|wd)?|pwd|pw)=)(.*?){_PATH_END}")
 _PATH_USER = re.compile(rf"(?i)([/_&;,](?:user(?:name)?|usr)=)(.*?){_PATH_END}")
@@ -56,7 +57,7 @@ _SEGMENT = re.compile(
     r"(://[^\s/?\"']{1,256}(?:/[^\s/?:\"']{0,64}){0,9}/)([^\s/:?=\"']{1,64}:[^\s/?\"']{1,256})(?=[/?\s\"']|\Z)"
 )
 _PROPERTY = re.compile(
-    r"(?i)(\b[\w-]{0,40}(?:password|passwd|passphrase|pwd|[-_]pw|secret|token|stmkey)\s?=\s?)"
+    r"(?i)(\b[\w-]{0,40}(?:password|passwd|passphrase|pwd|[-_]pw|secret|token|stmkey)\s?=\s?)(?!\*{3}[_&:.\s])"
     r"(\"[^\"]*\"?|'[^']*'?|[^\s\"',;&]+)"
 )
 """In the text of a GStreamer pipeline, or in Python's."""
