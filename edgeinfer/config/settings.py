@@ -17,8 +17,7 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.credentials import is_secret_key
-from edgeinfer.guard.redaction import remember_settings
+from edgeinfer.guard.redaction import remember_setting, remember_settings
 from edgeinfer.messages import SOURCE_PATTERN
 
 DEFAULT_MODEL = "nanodet-g"
@@ -161,7 +160,7 @@ def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) ->
     imported, to check their options. Raises InputError, ConfigError, UnavailableError.
     """
     for key, value in overrides:
-        _remember(key, value)
+        remember_setting(key, value)
     data = {} if path is None else load_yaml(path)
     if data is None:
         data = {}
@@ -182,18 +181,12 @@ def writes_to_stdout(config: Config) -> bool:
 def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
-    _remember(key, value)
+    remember_setting(key, value)
     if not separator or not all(key.split(".")):
         raise ConfigError(
             f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"
         )
     return key, parse_yaml(value, f"--set {key}")
-
-
-def _remember(key: str, value: Any) -> None:
-    """What an override holds of secrets: any part of its key may say that it is one."""
-    secret = next((part for part in key.split(".") if is_secret_key(part)), "")
-    remember_settings({secret: value})
 
 
 def source_names(path: Path | None) -> set[str]:

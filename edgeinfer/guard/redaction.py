@@ -51,6 +51,12 @@ def remember_settings(data: Any) -> None:
     remember_secrets(found)
 
 
+def remember_setting(path: str, value: Any) -> None:
+    """The same for one setting with a dotted path: any part of that may say that it is a secret."""
+    secret = next((part for part in path.split(".") if credentials.is_secret_key(part)), "")
+    remember_settings({secret: value})
+
+
 def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """What is in a container, each with the secret key that it lies below, "" where it lies below none."""
     if not isinstance(value, Mapping):
