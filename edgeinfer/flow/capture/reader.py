@@ -12,7 +12,7 @@ from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.contract import breach
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
-from edgeinfer.guard.printable import printable
+from edgeinfer.guard.printable import indented, printable
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.types import Capture
 
@@ -70,7 +70,8 @@ class Reader(threading.Thread):
             self.error = _bare(error)
         except BaseException as error:  # a plugin's bug, or its sys.exit, must not pass for the end of the source
             self.error = EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}")
-            log.debug("source %s: unexpected error", self._job.name, exc_info=True)
+            for line in indented(error):
+                log.debug("%s", line)
         finally:
             self.finished = True
             self._done()
