@@ -19,7 +19,8 @@ VERSION = 1
 DAEMON = "_daemon"
 """The source of messages that speak of the daemon as a whole."""
 
-SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$(?!\n)"
+"""Python's `$` is also before a line feed at the end, so that none may follow; JSON Schema's is not."""
 
 Box = tuple[float, float, float, float]
 State = codes.State

@@ -19,14 +19,22 @@ from msgspec import Meta, Struct
 
 from edgeinfer.config import strict
 from edgeinfer.config.card import Model
-from edgeinfer.errors import ConfigError, InputError, OutOfMemoryError, UnavailableError
-from edgeinfer.gpu.status import error_from_text
+from edgeinfer.errors import (
+    ConfigError,
+    InputError,
+    OutOfMemoryError,
+    TemporaryError,
+    UnavailableError,
+    is_lack_of_memory,
+)
+from edgeinfer.gpu.status import error_from_text, status_in
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
 
 MANY_CORES = 8
 CPU = "onnxruntime-cpu"
+NO_MEMORY = "stop what else runs, or give it more memory"
 CPU_BATCH = 4
 """A CPU is no faster per picture in larger batches, and every picture waits for the whole batch."""
 
@@ -159,7 +167,10 @@ class OnnxRuntime:
             batch = slot.input[: self._fixed or slot.count]
             arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-            raise error_from_text(f"ONNX Runtime failed on a batch of {slot.count}: {error}") from error
+            text = f"ONNX Runtime failed on a batch of {slot.count}: {error}"
+            if is_lack_of_memory(error) and status_in(text) is None:
+                raise OutOfMemoryError(text, NO_MEMORY) from error
+            raise error_from_text(text) from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 
@@ -176,6 +187,8 @@ def _session(path: Path, options: Options) -> Any:
     except Exception as error:  # ONNX Runtime raises classes of its own that share no base
         if not path.is_file():
             raise InputError(f"{path}: no such file") from None
+        if is_lack_of_memory(error):
+            raise TemporaryError(f"{path}: no memory to load it ({_reason(error)})", NO_MEMORY) from None
         raise InputError(f"{path}: not a model that ONNX Runtime can load: {_reason(error)}") from None
 
 

@@ -7,9 +7,10 @@ import msgspec
 
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
+from edgeinfer.commands._terminal import echo
 from edgeinfer.daemon.signals import Signals
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import escaped, printable, without_controls
+from edgeinfer.guard.printable import escaped, one_line, printable
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
@@ -44,9 +45,9 @@ def _print_all(link: Connection, jsonl: bool, count: int | None, signals: Signal
             try:
                 line = raw_line(payload) if jsonl else describe(decode(payload))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                click.echo(f"edgeinfer: not a message of schema v1: {printable(str(error))}", err=True)
+                echo(f"edgeinfer: not a message of schema v1: {printable(str(error))}", err=True)
                 continue
-            click.echo(line)
+            echo(line)
             printed += 1
         elif link.refused:
             raise UnavailableError(link.refused)
@@ -68,7 +69,7 @@ def raw_line(payload: bytes) -> str:
 
 def describe(message: Message) -> str:
     """A message as one line for a person, without what a terminal would obey."""
-    return without_controls(_described(message))
+    return one_line(_described(message))
 
 
 def _described(message: Message) -> str:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from edgeinfer.config import strict
 from edgeinfer.config.paths import is_dir, is_file
 from edgeinfer.config.yamlfile import load_yaml
-from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.errors import ConfigError, InputError, unreadable
 from edgeinfer.models import onnxfile
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -65,7 +65,7 @@ class ToleranceCard(Struct, frozen=True, kw_only=True):
 class ModelCard(Struct, frozen=True, kw_only=True):
     """One model. `file` lies beside the card; `sha256`, where given, must be that of the file."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
     file: str
     input: InputCard
     decoder: DecoderCard
@@ -74,7 +74,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     tolerance: ToleranceCard | None = None
     task: Literal["detection"] = "detection"
     max_batch: Annotated[int, Meta(ge=1, le=256)] = 1
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
     description: str = ""
     license: str = ""
     origin: str = ""
@@ -150,7 +150,7 @@ def file_sha256(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     return digest.hexdigest()
 
 

@@ -113,11 +113,62 @@ MAX_HUNG = _bound(
     "test_a_source_whose_threads_hang_is_not_opened_again",
 )
 
+MAX_HANGING_READS = _bound(
+    4,
+    "threads",
+    "reads of small files that a disk does not answer",
+    "files are not read until one of them comes back; the error says so",
+    "test_a_file_that_never_answers_holds_up_nobody",
+)
+
 # Subscribers
 
 # HTTP
 
 # Configuration
+
+MAX_CONFIG_BYTES = _bound(
+    256 << 10,
+    "bytes",
+    "a configuration or a model card",
+    "it is refused",
+    "test_texts_that_are_too_large",
+)
+MAX_YAML_NODES = _bound(
+    1 << 17,
+    "values",
+    "a configuration or card with its aliases and merges written out",
+    "it is refused before any of it is written out",
+    "test_yaml_that_swells",
+)
+MAX_YAML_DEPTH = _bound(
+    50,
+    "levels",
+    "lists and mappings within each other in a configuration or card",
+    "it is refused",
+    "test_yaml_that_is_too_deep",
+)
+MAX_YAML_NUMBER = _bound(
+    64,
+    "characters",
+    "a number, date or truth value in a configuration or card",
+    "it is refused",
+    "test_yaml_with_endless_numbers",
+)
+MAX_PASSWORD_BYTES = _bound(
+    4096,
+    "bytes",
+    "a password file",
+    "the camera is `failed` with `unauthorized`",
+    "test_a_password_file_that_is_none",
+)
+FILE_SECONDS = _bound(
+    5,
+    "seconds",
+    "reading a configuration, a card or a password file",
+    "it counts as unreadable; a running daemon goes on as before",
+    "test_a_file_that_never_answers_holds_up_nobody",
+)
 
 # Models
 
@@ -126,5 +177,20 @@ MAX_HUNG = _bound(
 # Sinks
 
 # What is said
+
+MAX_LINE_LENGTH = _bound(
+    2000,
+    "characters",
+    "an error, a reason, a line of the log",
+    "it is cut",
+    "test_printable",
+)
+MAX_SECRETS = _bound(
+    4096,
+    "secrets",
+    "passwords and tokens that are looked for in all that is said",
+    "the newest are kept",
+    "test_the_newest_secrets_are_kept",
+)
 
 # The subscriber's side

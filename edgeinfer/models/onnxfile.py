@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from edgeinfer.errors import InputError
+from edgeinfer.errors import TEMPORARY, InputError, unreadable
 from edgeinfer.guard.files import open_anything
 from edgeinfer.models import wire
 
@@ -99,6 +99,8 @@ def _opened(path: Path) -> Iterator[memoryview]:
             # Unmapped with the last view of it: an error on its way up still holds some.
             yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
+        if error.errno in TEMPORARY:
+            raise unreadable(path, error) from error
         raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
     except wire.WireError as error:
         raise InputError(f"{path}: no ONNX model ({error})", "export it again") from error
@@ -217,6 +219,8 @@ def _external_path(model: Path, location: str) -> Path:
     try:
         status = path.stat()
     except OSError as error:
+        if error.errno in TEMPORARY:
+            raise unreadable(path, error) from error
         raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{model}: external data {location!r} is no regular file", "export the model again")
@@ -231,6 +235,8 @@ def file_digest(path: Path) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
+        if error.errno in TEMPORARY:
+            raise unreadable(path, error) from error
         raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
     return digest.hexdigest()
 

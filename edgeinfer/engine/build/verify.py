@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
-from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError, is_lack_of_memory
 from edgeinfer.models.onnxfile import OnnxModel
 from edgeinfer.types import AnyArray
 
@@ -124,7 +124,8 @@ def reference_runner(model: OnnxModel) -> Run:
     try:
         session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
-        raise UnavailableError(f"ONNX Runtime can't run {model.path}: {error}") from error
+        kind = OutOfMemoryError if is_lack_of_memory(error) else UnavailableError
+        raise kind(f"ONNX Runtime can't run {model.path}: {error}") from error
     names = [output.name for output in session.get_outputs()]
     return lambda sample: dict(zip(names, session.run(names, sample), strict=True))
 
