@@ -109,12 +109,16 @@ def options(*groups: list[Callable[[Function], Function]]) -> Callable[[Function
     )
 
 
-def open_cache(cache_dir: Path | None, verbose: bool) -> Cache:
-    """The cache, swept of what killed builds left. With `verbose`, logs go to stderr from here on."""
+def open_cache(cache_dir: Path | None, verbose: bool, writing: bool = False) -> Cache:
+    """The cache, to be looked at only; with `writing` made where it is missing, and swept of what killed builds left.
+
+    With `verbose`, logs go to stderr from here on.
+    """
     if verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
-    cache = Cache(cache_dir or default_root(os.environ))
-    cache.tidy()
+    cache = Cache(cache_dir or default_root(os.environ), writing)
+    if writing:
+        cache.tidy()
     return cache
 
 

@@ -177,7 +177,7 @@ def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: A
 @click.option("--max-size", required=True, metavar="SIZE", help="What the cache may keep, like 4G; 0 for nothing.")
 def prune(cache_dir: Path | None, as_json: bool, verbose: bool, max_size: str) -> None:
     """Remove quarantined engines, then the least recently used, until the rest fits."""
-    cache = open_cache(cache_dir, verbose)
+    cache = open_cache(cache_dir, verbose, writing=True)
     removed = cache.prune(parse_size(max_size))
     left = sum(folder_bytes(folder) for folder in cache.engines.iterdir())
     if as_json:
