@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.flow.statistics import BUCKETS_MS, Statistics
 from edgeinfer.messages import MachineVitals, Reason, State
-from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot, SourceSnapshot
 from edgeinfer.types import Timing
 from edgeinfer.web import pages, readiness, server
 from edgeinfer.web.server import MAX_CONNECTIONS, Answer, Server, parse_bind
@@ -50,6 +50,8 @@ def seen(**changes: Any) -> DaemonSnapshot:
         (seen(sources={}), True, True, ""),
         (seen(faults=(Reason("inference", "FatalError: CUDA error 700"),)), False, False, "inference"),
         (seen(shortage=Reason("out-of-memory", "no room")), True, False, "out-of-memory"),
+        (seen(sinks={"sinks.jsonl": SinkSnapshot("full", 1)}), True, False, "sink"),
+        (seen(sinks={"sinks.jsonl": SinkSnapshot("", 1)}), True, True, ""),
     ],
 )
 def test_alive_and_ready(observation: DaemonSnapshot, alive: bool, ready: bool, code: str) -> None:
@@ -79,6 +81,7 @@ def numbers() -> DaemonSnapshot:
         versions={"onnxruntime": "1.0"},
         rate=0.5,
         subscribers=2,
+        sinks={"sinks.jsonl": SinkSnapshot("", 7), "publish": SinkSnapshot()},
         machine=MachineVitals(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
     )
 
@@ -137,6 +140,8 @@ def test_the_metrics_are_those_of_the_books(running: Server) -> None:
     assert values["edgeinfer_throttled", ("kind", "cpu")] == 1
     assert values["edgeinfer_gpu_utilization_ratio",] == 0.25
     assert values["edgeinfer_zmq_subscribers",] == 2
+    assert values["edgeinfer_sink_up", ("sink", "publish")] == 1
+    assert values["edgeinfer_sink_messages_lost_total", ("sink", "sinks.jsonl")] == 7
     assert values["edgeinfer_build_info", ("onnxruntime", "1.0"), ("version", "0.1.0")] == 1
     assert values["edgeinfer_pipeline_latency_seconds_count", ("source", "a")] == 2000
     assert values["edgeinfer_pipeline_latency_seconds_bucket", ("le", "0.001"), ("source", "a")] == 1000
@@ -145,6 +150,11 @@ def test_the_metrics_are_those_of_the_books(running: Server) -> None:
     assert values["edgeinfer_stage_duration_seconds_sum", ("stage", "infer")] == pytest.approx(12.5)
     assert "edgeinfer_gpu_clock_hertz" not in families, "what is not measured is not there"
     assert values["process_resident_memory_bytes",] > 1e6
+
+
+def test_a_sink_that_loses_is_down_in_the_metrics() -> None:
+    page = pages.routes(lambda: seen(sinks={"sinks.x": SinkSnapshot("full", 1)}), statistics(), 1)["/metrics"]("")
+    assert b'edgeinfer_sink_up{sink="sinks.x"} 0.0' in page.body
 
 
 def test_histograms_count_every_frame_once() -> None:

@@ -54,6 +54,36 @@ MAX_PIXELS = _bound(
 
 # Sinks
 
+MAX_SET_ASIDE = _bound(
+    9999,
+    "files",
+    "videos that are there already and keep their contents under other names, for each video",
+    "nothing is recorded, and the sink says why",
+    "test_a_video_that_is_there_already_is_kept_under_another_name",
+)
+OUTBOX_MESSAGES = _bound(
+    256,
+    "messages",
+    "what waits for a sink that writes to a file or a pipe, for each sink",
+    "a live source's message is lost for this sink and counted; a file's waits",
+    "test_a_live_result_does_not_wait_for_room_and_is_counted_as_lost",
+)
+SINK_PATIENCE_S = _bound(
+    30,
+    "seconds",
+    "how long a file's result, or the end of a run, waits for a sink that takes nothing",
+    "the message is lost for this sink and counted, and nothing waits for it until it moves again",
+    "test_a_sink_that_takes_nothing_for_ever_holds_nothing_for_ever",
+)
+
 # What is said
 
 # The subscriber's side
+
+MAX_MESSAGE_BYTES = _bound(
+    4 << 20,
+    "bytes",
+    "one message that a subscriber takes, and one line that is looked for at the end of a file",
+    "ZeroMQ drops the connection to that publisher and tries again",
+    "test_a_message_that_is_too_large_is_not_taken",
+)
