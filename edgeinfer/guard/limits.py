@@ -81,9 +81,44 @@ SINK_PATIENCE_S = _bound(
 # The subscriber's side
 
 MAX_MESSAGE_BYTES = _bound(
-    4 << 20,
+    1 << 20,
     "bytes",
-    "one message that a subscriber takes, and one line that is looked for at the end of a file",
+    "one part of a message that a subscriber takes, of which `high_water_mark` may wait; a line of a sink's file",
     "ZeroMQ drops the connection to that publisher and tries again",
-    "test_a_message_that_is_too_large_is_not_taken",
+    "test_a_message_that_is_too_large_to_be_ours_is_not_taken",
+)
+MAX_PARTS = _bound(
+    2,
+    "parts",
+    "one message: its topic and its payload",
+    "the message is counted as malformed; the rest of it is thrown away part by part",
+    "test_a_message_of_a_million_parts_takes_no_longer_than_asked",
+)
+MAX_TEXT = _bound(
+    4096,
+    "characters",
+    "one text in a message",
+    "the message is counted as malformed",
+    "test_what_can_not_be_true_is_not_handed_over",
+)
+MAX_DETECTIONS = _bound(
+    10_000,
+    "objects",
+    "one frame",
+    "the message is counted as malformed",
+    "test_a_scene_with_too_many_objects_is_not_handed_over",
+)
+MAX_SUBSCRIBED_SOURCES = _bound(
+    1024,
+    "sources",
+    "what a subscriber remembers of each source: gaps, counts, the newest message",
+    "the one heard of longest ago is forgotten; what is counted for more of them is counted together, as `_others`",
+    "test_invented_sources_do_not_grow_memory",
+)
+MAX_DRAINED = _bound(
+    10_000,
+    "messages",
+    "looked through in one call for the newest with `latest`",
+    "the newest of those counts; the next call goes on",
+    "test_a_flood_is_looked_through_in_bounded_steps",
 )
