@@ -15,6 +15,7 @@ from msgspec import structs
 
 from edgeinfer import client
 from edgeinfer.client import OTHERS, Subscriber
+from edgeinfer.commands.listen import COMPLAINT_S, Complaints
 from edgeinfer.guard.limits import MAX_DETECTIONS, MAX_TEXT
 from edgeinfer.messages import Detection, DetectionsMessage, Message, Reason, StatusMessage, encode, topic
 from edgeinfer.transport.acceptance import accept
@@ -216,3 +217,20 @@ def test_a_long_message_is_left_where_the_time_is_up(ipc: str) -> None:
         assert link.read(past) == [topic("detections"), b"x", b"x"]
         assert link.read(past) is None
         assert link.read() == [topic("detections"), encode(GOOD)]
+
+
+def test_listen_complains_once_a_second_and_counts_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [10.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    complaints = Complaints()
+    for second in range(3):
+        for number in range(1000):
+            complaints.add(f"{second}.{number}")
+        now[0] += COMPLAINT_S
+    complaints.close()
+    complaints.close()
+    first = "edgeinfer: not a message of schema v1:"
+    more = "edgeinfer: … and 999 more"
+    assert capsys.readouterr().err.splitlines() == [line for s in range(3) for line in (f"{first} {s}.0", more)]

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from edgeinfer.guard.limits import MAX_DETECTIONS, MAX_MESSAGE_BYTES, MAX_PIXELS, MAX_TEXT
-from edgeinfer.messages import DAEMON, SOURCE_PATTERN, DetectionsMessage, Message, decode
+from edgeinfer.messages import DAEMON, SOURCE_PATTERN, Detection, DetectionsMessage, Message, decode
 
 MAX_INT = 1 << 63
 EDGE = 1.0
@@ -31,7 +32,8 @@ def accept(payload: bytes) -> Message:
         raise msgspec.ValidationError("no name of a source")
     if isinstance(message, DetectionsMessage):
         _check_scene(message)
-    _check(message)
+    else:
+        _check(message)
     return message
 
 
@@ -41,10 +43,20 @@ def _check_scene(message: DetectionsMessage) -> None:
         raise msgspec.ValidationError(f"a frame of {width} × {height}")
     if len(message.detections) > MAX_DETECTIONS:
         raise msgspec.ValidationError(f"{len(message.detections)} objects in one frame")
+    right, bottom = width + EDGE, height + EDGE
     for found in message.detections:
         x1, y1, x2, y2 = found.box
-        if not (-EDGE <= x1 <= x2 <= width + EDGE and -EDGE <= y1 <= y2 <= height + EDGE):  # NaN is neither
+        if not (-EDGE <= x1 <= x2 <= right and -EDGE <= y1 <= y2 <= bottom):  # NaN is neither
             raise msgspec.ValidationError(f"a box that is none in a frame of {width} × {height}: {found.box}")
+        if found.class_id >= MAX_INT or not found.score <= 1.0:
+            raise msgspec.ValidationError(f"class {found.class_id} with score {found.score}")
+    _check({found.label for found in message.detections})
+    _check([value for found in message.detections for value in _reserved(found) if value is not UNSET])
+    _check([getattr(message, name) for name in message.__struct_fields__ if name != "detections"])
+
+
+def _reserved(found: Detection) -> tuple[Any, ...]:
+    return found.track_id, found.keypoints, found.angle
 
 
 def _check(value: Any) -> None:
@@ -71,4 +83,4 @@ def _items(value: Any) -> Iterable[Any]:
         return [getattr(value, name) for name in value.__struct_fields__]
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
-    return value if isinstance(value, (list, tuple)) else ()
+    return value if isinstance(value, (list, tuple, set)) else ()
