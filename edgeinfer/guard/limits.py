@@ -46,6 +46,28 @@ MAX_PIXELS = _bound(
 
 # HTTP
 
+MAX_HTTP_PEERS = _bound(
+    64,
+    "connections",
+    "open at a time at the HTTP port",
+    "the one that has been there longest is cut, and the newest is served",
+    "test_a_hundred_slow_peers_keep_nobody_from_an_answer",
+)
+MAX_REQUEST_BYTES = _bound(
+    16 << 10,
+    "bytes",
+    "one HTTP request with its headers",
+    "431",
+    "test_requests_that_are_too_much_or_none",
+)
+HTTP_DEADLINE_S = _bound(
+    5,
+    "seconds",
+    "from the connection to the end of the answer, however busy the peer keeps it",
+    "the connection is cut",
+    "test_slow_peers_are_cut_and_hold_up_nobody",
+)
+
 # Configuration
 
 # Models

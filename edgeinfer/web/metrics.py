@@ -23,7 +23,7 @@ from edgeinfer import __version__
 from edgeinfer.flow.statistics import BUCKETS_MS, Histogram, Statistics
 from edgeinfer.messages import MachineVitals
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
-from edgeinfer.web.server import Answer
+from edgeinfer.web.request import Answer
 
 
 class Metrics:
