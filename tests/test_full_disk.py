@@ -474,7 +474,7 @@ def test_a_run_that_saves_to_a_full_disk_says_so_in_its_exit_code(cli: Cli, clip
 
 
 def test_a_run_whose_video_has_no_room_for_its_end_keeps_what_there_was(cli: Cli, clip: Path, small_disk: Path) -> None:
-    subprocess.run([MOUNT, "-o", "remount,size=200k", str(small_disk)], check=True)
+    subprocess.run([MOUNT, "-o", "remount,size=560k", str(small_disk)], check=True)
     path = small_disk / "out.mp4"
     process = cli("run", "--source", f"v={clip}", "--save", str(path), "--set", "publish=null")
     assert process.returncode == 75, process.stderr

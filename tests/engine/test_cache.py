@@ -323,7 +323,7 @@ def test_the_list_shows_what_is_broken(cache: Cache) -> None:
 
 
 def test_a_workspace_sweeps_up_after_killed_builds(cache: Cache) -> None:
-    left = [cache.tmp / name for name in ("build-abcd1234", "tmpabcd1234", f"{'a' * 64}.01234567")]
+    left = [cache.tmp / name for name in ("build-abcd1234.dead", "tmpabcd1234", f"{'a' * 64}.01234567")]
     for folder in left:
         folder.mkdir()
         (folder / "engine.plan").write_bytes(b"half")

@@ -21,7 +21,7 @@ CONTENT = SIGNATURE + b", which removes what it has put here.\n"
 FOLDERS = ("engines", "tmp", "quarantine")
 WORKSPACE = "build-"
 KEY = re.compile(r"[0-9a-f]{64}")
-LEFT = re.compile(r"(build-|tmp)[a-z0-9_]{8}|[0-9a-f]{64}\.[0-9a-f]{8}")
+LEFT = re.compile(r"(build-|tmp)[a-z0-9_]{8}(\.dead)?|[0-9a-f]{64}\.[0-9a-f]{8}")
 """What lies in tmp/: workspaces, also of versions without a marker, and engines that are being removed."""
 _ENGINE_FILES = frozenset({"engine.plan", "manifest.json", "strikes"})
 _HELPER = re.compile(r"[0-9a-f]{16,64}(\.[a-z]+)*")
