@@ -24,7 +24,7 @@ from edgeinfer.errors import InputError
 from edgeinfer.guard.outputs import open_output
 from edgeinfer.messages import DetectionsMessage, Message, encode
 from edgeinfer.sinks import _recording, jsonl, video
-from edgeinfer.sinks._recovery import FIRST_S, LONGEST_S, Recovery
+from edgeinfer.sinks._recovery import CALM_S, FIRST_S, LONGEST_S, Recovery
 from tests.conftest import Cli
 from tests.test_messages import example
 from tests.test_sinks import Picture, write
@@ -252,9 +252,28 @@ def test_an_error_is_waited_on_longer_each_time(monkeypatch: pytest.MonkeyPatch)
     assert waits[-1] == max(waits) == LONGEST_S
     assert recovery.lost > 10
     recovery.succeed()
+    now[0] += CALM_S
     recovery.fail(OSError(28, "full"))
     now[0] += FIRST_S
     assert recovery.due
+
+
+def test_a_trouble_that_comes_and_goes_is_told_once_a_minute_and_tried_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()
+    now = [0.0]
+    recovery = Recovery("x", lambda: now[0])
+    tries = 0
+    while now[0] < 5 * CALM_S:
+        if recovery.due:
+            tries += 1
+            recovery.fail(OSError(28, "full"))
+            while not recovery.due:
+                now[0] += FIRST_S
+            recovery.succeed()
+    assert tries < 5 * CALM_S / LONGEST_S + 10
+    assert len(caplog.records) <= 2 * 6
 
 
 # What somebody else has put there
@@ -362,6 +381,19 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
     write(sink, "a", noise(1))
     sink.close()
     assert frames(small_disk / "out.mp4") == 1
+
+
+def test_where_nothing_can_be_encoded_for_now_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = recording(tmp_path / "out.mp4")
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", str(tmp_path / "none"))
+        write(sink, "a", noise(1))
+    assert (sink.trouble, sink.lost) == ("No such file or directory", 1)
+    write(sink, "a", noise(1))
+    sink.close()
+    assert frames(tmp_path / "out.mp4") == 1
 
 
 def test_a_second_that_takes_longer_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,8 +101,7 @@ class Outbox(threading.Thread):
 
         What it has not taken then is still `waiting`.
         """
-        self._put(None, patient=True)
-        if not self.wait():
+        if not (self._put(None, patient=True) and self.wait()) and self.is_alive():
             self._retired.set()
             self._say_stuck()
         if self.error is not None:

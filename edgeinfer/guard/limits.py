@@ -74,6 +74,14 @@ HTTP_DEADLINE_S = _bound(
 
 # Engines
 
+MAX_MANIFEST_BYTES = _bound(
+    4 << 20,
+    "bytes",
+    "what is written beside an engine in the cache",
+    "the engine is damaged, and built again",
+    "test_a_manifest_that_is_too_large_is_damage",
+)
+
 # Sinks
 
 MAX_SET_ASIDE = _bound(

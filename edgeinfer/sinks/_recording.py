@@ -39,7 +39,13 @@ class Recording:
             if not self.recovery.due:
                 self.recovery.skip()
                 return
-            self._segment = Segment(self._fps, self._size)
+            try:
+                self._segment = Segment(self._fps, self._size)
+            except OSError as error:
+                if error.errno is None:  # OpenCV can't, and won't later
+                    raise
+                self.recovery.fail(error)
+                return
         self._segment.add(picture)
         if self._segment.count >= max(1, round(self._fps * FRAGMENT_S)):
             self.flush()

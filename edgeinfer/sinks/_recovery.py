@@ -10,7 +10,9 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 FIRST_S, LONGEST_S = 0.25, 5.0
-"""How long nothing is tried after an error; twice as long after each that follows."""
+"""How long nothing is tried after an error; twice as long after each that follows within CALM_S."""
+CALM_S = 60.0
+"""So long all must have been well to count as a new trouble. What comes and goes more often is told as often."""
 
 
 class Recovery:
@@ -25,6 +27,7 @@ class Recovery:
         self.lost = 0
         self._place, self._clock = place, clock
         self._wait_s, self._due_s, self._lost_before = FIRST_S, 0.0, 0
+        self._told_s = self._told_well_s = self._failed_s = clock() - CALM_S
 
     @property
     def due(self) -> bool:
@@ -37,18 +40,20 @@ class Recovery:
 
     def fail(self, error: OSError, count: int = 1) -> None:
         """So many messages could not be written."""
-        text = os.strerror(error.errno) if error.errno else str(error)
-        if text != self.trouble:
+        text, now_s = os.strerror(error.errno) if error.errno else str(error), self._clock()
+        if not self.trouble and now_s - self._failed_s >= CALM_S:
+            self._wait_s = FIRST_S
+        if text != self.reason or now_s - self._told_s >= CALM_S:
             log.warning("%s: %s; what comes is lost until it can be written again", self._place, text)
-        if not self.trouble:
-            self._wait_s, self._lost_before = FIRST_S, self.lost
+            self._told_s, self._lost_before = now_s, self.lost
         self.trouble = self.reason = text
         self.lost += count
-        self._due_s = self._clock() + self._wait_s
+        self._failed_s, self._due_s = now_s, now_s + self._wait_s
         self._wait_s = min(2 * self._wait_s, LONGEST_S)
 
     def succeed(self) -> None:
         """Something was written."""
-        if self.trouble:
+        if self.trouble and self._told_s >= self._told_well_s:
             log.warning("%s: is written again; %d messages were lost", self._place, self.lost - self._lost_before)
-            self.trouble = ""
+            self._told_well_s = self._clock()
+        self.trouble = ""

@@ -136,6 +136,14 @@ def test_damage_is_refused_and_taken_out_for_a_new_build(cache: Cache, file: str
     assert not engine.folder.exists()
 
 
+def test_a_manifest_that_is_too_large_is_damage(cache: Cache) -> None:
+    engine = put(cache)
+    with (engine.folder / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)  # it takes no room, and would take memory
+    with pytest.raises(PlanError, match="damaged"):
+        cache.get(engine.key)
+
+
 def test_a_missing_plan_or_manifest_is_damage(cache: Cache) -> None:
     for name in ("engine.plan", "manifest.json"):
         engine = put(cache)

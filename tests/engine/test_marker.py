@@ -199,8 +199,9 @@ def test_a_folder_with_one_thing_that_is_not_ours_is_no_cache(tmp_path: Path, st
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     before = look(cache.root)
-    with pytest.raises(CacheError, match="no engine cache of edgeinfer: it holds"):
+    with pytest.raises(CacheError, match="no engine cache of edgeinfer: it holds") as caught:
         Cache(cache.root)
+    assert caught.value.exit_code == 64
     assert look(cache.root) == before
 
 

@@ -32,6 +32,7 @@ from edgeinfer.engine.store.manifest import Manifest
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.store.strikes import MAX_STRIKES
 from edgeinfer.errors import EdgeinferError, UsageError
+from edgeinfer.guard.limits import MAX_MANIFEST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Cache:
             return None
         trust.check_folder(folder)
         path = folder / MANIFEST
-        record = manifest.decode(trust.read_private(path), str(path))
+        record = manifest.decode(trust.read_private(path, MAX_MANIFEST_BYTES), str(path))
         if record.key != key:
             raise PlanError(f"{path}: describes engine {record.key[:12]}", "build the engine again")
         return CachedEngine(folder, record)

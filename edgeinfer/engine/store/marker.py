@@ -10,7 +10,7 @@ import re
 import stat
 from pathlib import Path
 
-from edgeinfer.engine.errors import CacheError, PlanError
+from edgeinfer.engine.errors import CacheError, NoCacheError, PlanError
 from edgeinfer.engine.store import trust
 
 MARKER = "CACHEDIR.TAG"
@@ -29,7 +29,7 @@ _ENTRIES = {"engines": KEY, "quarantine": KEY, "tmp": LEFT, "timing": _HELPER, "
 
 
 def claim(root: Path) -> None:
-    """Marks the folder as the cache, where it is one or is empty. Raises CacheError where it holds anything else.
+    """Marks the folder as the cache, where it is one or is empty. Raises NoCacheError where it holds anything else.
 
     Raises UnsafeError for a marker that somebody else could have written, OSError where nothing can be read or written.
     """
@@ -37,7 +37,7 @@ def claim(root: Path) -> None:
         return
     stranger = _stranger(root)
     if stranger is not None:
-        raise CacheError(
+        raise NoCacheError(
             f"{root}: no engine cache of edgeinfer: {stranger}", "give an empty folder, or one that is not there yet"
         )
     descriptor = os.open(root / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
