@@ -388,6 +388,7 @@ def test_where_nothing_can_be_encoded_for_now_it_is_tried_again(
 ) -> None:
     sink = recording(tmp_path / "out.mp4")
     with monkeypatch.context() as patched:
+        patched.setattr(_recording, "MEMORY", str(tmp_path / "none"))
         patched.setattr("tempfile.tempdir", str(tmp_path / "none"))
         write(sink, "a", noise(1))
     assert (sink.trouble, sink.lost) == ("No such file or directory", 1)

@@ -101,6 +101,12 @@ def test_a_sink_that_fails_is_closed_named_and_left_alone(caplog: pytest.LogCapt
     assert good.closed == 1
 
 
+def test_a_plugins_error_is_told_in_one_line() -> None:
+    sinks = SinkSet({"x": Broken(ValueError("one\ntwo\x1b[2J"))}, nothing)
+    sinks.write(example("status"), None)
+    assert sinks.troubles == {"x": "ValueError: one two�[2J"}
+
+
 def test_the_daemons_own_socket_that_fails_is_not_bound_any_more() -> None:
     sinks = SinkSet({"publish": Broken()}, nothing)
     assert sinks.bound

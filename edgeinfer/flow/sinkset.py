@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from edgeinfer.flow.outbox import SLOW, Outbox
+from edgeinfer.guard.printable import printable
 from edgeinfer.interfaces import Forgetful, Listening, Sink
 from edgeinfer.messages import Message
 from edgeinfer.telemetry.snapshot import SinkSnapshot
@@ -133,5 +134,6 @@ class SinkSet:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a few words."""
-    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+    """What went wrong, in a few words of one line."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return printable(text or f"{type(error).__name__}: {error}")

@@ -18,6 +18,7 @@ from edgeinfer.sinks._recovery import Recovery
 from edgeinfer.types import Image
 
 FRAGMENT_S = 1.0
+MEMORY = "/dev/shm"  # noqa: S108 (a fresh folder of our own is made in it)
 
 
 class Recording:
@@ -147,7 +148,8 @@ class Segment:
 
 def _writer(memory: int, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     """OpenCV chooses the container by the name, and a file in memory has none: it gets one for a moment."""
-    with tempfile.TemporaryDirectory(prefix="edgeinfer-") as folder:
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None  # under systemd /tmp may be read-only
+    with tempfile.TemporaryDirectory(prefix="edgeinfer-", dir=place) as folder:
         name = Path(folder, "video.mp4")
         name.symlink_to(f"/proc/self/fd/{memory}")
         writer = cv2.VideoWriter(str(name), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
