@@ -190,6 +190,24 @@ def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
     assert sinks.unwritten == {}
 
 
+def test_the_others_are_served_while_a_files_result_waits_for_a_slow_sink() -> None:
+    slow, served = Slow(), threading.Event()
+
+    class Serving(Recorder):
+        def service(self) -> None:
+            served.set()
+
+    sinks = SinkSet({"publish": Serving(), "slow": slow}, nothing)
+
+    def fill() -> None:
+        for number in range(DEPTH + 10):
+            sinks.write(example("detections", number), result(live=False))
+
+    threading.Thread(target=fill, daemon=True).start()
+    assert served.wait(WAIT_S)
+    slow.go.set()
+
+
 class Lossy(Recorder):
     """Loses what it is given while `trouble` says so, and goes on by itself."""
 

@@ -20,12 +20,13 @@ class SinkSet:
     """Used by the publisher's thread; what is a property, and `failed`, may be read by any.
 
     A sink that raises an error is closed and named in `failed`; the others go on. One that may block has an `Outbox`,
-    and `waiting` is called now and then while a file's result waits for room there.
+    and while a file's result waits for room there the others are served, and `waiting` is called now and then.
     """
 
     def __init__(self, sinks: Mapping[str, Sink], waiting: Callable[[], None]) -> None:
         self.failed: dict[str, Exception] = {}
         self._waiting = waiting
+        self._closing = False
         self._outboxes: dict[str, Outbox] = {}
         self._retired: list[Outbox] = []
         self._sinks: dict[str, Sink] = {}
@@ -103,6 +104,7 @@ class SinkSet:
 
     def close(self) -> None:
         """Closes all, and waits for what those that block have still to write."""
+        self._closing = True
         for name, sink in self._sinks.items():
             try:
                 sink.close()
@@ -113,10 +115,17 @@ class SinkSet:
 
     def _add(self, added: Mapping[str, Sink], before: Mapping[str, Outbox]) -> None:
         outboxes = {
-            name: Outbox(name, sink, before.get(name), self._waiting) for name, sink in added.items() if sink.blocks
+            name: Outbox(name, sink, before.get(name), self._while_waiting)
+            for name, sink in added.items()
+            if sink.blocks
         }
         self._outboxes.update(outboxes)
         self._sinks.update({**added, **outboxes})
+
+    def _while_waiting(self) -> None:
+        if not self._closing:
+            self._waiting()
+            self.service()
 
     def _retire(self, name: str, sink: Sink) -> None:
         try:
