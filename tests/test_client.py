@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import structs
 from edgeinfer import client
 from edgeinfer.client import OTHERS, Subscriber
 from edgeinfer.commands.listen import COMPLAINT_S, Complaints
-from edgeinfer.guard.limits import MAX_DETECTIONS, MAX_TEXT
+from edgeinfer.guard.limits import MAX_DETECTIONS, MAX_EVENTS, MAX_TEXT
 from edgeinfer.messages import Detection, DetectionsMessage, Message, Reason, StatusMessage, encode, topic
 from edgeinfer.transport.acceptance import accept
 from tests.test_messages import example
@@ -217,6 +218,26 @@ def test_a_long_message_is_left_where_the_time_is_up(ipc: str) -> None:
         assert link.read(past) == [topic("detections"), b"x", b"x"]
         assert link.read(past) is None
         assert link.read() == [topic("detections"), encode(GOOD)]
+
+
+def test_a_storm_of_events_is_looked_at_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that takes the connection and drops it, again and again."""
+
+    class Storm:
+        looks = 0
+
+        def poll(self, timeout_ms: int) -> bool:
+            return True
+
+        def recv_multipart(self) -> list[bytes]:
+            self.looks += 1
+            return [struct.pack("=hi", zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, 0), b"x"]
+
+    storm = Storm()
+    with Subscriber("ipc://@nobody") as subscriber, monkeypatch.context() as patched:
+        patched.setattr(subscriber._link, "_monitor", storm)
+        assert subscriber.receive(0) is None
+    assert 0 < storm.looks <= 2 * MAX_EVENTS
 
 
 def test_listen_complains_once_a_second_and_counts_the_rest(

@@ -15,6 +15,7 @@ from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
+from edgeinfer.guard.limits import PUBLISHER_RESULTS
 from edgeinfer.interfaces import Sink
 from edgeinfer.messages import ModelInfo, Reason
 from edgeinfer.telemetry.bulletin import Bulletin
@@ -23,7 +24,7 @@ from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
 
-QUEUE_DEPTH = 64
+QUEUE_DEPTH = PUBLISHER_RESULTS
 _TICK_S = 0.05
 
 

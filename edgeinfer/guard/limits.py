@@ -91,6 +91,13 @@ MAX_SET_ASIDE = _bound(
     "nothing is recorded, and the sink says why",
     "test_a_video_that_is_there_already_is_kept_under_another_name",
 )
+PUBLISHER_RESULTS = _bound(
+    64,
+    "results",
+    "what waits for the publisher",
+    "a live source's result is dropped with the reason `publish`; a file's waits",
+    "test_what_was_handed_over_is_published_before_the_end",
+)
 OUTBOX_MESSAGES = _bound(
     256,
     "messages",
@@ -123,6 +130,13 @@ MAX_PARTS = _bound(
     "one message: its topic and its payload",
     "the message is counted as malformed; the rest of it is thrown away part by part",
     "test_a_message_of_a_million_parts_takes_no_longer_than_asked",
+)
+MAX_EVENTS = _bound(
+    100,
+    "events",
+    "of its connection that a subscriber looks at in one go",
+    "the next call goes on",
+    "test_a_storm_of_events_is_looked_at_in_bounded_steps",
 )
 MAX_TEXT = _bound(
     4096,

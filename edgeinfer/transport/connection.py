@@ -10,7 +10,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from edgeinfer.errors import UsageError
-from edgeinfer.guard.limits import MAX_MESSAGE_BYTES, MAX_PARTS
+from edgeinfer.guard.limits import MAX_EVENTS, MAX_MESSAGE_BYTES, MAX_PARTS
 from edgeinfer.transport import keys
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
@@ -20,8 +20,6 @@ HEARTBEAT_MS, SILENCE_MS = 2000, 6000
 """The daemon is asked so often whether it is there; after so long without an answer it is looked for again."""
 RECONNECT_MS, SLOWEST_RECONNECT_MS = 50, 200
 """After a connection that failed; twice as long each time. The daemon gives waiting subscribers a moment, no more."""
-MAX_EVENTS = 100
-"""Of the connection, looked at in one call."""
 SURE = 3
 """A handshake that breaks off so often in a row was no accident."""
 
