@@ -130,12 +130,12 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
 
 def test_half_a_line_on_standard_output_is_taken_back(tmp_path: Path) -> None:
     code = (
-        "import resource\n"
+        "import os\n"
         "from edgeinfer.sinks import jsonl\n"
         "from tests.test_full_disk import no_file_beyond, numbered\n"
         "sink = jsonl.open(jsonl.Options(path='-'))\n"
         "sink.write(numbered(0), None)\n"
-        "with no_file_beyond(700):\n"
+        "with no_file_beyond(os.fstat(1).st_size + 100):\n"
         "    sink.write(numbered(1), None)\n"
         "assert sink.lost == 1, sink.lost\n"
         "sink._recovery.succeed()\n"
