@@ -654,7 +654,7 @@ def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> Non
     target = tmp_path / "link.jsonl"
     target.symlink_to("/dev/full")
     run.reload(sinks={"jsonl": {"path": str(target)}})
-    run.until(lambda: run.daemon.publisher.sinks.failed, "no space left")
+    run.until(lambda: run.daemon.publisher.sinks.troubles, "no space left")
     target.unlink()
     assert run.reload().changes == ("sinks.jsonl: opened again",)
     run.until(lambda: len(lines_of(target)) > 10, "lines")

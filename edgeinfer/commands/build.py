@@ -40,7 +40,7 @@ def command(
 
     An engine that the cache holds already is not built again.
     """
-    cache = open_cache(cache_dir, verbose)
+    cache = open_cache(cache_dir, verbose, writing=not dry_run)
     task = task_of(arguments, with_extras=True)
     if dry_run:
         _print_plan(task, cache, as_json)

@@ -28,8 +28,8 @@ NOT_ALL_RUN = 75
 def command(endpoint: str, server_key: str | None, key: str | None, as_json: bool) -> int:
     """Prints the daemon at ENDPOINT: its model, versions and sources.
 
-    Exit code 0: the model is loaded and every source runs. 75: something does not, or not yet. 69: no daemon answers,
-    or it does not let us in.
+    Exit code 0: the model is loaded, every source runs and no sink loses anything. 75: it is not so, or not yet. 69: no
+    daemon answers, or it does not let us in.
     """
     with Subscriber(endpoint, kinds=("info", "status"), server_key=server_key, key=key) as subscriber:
         overview = ask(subscriber, PATIENCE_S)

@@ -23,6 +23,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "`last_crash`": messages.LastCrash,
     "`vitals`": messages.Vitals,
     "`vitals.machine`": messages.MachineVitals,
+    "an item of `vitals.sinks`": messages.SinkVitals,
     "`info`": messages.InfoMessage,
     "`model` of `info`": messages.ModelInfo,
 }
