@@ -50,6 +50,42 @@ MAX_PIXELS = _bound(
 
 # Models
 
+MAX_MODEL_BYTES = _bound(
+    2 << 30,
+    "bytes",
+    "an ONNX file or a plan; protobuf's own limit. Larger networks keep their weights beside the file",
+    "the model is refused (exit 66)",
+    "test_a_model_that_is_too_large_or_no_file",
+)
+MAX_EXTERNAL_BYTES = _bound(
+    16 << 30,
+    "bytes",
+    "all weights that a network keeps beside its file",
+    "the model is refused (exit 66)",
+    "test_weights_that_never_end",
+)
+MAX_EXTERNAL_FILES = _bound(
+    4096,
+    "files",
+    "with a network's weights",
+    "the model is refused (exit 66)",
+    "test_weights_that_never_end",
+)
+MAX_ONNX_FIELDS = _bound(
+    2_000_000,
+    "fields",
+    "an ONNX file, on the way to all of its tensors; a network of 20 000 nodes has 600 000",
+    "the model is refused (exit 66)",
+    "test_a_network_of_endless_fields",
+)
+MAX_GRAPH_DEPTH = _bound(
+    32,
+    "graphs",
+    "graphs within graphs",
+    "the model is refused (exit 66)",
+    "test_graphs_nested_without_end_are_refused",
+)
+
 # Engines
 
 # Sinks
