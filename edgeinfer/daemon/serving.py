@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Serving:
         self._loading: Background[Choice] | None = None
         self._building: Background[Backend] | None = None
         self._engine_trial: Verdict | None = None
-        self._instead: Callable[[], Backend] | None = None
+        self._instead: Callable[[threading.Event], Backend] | None = None
 
     @property
     def backend(self) -> Backend | None:
@@ -75,7 +76,7 @@ class Serving:
     def load(self, model: Model, decoder: Decoder, config: Config) -> None:
         """Begins to load the first model."""
         self._wanted = config, model, decoder
-        self._loading = self._workshop.begin("model", lambda _: choose(model, config, decoder.filter))
+        self._loading = self._workshop.begin("model", lambda cancel: choose(model, config, decoder.filter, cancel))
 
     def poll(self, may_start: bool = True) -> None:
         """Starts the model that has been loaded, lets the engine that has been built take over, hears of trials.
@@ -118,10 +119,13 @@ class Serving:
                 self._tell("engine-failed", f"{failure.message}; back on {self.backend_name}")
 
     def cancel(self) -> None:
-        """Gives up the engine that is being built."""
+        """Gives up the engine that is being built, and the model that is being loaded."""
         if self._building is not None:
             self._building.cancel(lambda backend: backend.close())
             self._building = None
+        if self._loading is not None:
+            self._loading.cancel(_close_choice)
+            self._loading = None
 
     def _start_with(self, choice: Choice | EdgeinferError) -> None:
         if isinstance(choice, EdgeinferError):
@@ -170,7 +174,7 @@ class Serving:
         self._tell("engine-failed", f"{failure.message}; staying on {serving}")
         if self._networks is None and instead is not None:
             open_instead = instead
-            self._loading = self._workshop.begin("model", lambda _: Choice(open_instead(), None))
+            self._loading = self._workshop.begin("model", lambda cancel: Choice(open_instead(cancel), None))
 
     def _served(self, backend: Backend) -> Served:
         """The model as it is served now, or is to be served first, on another backend. Raises ConfigError."""
@@ -186,6 +190,11 @@ class Serving:
 
     def _tell(self, code: str, text: str) -> None:
         self._bulletin.news = Reason(code, text)
+
+
+def _close_choice(choice: Choice) -> None:
+    if choice.now is not None:
+        choice.now.close()
 
 
 def network(model: Model, decoder: Decoder, backend: Backend) -> Network:

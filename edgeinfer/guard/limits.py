@@ -78,6 +78,37 @@ MAX_ONNX_FIELDS = _bound(
     "the model is refused (exit 66)",
     "test_a_network_of_endless_fields",
 )
+TRIAL_MEMORY_BYTES = _bound(
+    3 << 30,
+    "bytes",
+    "memory of a network when it is tried, beside four times its weights; at most half of what there is for us",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_that_swells_is_refused_before_it_is_loaded",
+    "backend.memory_mb",
+)
+TRIAL_WEIGHTS = _bound(
+    4,
+    "times",
+    "a network's files, in its budget of memory: as read, as loaded, as rearranged, and one to spare",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_that_swells_is_refused_before_it_is_loaded",
+    "backend.memory_mb",
+)
+TRIAL_S = _bound(
+    60,
+    "seconds",
+    "loading a network and running it once, when it is tried",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_without_an_end_is_given_up",
+    "backend.trial_s",
+)
+MAX_VERDICTS = _bound(
+    64,
+    "files",
+    "networks that have been tried well, remembered in the cache",
+    "the oldest is forgotten, and that network tried again",
+    "test_verdicts_are_bounded_in_number",
+)
 MAX_GRAPH_DEPTH = _bound(
     32,
     "graphs",
