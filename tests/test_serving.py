@@ -282,13 +282,24 @@ def test_a_rehearsal_sends_a_picture_all_the_way() -> None:
 def test_a_rehearsal_without_a_result_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub("stuck")
 
+    waited: list[float] = []
+
     def never(timeout_s: float) -> Slot | None:
-        assert timeout_s == module.REHEARSAL_S
+        waited.append(timeout_s)
         return None
 
     monkeypatch.setattr(stub, "collect", never)
     with pytest.raises(FatalError, match="stuck: no result within 30 s"):
         rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
+    assert sum(waited) == pytest.approx(module.REHEARSAL_S)
+
+
+def test_a_rehearsal_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub, cancel = Stub("stuck"), threading.Event()
+    cancel.set()
+    monkeypatch.setattr(stub, "collect", lambda timeout_s: None)
+    with pytest.raises(TemporaryError, match="stuck: given up before it gave a result"):
+        rehearse(Network(None, stub, Reader(stub)), cancel)  # type: ignore[arg-type]
 
 
 def test_why_an_offer_failed() -> None:

@@ -15,16 +15,16 @@ from edgeinfer.config.settings import FALLBACK, Config
 from edgeinfer.daemon.assembly import model_info
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.selection import Choice, choose, teller
-from edgeinfer.errors import EdgeinferError, FatalError, StickyError
+from edgeinfer.errors import EdgeinferError, FatalError, StickyError, TemporaryError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Succession, Verdict
-from edgeinfer.interfaces import Backend, Decoder
+from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
 
-REHEARSAL_S = 30.0
+REHEARSAL_S, REHEARSAL_LOOKS = 30.0, 150
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,18 +203,29 @@ def network(model: Model, decoder: Decoder, backend: Backend) -> Network:
     return Network(model_info(model), backend, decoder)
 
 
-def rehearse(network: Network) -> None:
-    """Sends one grey picture through a network that nobody uses yet. Raises whatever is wrong with it."""
+def rehearse(network: Network, cancel: threading.Event | None = None) -> None:
+    """Sends one grey picture through a network that nobody uses yet. Raises whatever is wrong with it.
+
+    Raises TemporaryError soon after `cancel` is set.
+    """
     backend = network.backend
     slot = backend.acquire()
     assert slot is not None  # noqa: S101 (nothing is in flight)
     letterboxes = backend.load(slot, [np.full((360, 640, 3), 128, np.uint8)])
     backend.submit(slot)
-    done = backend.collect(REHEARSAL_S)
-    if done is None:
-        raise FatalError(f"{backend.name}: no result within {REHEARSAL_S:.0f} s")
+    done = _collected(backend, cancel)
     network.decoder.decode(done.candidates or done.outputs, letterboxes)
     backend.release(done)
+
+
+def _collected(backend: Backend, cancel: threading.Event | None) -> Slot:
+    for _ in range(REHEARSAL_LOOKS):
+        done = backend.collect(REHEARSAL_S / REHEARSAL_LOOKS)
+        if done is not None:
+            return done
+        if cancel is not None and cancel.is_set():
+            raise TemporaryError(f"{backend.name}: given up before it gave a result")
+    raise FatalError(f"{backend.name}: no result within {REHEARSAL_S:.0f} s")
 
 
 def failure_of(verdict: Verdict) -> EdgeinferError | None:

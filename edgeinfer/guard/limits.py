@@ -119,6 +119,14 @@ MAX_GRAPH_DEPTH = _bound(
 
 # Engines
 
+MAX_BUILD_S = _bound(
+    4 * 3600,
+    "seconds",
+    "building an engine for the daemon; `edgeinfer build` has its own --timeout",
+    "the build is given up, and another backend serves if one may",
+    "test_limits_of_memory_are_looked_at",
+)
+
 # Sinks
 
 # What is said

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgeinfer.engine.build import network
 from edgeinfer.engine.build.construct import Construction
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
@@ -21,7 +22,7 @@ from edgeinfer.engine.errors import BuildError, BuildKilledError
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.plan import read_header
 from edgeinfer.engine.toolkit import Toolkit
-from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.errors import InputError, UnavailableError, UsageError
 from edgeinfer.models.onnxfile import read_model
 from tests.engine.fakes import VERSIONS, FakeDevice, fake_toolkit, open_fake
 from tests.engine.samples import NANODET
@@ -406,3 +407,24 @@ def test_the_fakes_lack_what_the_versions_lack() -> None:
         fake_toolkit("11.4.0.106").trt.BuilderFlag.FP16  # noqa: B018
     with pytest.raises(TypeError):
         1 << old.BuilderFlag.FP16
+
+
+def test_a_network_that_was_exchanged_since_is_not_built(
+    double: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolkit = fake_toolkit(VERSIONS[0])
+    digest = read_model(double).sha256
+    build(toolkit, double, tmp_path, model_sha256=digest)
+    with pytest.raises(InputError, match="files changed since the build was asked for"):
+        build(toolkit, double, tmp_path, model_sha256="0" * 64)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(double.read_bytes())
+    parse = network.parse
+
+    def exchanged(*args: Any) -> Any:
+        path.write_bytes(double.read_bytes())
+        return parse(*args)
+
+    monkeypatch.setattr(network, "parse", exchanged)
+    with pytest.raises(InputError, match="files changed since the build was asked for"):
+        build(toolkit, path, tmp_path, model_sha256=digest)

@@ -72,6 +72,7 @@ class Task:
         calibration = f"{fields.model} {fields.external_data} {fields.profiles} {fields.calibration} {version}"
         return BuildRequest(
             model=str(self.model.path),
+            model_sha256=self.model.sha256,
             flavour=self.machine.flavour,
             tensorrt=self.machine.tensorrt,
             options=msgspec.structs.replace(self.options, pools=self._pools()),
