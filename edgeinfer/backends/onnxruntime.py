@@ -52,7 +52,7 @@ class Options(Struct, frozen=True, kw_only=True):
     streams: Annotated[int, Meta(ge=1, le=64)] = 1
     spin: bool | None = None
     provider_options: dict[str, dict[str, Any]] = {}
-    memory_mb: Annotated[int, Meta(ge=16, le=1 << 20)] | None = None
+    memory_mb: Annotated[int, Meta(ge=16, le=999_999)] | None = None
     trial_s: Annotated[int, Meta(ge=1, le=3600)] | None = None
 
 
