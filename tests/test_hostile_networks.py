@@ -221,6 +221,22 @@ def test_a_network_that_ran_well_is_not_tried_again(tmp_path: Path, children: li
     assert len(children) == 3, "another network too"
 
 
+def test_a_network_for_a_device_is_tried_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Any]
+) -> None:
+    """What only the device can run passes; what swells does not."""
+    on_device: list[tuple[str, dict[str, Any]]] = [("CUDAExecutionProvider", {})]
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_providers", lambda options: on_device)
+        path = write(tmp_path, "fused", [onnx.helper.make_node("Fused", ["mean"], ["nothing"], domain="of.a.device")])
+        tried(path)
+        with pytest.raises(InputError, match=r"needs more than 0\.25 GiB"):
+            tried(swelling(tmp_path, 0.5), memory_mb=256)
+    with pytest.raises(InputError, match="not a model that ONNX Runtime can load"):
+        tried(path)
+    assert len(children) == 3
+
+
 def test_what_came_with_edgeinfer_is_not_tried(children: list[Any]) -> None:
     backend.try_out(load_model("nanodet-g"), None, backend.Options(), threading.Event())
     assert not children

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -31,7 +32,11 @@ LEAVE_S = 5.0
 REPORT_BYTES = 1 << 20
 MOST_THREADS = 4
 """The trial leaves the other cores to what serves meanwhile."""
-ON_CPU = {"CPUExecutionProvider"}
+CPU_ONLY: list[tuple[str, dict[str, Any]]] = [("CPUExecutionProvider", {})]
+
+
+class RefusedError(InputError):
+    """ONNX Runtime on the CPU does not load or run the network, and needed no more than it may for saying so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +56,18 @@ def usual_limits(files: Iterable[Path]) -> TrialLimits:
 def attempt(
     path: Path, session: SessionSettings, feed: Feed | None, limits: TrialLimits, cancel: threading.Event
 ) -> TrialReport:
-    """Loads the network in a child and runs it once, with zeros. The child is gone when this returns or raises.
+    """Loads the network in a child and runs it once, with zeros, on the CPU: a device may be in use, or slow to begin.
 
-    Raises InputError where it takes more than it may, or fails; TemporaryError soon after `cancel`.
+    The child is gone when this returns or raises. Raises InputError where the network takes more than it may,
+    RefusedError where it fails; TemporaryError soon after `cancel`.
     """
-    on_cpu = {name for name, _ in session.providers} <= ON_CPU
     threads = min(session.threads, MOST_THREADS)
     request = TrialRequest(
         path=str(path.absolute()),
-        session=msgspec.structs.replace(session, threads=threads, spin=False),
+        session=msgspec.structs.replace(session, threads=threads, spin=False, providers=CPU_ONLY),
         feed=feed,
         parent=os.getpid(),
-        memory_bytes=limits.memory_bytes if on_cpu else None,
+        memory_bytes=limits.memory_bytes,
         cpu_s=int(limits.seconds * threads) + 10,
     )
     child = _start(request)
@@ -151,9 +156,9 @@ def _judged(path: Path, answer: bytes, code: int | None, limits: TrialLimits) ->
     if report.failure == MEMORY:
         raise _too_much(path, limits)
     if report.failure == REFUSED:
-        raise InputError(report.text)
+        raise RefusedError(report.text)
     if report.failure == FAILED:
-        raise InputError(f"{path}: ONNX Runtime {VERSION} can't run it: {report.text}", "export it again")
+        raise RefusedError(f"{path}: ONNX Runtime {VERSION} can't run it: {report.text}", "export it again")
     return report
 
 

@@ -37,14 +37,14 @@ class Feed(Struct, frozen=True, kw_only=True):
 class TrialRequest(Struct, frozen=True, kw_only=True):
     """What is tried. `path` is absolute. `feed` None: it is only loaded.
 
-    memory_bytes: see `confine`; None where a device's driver maps more than it uses. cpu_s: of all threads together.
+    memory_bytes, cpu_s: see `confine`.
     """
 
     path: str
     session: SessionSettings
     feed: Feed | None
     parent: int
-    memory_bytes: int | None
+    memory_bytes: int
     cpu_s: int
 
 
@@ -66,9 +66,7 @@ def main() -> None:
     die_with(request.parent)
     with contextlib.suppress(OSError):
         os.nice(10)
-    plain = request.memory_bytes is not None
-    files, descriptors = (0, 256) if plain else (None, None)  # a device's driver needs both
-    confine(request.memory_bytes, parent=request.parent, cpu_s=request.cpu_s, file_bytes=files, descriptors=descriptors)
+    confine(request.memory_bytes, parent=request.parent, cpu_s=request.cpu_s, file_bytes=0, descriptors=256)
     try:
         report = _tried(request)
     except OutOfMemoryError:

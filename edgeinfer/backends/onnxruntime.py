@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ import onnxruntime
 from msgspec import Meta, Struct
 
 from edgeinfer.backends._session import VERSION, SessionSettings, lacks_memory, open_session, specs_of
-from edgeinfer.backends._trial import TrialLimits, attempt, usual_limits
+from edgeinfer.backends._trial import RefusedError, TrialLimits, attempt, usual_limits
 from edgeinfer.backends._trial_child import Feed
 from edgeinfer.backends._verdicts import Verdicts
 from edgeinfer.config import strict
@@ -30,6 +31,8 @@ from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.models import onnxfile
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
+
+log = logging.getLogger(__name__)
 
 MANY_CORES = 8
 CPU = "onnxruntime-cpu"
@@ -70,19 +73,26 @@ def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime: 
 def try_out(model: Model, max_batch: int | None, options: Options, cancel: threading.Event) -> None:
     """Loads and runs the network once in a child with limits, unless it came with edgeinfer or has been tried before.
 
+    For a device it is tried on the CPU with one picture; what only the device can run passes.
     Raises InputError where it takes more than it may or does not run, TemporaryError soon after `cancel`.
     """
     if model.vendored:
         return
     card = model.card.input
     session = _settings(options)
-    batch = max_batch or _default_batch(f"onnxruntime-{_short(session.providers[0][0])}", model.card.max_batch)
+    on_cpu = _reported_name([name for name, _ in session.providers]) == CPU
+    batch = (max_batch or _default_batch(CPU, model.card.max_batch)) if on_cpu else 1
     feed = Feed(name=card.name, batch=batch, height=card.height, width=card.width)
     limits = _limits(model, options)
     tried = (model.sha256, VERSION, session, feed, limits)
     verdicts = Verdicts()
     if not verdicts.known(*tried):
-        attempt(model.path, session, feed, limits, cancel)
+        try:
+            attempt(model.path, session, feed, limits, cancel)
+        except RefusedError as error:
+            if on_cpu:
+                raise
+            log.debug("%s; it may be made for a device", error.message)
         verdicts.remember(*tried)
 
 
