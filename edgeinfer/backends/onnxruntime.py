@@ -264,7 +264,7 @@ def _check_input(model: Model, inputs: Sequence[TensorSpec]) -> TensorSpec:
     found = {spec.name: spec for spec in inputs}
     if card.name not in found or len(inputs) != 1:
         raise ConfigError(
-            f"{model.path}: its inputs are {', '.join(found)}; the card says {card.name!r}",
+            f"{model.path}: its inputs are {', '.join(found)[:200]}; the card says {card.name!r}",
             "input.name in the card must be the network's only input",
         )
     spec = found[card.name]

@@ -119,6 +119,34 @@ MAX_GRAPH_DEPTH = _bound(
 
 # Engines
 
+MIN_FREE_BYTES = _bound(
+    128 << 20,
+    "bytes",
+    "memory that a build leaves on the machine",
+    "the build is stopped, and tried again at the next start",
+    "test_limits_of_memory_are_looked_at",
+)
+MAX_CACHE_BYTES = _bound(
+    8 << 30,
+    "bytes",
+    "engines in the cache after a build of the daemon's",
+    "those that were used last longest ago are removed",
+    "test_the_cache_is_pruned_after_a_build",
+)
+MAX_LOG_TEXT = _bound(
+    2000,
+    "characters",
+    "a line of TensorRT's log: nodes are called as the network says",
+    "the rest of the line is left out",
+    "test_a_networks_names_do_not_swell_what_is_said",
+)
+MAX_NODES_TOLD = _bound(
+    16,
+    "nodes",
+    "in the account of a network that TensorRT does not take",
+    "the others are counted",
+    "test_a_networks_names_do_not_swell_what_is_said",
+)
 MAX_BUILD_S = _bound(
     4 * 3600,
     "seconds",

@@ -24,7 +24,7 @@ from edgeinfer.engine.build.progress import BuildProgress, OnProgress, by_clock
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Failed, Logged, Step, Warned
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.errors import EdgeinferError
-from edgeinfer.guard.limits import MAX_BUILD_S
+from edgeinfer.guard.limits import MAX_BUILD_S, MIN_FREE_BYTES
 from edgeinfer.guard.memory import total_bytes
 
 POLL_S = 0.2
@@ -45,7 +45,7 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     memory_bytes: int | None = None
-    reserve_bytes: int | None = 128 << 20
+    reserve_bytes: int | None = MIN_FREE_BYTES
     timeout_s: float | None = MAX_BUILD_S
 
 
