@@ -52,7 +52,8 @@ class _Finder(MetaPathFinder):
         if fullname.partition(".")[0] not in self.packages:
             return None
         for finder in [finder for finder in sys.meta_path if finder is not self]:
-            spec = finder.find_spec(fullname, path, target)
+            find = getattr(finder, "find_spec", None)  # finders of old have none
+            spec = None if find is None else find(fullname, path, target)
             if spec is not None:
                 return self.checked(spec)
         return None
