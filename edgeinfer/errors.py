@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from edgeinfer.guard.printable import printable
+from edgeinfer.guard.scarcity import SCARCE
 
 
 class EdgeinferError(Exception):
@@ -89,11 +90,11 @@ class StalledError(EdgeinferError):
     exit_code = 66
 
 
-TEMPORARY = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOBUFS})
+TEMPORARY = SCARCE | {errno.ETIMEDOUT}
 """What says nothing of a file: memory, descriptors or threads ran out, or a network disk does not answer."""
 _NO_MEMORY = re.compile(
     r"(?i)bad_alloc|bad allocation|\bMemoryError\b|out of memory|OutOfMemory|insufficient memory|"
-    r"(?:can't|cannot|can not|failed to|could not|unable to) allocate"
+    r"(?:can't|cannot|can not|failed to|could not|unable to) allocate|resource temporarily unavailable"
 )
 
 

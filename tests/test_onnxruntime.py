@@ -13,6 +13,7 @@ import onnxruntime as runtime
 import pytest
 
 from edgeinfer.backends import onnxruntime
+from edgeinfer.backends._session import SessionSettings, open_session
 from edgeinfer.backends.onnxruntime import OnnxRuntime, Options
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.errors import (
@@ -25,6 +26,8 @@ from edgeinfer.errors import (
     UnavailableError,
 )
 from tests.gpu import simulated
+
+PLAIN = SessionSettings(threads=1, spin=False, providers=[("CPUExecutionProvider", {})])
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +217,7 @@ def test_a_lack_of_memory_is_no_bad_model(monkeypatch: pytest.MonkeyPatch, error
 
     monkeypatch.setattr(runtime, "InferenceSession", fail)
     with pytest.raises(TemporaryError, match="no memory") as caught:
-        onnxruntime.specs(load_model("nanodet-g").path)
+        open_session(load_model("nanodet-g").path, PLAIN)
     assert caught.value.exit_code == 75
 
 
@@ -224,4 +227,4 @@ def test_another_failure_still_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(runtime, "InferenceSession", fail)
     with pytest.raises(InputError, match="not a model"):
-        onnxruntime.specs(load_model("nanodet-g").path)
+        open_session(load_model("nanodet-g").path, PLAIN)

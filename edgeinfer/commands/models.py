@@ -16,6 +16,7 @@ from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json, echo_lines
 from edgeinfer.config import card, plugins
 from edgeinfer.errors import InputError
+from edgeinfer.models import onnxfile
 from edgeinfer.types import TensorSpec
 
 
@@ -62,7 +63,7 @@ def show(name: str, as_json: bool) -> None:
 @verbose
 def inspect(file: Path, draft: bool, as_json: bool) -> None:
     """Shows the inputs and outputs of an ONNX FILE."""
-    digest = card.file_sha256(file)
+    digest = onnxfile.identify(file).sha256
     inputs, outputs = plugins.load("backends", "onnxruntime").specs(file)
     if draft:
         echo_lines(_draft(file, digest, inputs, outputs))
