@@ -10,16 +10,17 @@ import os
 import pkgutil
 import sys
 import threading
-import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from edgeinfer import __version__, commands
-from edgeinfer.commands import _streams
-from edgeinfer.errors import EdgeinferError, UsageError
-from edgeinfer.guard.redaction import redact
+from edgeinfer.commands import _arguments, _streams
+from edgeinfer.commands._terminal import echo, echo_lines
+from edgeinfer.errors import EdgeinferError, UsageError, unexpected
+from edgeinfer.guard.printable import indented
+from edgeinfer.watchdog import early
 
 
 def _command_names() -> list[str]:
@@ -64,7 +65,9 @@ def main(args: list[str] | None = None) -> None:
     before = set(threading.enumerate())
     outlet = _streams.prepare()
     try:
-        code = run(args)
+        if args[:1] != ["run"]:
+            early.release()
+        code = run(_arguments.taken(args))
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
@@ -79,17 +82,17 @@ def main(args: list[str] | None = None) -> None:
         code = _tell(error, args)
     if outlet is not None:
         outlet.drops = True  # the interpreter flushes once more, and there is nobody left to tell
-    if set(threading.enumerate()) - before:
-        _end_beside_threads(code)
-    sys.exit(code)
+    _leave(code, set(threading.enumerate()) - before)
 
 
-def _end_beside_threads(code: int) -> NoReturn:
-    """Ends the process while threads are at work, in a decoder for instance, that nothing waits for any more.
+def _leave(code: int, at_work: set[threading.Thread]) -> NoReturn:
+    """Ends the process, at once while threads are at work that nothing waits for any more, in a decoder for instance.
 
     The interpreter's own end would unwind their stacks where they next ask for it, and C++ that is not made for that
     calls abort.
     """
+    if not at_work:
+        sys.exit(code)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -99,9 +102,10 @@ def _end_beside_threads(code: int) -> NoReturn:
 
 def _tell(error: Exception, args: list[str]) -> int:
     if "--verbose" in args:
-        click.echo(redact(traceback.format_exc()), err=True)
-    click.echo(f"edgeinfer: error: {_one_line(error)}", err=True)
-    return error.exit_code if isinstance(error, EdgeinferError) else EdgeinferError.exit_code
+        echo_lines("\n".join(indented(error)), err=True)
+    known = error if isinstance(error, EdgeinferError) else unexpected("unexpected ", error, "--verbose shows where")
+    echo(f"edgeinfer: error: {known}", err=True)
+    return known.exit_code
 
 
 def run(args: list[str]) -> int:
@@ -116,12 +120,6 @@ def run(args: list[str]) -> int:
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, EdgeinferError):
-        return redact(str(error))
-    return redact(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; --verbose shows where")
 
 
 def _usage_hint(error: click.ClickException) -> str:

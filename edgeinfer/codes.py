@@ -68,6 +68,7 @@ NEWS: Final[Mapping[str, str]] = {
     "reload-failed": "A changed configuration was refused, or its model failed; what served before goes on.",
     "throttled": "The machine is throttled, and live sources are used at a share of their frames.",
     "out-of-memory": "The GPU had no room for a batch; smaller ones are tried.",
+    "sink-failed": "A sink loses messages: a full disk, a reader that has stopped; `text` tells which and why.",
     "fatal": "The process can't go on and is about to end.",
 }
 """`reason.code` in the status of the daemon as a whole (source `_daemon`)."""
@@ -83,6 +84,7 @@ READINESS: Final[Mapping[str, str]] = {
     "model": "The model is not loaded yet.",
     "out-of-memory": "The GPU has had no room for batches for some time.",
     "socket": "The publisher's socket has failed.",
+    "sink": "A sink loses messages, or has been given up.",
     "sources": "Fewer than `ready_min_sources` sources run.",
 }
 """Why only /readyz says no: the process can go on, but does not do all of its work."""
@@ -111,7 +113,7 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     66: "An input (camera, video, image, model) is missing or unreadable.",
     69: "There is no usable device, a library is missing, or nobody answers.",
     70: "The process could not go on; start it again. A command: it failed, and trying again would not help.",
-    75: "It failed for now: a port in use, a full disk. `edgeinfer status`: not every source runs.",
+    75: "It failed for now: a port in use, a full disk. `edgeinfer status`: a source does not run, or a sink loses.",
     78: "The configuration is wrong; starting again won't help.",
     130: "A command was interrupted before it was done. `run`, `listen` and `top` end with 0 then.",
 }

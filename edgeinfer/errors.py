@@ -5,7 +5,12 @@ Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix th
 
 from __future__ import annotations
 
+import errno
+import re
+from pathlib import Path
+
 from edgeinfer.guard.printable import printable
+from edgeinfer.guard.scarcity import SCARCE
 
 
 class EdgeinferError(Exception):
@@ -83,3 +88,36 @@ class StalledError(EdgeinferError):
     """A live source gave no frame within its read deadline. The capture thread decides what happens next."""
 
     exit_code = 66
+
+
+TEMPORARY = SCARCE | {errno.ETIMEDOUT}
+"""What says nothing of a file: memory, descriptors or threads ran out, or a network disk does not answer."""
+_NO_MEMORY = re.compile(
+    r"(?i)bad_alloc|bad allocation|\bMemoryError\b|out of memory|OutOfMemory|insufficient memory|"
+    r"(?:can't|cannot|can not|failed to|could not|unable to) allocate|resource temporarily unavailable"
+)
+
+
+def unreadable(path: Path | str, error: OSError, hint: str = "") -> InputError | TemporaryError | ConfigError:
+    """The error for a file that can't be read: TemporaryError where that is not the file's fault, ConfigError where it
+    is too large or no regular file.
+    """
+    text = f"{path}: {error.strerror or error}"
+    if error.errno in TEMPORARY:
+        return TemporaryError(text, "try again")
+    return ConfigError(text, hint) if error.errno in (errno.EFBIG, errno.EINVAL) else InputError(text)
+
+
+def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferError:
+    """The error for what nobody foresaw; for want of memory it may well work later."""
+    said = f"{prefix}{type(error).__name__}: {error}"
+    if is_lack_of_memory(error):
+        return TemporaryError(said, "stop what else runs, or give it more memory")
+    return EdgeinferError(said, hint)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether it was for want of memory that something failed, by its kind or by what a library says."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError | OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))

@@ -2,7 +2,8 @@
 
 A plugin is one module in `sources/`, `backends/`, `decoders/` or `sinks/`: an `Options` struct and a function `open`
 that takes those options (and what its kind adds, see `config/plugins.py`) and returns one of the objects below. What an
-object can do besides has a Protocol of its own here (`Blamable`, `Listening`, `Forgetful`): it has the members, or not.
+object can do besides has a Protocol of its own here (`Blamable`, `Listening`, `Recovering`, `Forgetful`): it has the
+members, or not.
 """
 
 from __future__ import annotations
@@ -207,6 +208,24 @@ class Listening(Protocol):
 
     @property
     def subscribers(self) -> int: ...
+
+
+@runtime_checkable
+class Recovering(Protocol):
+    """What a sink has besides that goes on by itself after its disk or reader has failed: it says what it loses.
+
+    `trouble`: why what it is given now is lost, empty while it isn't. `reason`: the last trouble that there was.
+    `lost`: messages that were not written so far. Read by any thread.
+    """
+
+    @property
+    def trouble(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def lost(self) -> int: ...
 
 
 @runtime_checkable

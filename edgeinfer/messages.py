@@ -19,7 +19,8 @@ VERSION = 1
 DAEMON = "_daemon"
 """The source of messages that speak of the daemon as a whole."""
 
-SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+SOURCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$(?!\n)"
+"""Python's `$` is also before a line feed at the end, so that none may follow; JSON Schema's is not."""
 
 Box = tuple[float, float, float, float]
 State = codes.State
@@ -124,6 +125,14 @@ class MachineVitals(Struct, frozen=True, kw_only=True):
     memory_available_bytes: Annotated[int, _count("what of it can still be had")] | UnsetType = UNSET
 
 
+class SinkVitals(Struct, frozen=True, kw_only=True):
+    """How a sink is."""
+
+    ok: Annotated[bool, _about("whether it takes what it is given")]
+    lost: Annotated[int, _count("messages that it has not taken so far")]
+    text: Annotated[str, _about("why not, in one line, empty while it does")] = ""
+
+
 class Vitals(Struct, frozen=True, kw_only=True):
     """What only the status of the daemon as a whole says."""
 
@@ -135,6 +144,7 @@ class Vitals(Struct, frozen=True, kw_only=True):
     ] = 1.0
     subscribers: Annotated[int, _count("how many are connected and subscribed to something")] | UnsetType = UNSET
     machine: Annotated[MachineVitals | UnsetType, _about("what the machine's sensors say")] = UNSET
+    sinks: Annotated[dict[str, SinkVitals] | UnsetType, _about("sink → how it is")] = UNSET
 
 
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):

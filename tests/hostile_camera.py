@@ -68,8 +68,9 @@ class HostileCamera:
             requests = peer.makefile("rb")
             while not self._closing.is_set():
                 head = self._request(requests)
-                method, number = head[0].split()[0], next(line for line in head if line.lower().startswith("cseq"))
-                peer.sendall(self._answer(method, number).encode())
+                method = head[0].partition(" ")[0]
+                number = next((line for line in head if line.lower().startswith("cseq")), "CSeq: 1")
+                peer.sendall(self._answer(method, number).encode("latin-1"))
                 if method == "PLAY":
                     self._play(peer)
                     return
@@ -78,7 +79,7 @@ class HostileCamera:
     def _request(requests: Iterable[bytes]) -> list[str]:
         head: list[str] = []
         for line in requests:
-            if line in (b"\r\n", b"\n"):
+            if line in (b"\r\n", b"\n") and head:
                 return head
             head.append(line.decode("latin-1").strip())
         raise OSError("gone")

@@ -69,11 +69,11 @@ class Gate:
         self.open.set()
         self.failure = ""
 
-    def run(self, names: list[str], feed: dict[str, Float32]) -> Any:
+    def run(self, names: list[str], feed: dict[str, Float32], control: Any) -> Any:
         self.open.wait()
         if self.failure and len(feed["images"]) == 2:
             raise RuntimeError(self.failure)
-        return self._session.run(names, feed)
+        return self._session.run(names, feed, control)
 
     def hold(self, on: bool) -> None:
         (self.open.clear if on else self.open.set)()

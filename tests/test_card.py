@@ -12,7 +12,6 @@ import yaml
 from edgeinfer.config import card
 from edgeinfer.config.card import file_sha256, load_card, load_model, to_yaml, vendored
 from edgeinfer.errors import ConfigError, InputError
-from edgeinfer.models import onnxfile
 from tests.engine.test_onnxfile import write_external
 
 NAME = "nanodet-g"
@@ -104,9 +103,9 @@ def test_the_digest_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "x"
     path.write_bytes(b"ab" * (1 << 20))
     assert file_sha256(path) == hashlib.sha256(b"ab" * (1 << 20)).hexdigest()
-    monkeypatch.setattr(onnxfile, "MAX_BYTES", 2 << 20)
+    monkeypatch.setattr(card, "MAX_MODEL_BYTES", 2 << 20)
     assert file_sha256(path)
-    monkeypatch.setattr(onnxfile, "MAX_BYTES", (2 << 20) - 1)
+    monkeypatch.setattr(card, "MAX_MODEL_BYTES", (2 << 20) - 1)
     with pytest.raises(InputError, match="larger than 2 GiB"):
         file_sha256(path)
     with pytest.raises(InputError, match="none: No such file"):

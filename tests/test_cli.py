@@ -47,6 +47,7 @@ def fails(error: BaseException) -> Callable[[], int]:
         (ConfigError("rtsp://u:secret@h"), 78, "rtsp://***@h"),
         (ValueError("x\n y"), 70, "unexpected ValueError: x y; --verbose shows where"),
         (OSError("rtsp://u:secret@h"), 70, "unexpected OSError: rtsp://***@h; --verbose shows where"),
+        (MemoryError("x"), 75, "unexpected MemoryError: x; stop what else runs, or give it more memory"),
         (BrokenPipeError("elsewhere"), 70, "unexpected BrokenPipeError: elsewhere; --verbose shows where"),
     ],
 )

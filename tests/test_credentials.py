@@ -3,6 +3,7 @@ is searched for them."""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from edgeinfer.client import Subscriber
 from edgeinfer.config.settings import load_config
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.guard.redaction import redact, remember
+from edgeinfer.sources._credentials import account
 from tests.conftest import Cli
 from tests.test_zmq import Start
 
@@ -136,3 +139,117 @@ def test_no_configuration_error_shows_them(tmp_path: Path, user: str, password: 
 def test_what_is_remembered_is_found_without_its_url(user: str, password: str) -> None:
     remember(f"rtsp://{user}:{password}@camera/x")
     assert password not in redact(f"401 Unauthorized for {user} with {password}!")
+
+
+BROKEN = [
+    "sources: [{{uri: 'rtsp://camera/x', password: {0}}}]",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: !{0}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: *{0}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: &{0}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: [{1}]}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: {{{1}: {1}}}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password: {1}, password: {1}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', passwort: {1}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password {0}}}}}",
+    "sources: {{a: {{uri: 'rtsp://camera/x', password={0}}}}}",
+    "sources:\n  a:\n    uri: rtsp://camera/x\n    password {0}\n",
+    "sources:\n  a:\n    uri: rtsp://camera/x\n    password: {1}: {1}\n",
+    "sources:\n  a:\n    uri: rtsp://camera/x\n    password: |{0}\n      {0}\n",
+    "sources:\n  a:\n    uri: rtsp://camera/x\n    password: {1}\n   fps: 3\n",
+    "sources:\n\ta: {0}\n",
+    "sources: {{a: {{password: {1}}}}}",
+    "sources: {{a: [{1}, 'rtsp://u:{0}@h/x']}}",
+    "sources: {{a: 'rtspx://u:{0}@h/x'}}",
+    "sources: {{a: 'rtspx://h/user=u_password={0}_channel=1_stream=0.sdp'}}",
+    "sources: {{a: 'nosuch.mp4?loginuse=u&loginpas={0}', b: 3}}",
+    "publish: {{bind: 'tcp://u:{0}@h'}}\nhttp: {{bind: {1}, token: {1}, password: {1}}}",
+    "model: {{path: x, api_key: {1}}}",
+    "password: {1}",
+    "%{0}\nsources: {{}}",
+    'sources: "{0}',
+    'sources: {{a: "\\{0}"}}',
+    "{0}: {0}: {0}",
+    "sources: *{0}",
+    "sources: !{0} x",
+    "sources: {{a: &{0} x, b: &{0} y}}",
+    "sources: !<{0}> x",
+    "sources: {{a: {{uri: 'demo:', {1}: 1, {1}: 2}}}}",
+]
+"""A configuration with a slip in it. {0} is the password as it is, {1} quoted as JSON."""
+
+
+@pytest.mark.parametrize("form", BROKEN)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(
+    st.text(st.characters(codec="ascii", exclude_characters="\x7f"), min_size=3, max_size=16).map(lambda t: f"Q7{t}x")
+)
+def test_no_error_quotes_what_it_could_not_read(tmp_path: Path, form: str, password: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(form.format(password, json.dumps(password)))
+    try:
+        said = repr(load_config(path))
+    except EdgeinferError as error:
+        said = str(error)
+        tail = "".join(traceback.format_exception(error))
+        assert password not in redact(tail.rpartition("\n")[2])
+    assert password not in said.replace(str(path), "")
+
+
+@pytest.mark.parametrize(
+    "spelled", ["'geheim77 x'", '"\\x67eheim77 x"', "!!str geheim77 x", ">-\n      geheim77\n      x", "&p geheim77 x"]
+)
+def test_a_configuration_tells_its_secrets_however_yaml_spells_them(tmp_path: Path, spelled: str) -> None:
+    text = f"sources:\n  a:\n    uri: rtsp://camera/x\n    password: {spelled}\n    fps: {{}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(EdgeinferError, match=r"sources\.a\.fps"):
+        load_config(tmp_path / "c.yaml")
+    assert redact("401 for geheim77 x") == "401 for ***"
+
+
+def test_what_the_environment_and_a_file_tell_is_a_secret_too(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("fromfile7\n")
+    environment = {"CAMERA": "fromenv7", "WHOLE": "admin:whole7@"}
+    account("rtsp://camera/x", "admin", None, str(tmp_path / "p"), environment)
+    account("rtsp://camera/x", "admin", "${env:CAMERA}", None, environment)
+    account("rtsp://${env:WHOLE}camera/x", None, None, None, environment)
+    spelled = [base64.b64encode(f"admin:{secret}".encode()).decode() for secret in ("fromfile7", "fromenv7", "whole7")]
+    for secret in ("fromfile7", "fromenv7", "whole7", *spelled):
+        assert secret.rstrip("=") not in redact(f"Authorization failed with {secret}, {secret}")
+
+
+def test_a_broken_file_of_a_running_daemon_shows_none(
+    daemon_process: Start, cli: Cli, tmp_path: Path, ipc: str
+) -> None:
+    """A reload's failure is in the daemon's status, which everybody gets who subscribes."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"sources: {{a: 'demo:'}}\npublish: {{bind: '{ipc}'}}\n")
+    process = daemon_process("run", "--config", str(path))
+    with Subscriber(ipc, kinds=("detections",), timeout_s=60) as subscriber:
+        assert subscriber.receive(60) is not None
+    for text in ("sources: [{uri: x, password: geheim77}]", "sources: {a: {uri: x, password: !geheim77}}"):
+        path.write_text(text)
+        told = cli("reload", ipc)
+        assert told.returncode == 78
+        seen = cli("status", ipc, "--json")
+        assert "not reloaded" in told.stderr
+        for said in (told.stdout, told.stderr, seen.stdout, cli("status", ipc).stdout):
+            assert "geheim77" not in said
+    process.send_signal(signal.SIGTERM)
+    assert "geheim77" not in process.communicate(timeout=20)[1]
+
+
+def test_a_pipe_in_place_of_the_configuration_stops_no_later_reload(
+    daemon_process: Start, cli: Cli, tmp_path: Path, ipc: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    text = f"sources: {{a: 'demo:'}}\npublish: {{bind: '{ipc}'}}\n"
+    path.write_text(text)
+    daemon_process("run", "--config", str(path))
+    with Subscriber(ipc, kinds=("detections",), timeout_s=60) as subscriber:
+        assert subscriber.receive(60) is not None
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in cli("reload", ipc).stderr
+    path.unlink()
+    path.write_text(text.replace("'demo:'", "'demo:', b: 'demo:'"))
+    assert cli("reload", ipc).stdout == "sources.b: added\n"

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeinfer.commands.service import checked_config
+from edgeinfer.config.card import file_sha256, load_card
+from edgeinfer.config.settings import load_config, source_names
 from edgeinfer.engine.store.trust import read_private
 from edgeinfer.environment.tree import Tree
-from edgeinfer.guard.files import open_anything
+from edgeinfer.errors import EdgeinferError, TemporaryError, unreadable
+from edgeinfer.guard import files
+from edgeinfer.guard.files import open_anything, read_small
+from edgeinfer.guard.limits import MAX_HANGING_READS
 from edgeinfer.models.onnxfile import open_regular
-from edgeinfer.transport.keys import read_public
+from edgeinfer.sources._credentials import account
+from edgeinfer.transport.keys import read_list, read_public
 
 
 def descriptors() -> int:
@@ -59,3 +69,88 @@ def test_a_folder_in_the_tree_leaves_nothing_open(tmp_path: Path) -> None:
     before = descriptors()
     Tree(tmp_path).read("etc")
     assert descriptors() == before
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "config": load_config,
+    "service's config": checked_config,
+    "card": load_card,
+    "password": lambda path: account("rtsp://camera/x", "u", None, str(path)),
+    "key": lambda path: read_public(str(path)),
+    "allow list": read_list,
+    "model": file_sha256,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("kind", ["pipe", "pipe with a writer", "socket", "device", "folder", "link to a pipe", "gone"])
+def test_where_a_file_is_meant_nothing_else_is_read(tmp_path: Path, read: Callable[[Path], object], kind: str) -> None:
+    path = tmp_path / "x"
+    writer: int | None = None
+    if "pipe" in kind:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+        if "writer" in kind:
+            writer = os.open(tmp_path / "pipe", os.O_RDWR)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    before = descriptors()
+    with pytest.raises(EdgeinferError) as caught:
+        read(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert descriptors() == before
+    if writer is not None:
+        os.close(writer)
+
+
+def test_the_names_of_sources_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert source_names(tmp_path / "pipe") == set()
+
+
+def test_a_small_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abcd")
+    assert read_small(tmp_path / "x", 4) == b"abcd"
+    with pytest.raises(OSError, match="larger than") as caught:
+        read_small(tmp_path / "x", 3)
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(ValueError, match="null"):
+        read_small(Path("a\0b"), 3)
+
+
+def test_a_file_that_never_answers_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a network disk that is away: opening a file there does not return."""
+    (tmp_path / "x").write_bytes(b"abcd")
+    answers = threading.Event()
+    there = files.open_anything
+
+    def hangs(path: Path) -> object:
+        answers.wait(60)
+        return there(path)
+
+    monkeypatch.setattr(files, "open_anything", hangs)
+    for _ in range(MAX_HANGING_READS):
+        with pytest.raises(OSError, match="not read within") as caught:
+            read_small(tmp_path / "x", 4, seconds=0.01)
+        assert isinstance(unreadable("x", caught.value), TemporaryError)
+    threads = threading.active_count()
+    with pytest.raises(OSError, match="still hang"):
+        read_small(tmp_path / "x", 4, seconds=0.01)
+    assert threading.active_count() == threads, "no more threads are left behind"
+    answers.set()
+    for thread in threading.enumerate():
+        if thread.name == "file":
+            thread.join(20)
+    assert read_small(tmp_path / "x", 4, seconds=20) == b"abcd", "once they have come back all is as before"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOMEM, 75), (errno.EMFILE, 75), (errno.ENOENT, 66), (errno.EACCES, 66)]
+)
+def test_what_is_not_the_files_fault_is_no_bad_input(number: int, code: int) -> None:
+    assert unreadable("x", OSError(number, os.strerror(number))).exit_code == code

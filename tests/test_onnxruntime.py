@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ import onnxruntime as runtime
 import pytest
 
 from edgeinfer.backends import onnxruntime
+from edgeinfer.backends._session import SessionSettings, open_session
 from edgeinfer.backends.onnxruntime import OnnxRuntime, Options
-from edgeinfer.config.card import Model
-from edgeinfer.errors import ConfigError, FatalError, InputError, OutOfMemoryError, StickyError, UnavailableError
+from edgeinfer.config.card import Model, load_model
+from edgeinfer.errors import (
+    ConfigError,
+    FatalError,
+    InputError,
+    OutOfMemoryError,
+    StickyError,
+    TemporaryError,
+    UnavailableError,
+)
 from tests.gpu import simulated
+
+PLAIN = SessionSettings(threads=1, spin=False, providers=[("CPUExecutionProvider", {})])
 
 
 @pytest.fixture(scope="session")
@@ -188,3 +200,31 @@ def test_inference_is_timed_in_milliseconds(model: Model, monkeypatch: pytest.Mo
     backend._run(slot)  # type: ignore[arg-type]
     assert slot.infer_ms == 2500
     backend.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 123"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_is_no_bad_model(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runtime, "InferenceSession", fail)
+    with pytest.raises(TemporaryError, match="no memory") as caught:
+        open_session(load_model("nanodet-g").path, PLAIN)
+    assert caught.value.exit_code == 75
+
+
+def test_another_failure_still_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Protobuf parsing failed")
+
+    monkeypatch.setattr(runtime, "InferenceSession", fail)
+    with pytest.raises(InputError, match="not a model"):
+        open_session(load_model("nanodet-g").path, PLAIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from edgeinfer.errors import InputError
 from edgeinfer.flow import statuses
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.compose import Identity, detection_list, detections_message, info_message
-from edgeinfer.flow.outbox import DEPTH
+from edgeinfer.flow.outbox import DEPTH, SLOW
 from edgeinfer.flow.publisher import QUEUE_DEPTH, Publisher
 from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
-from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, StatusMessage
+from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
 from edgeinfer.telemetry.bulletin import Bulletin
-from edgeinfer.telemetry.snapshot import DaemonSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
 from edgeinfer.types import Capture, Detections, Frame, Result, Timing
 from tests.test_messages import example
 from tests.test_reload import WAIT_S, Recorder
@@ -100,6 +101,12 @@ def test_a_sink_that_fails_is_closed_named_and_left_alone(caplog: pytest.LogCapt
     assert good.closed == 1
 
 
+def test_a_plugins_error_is_told_in_one_line() -> None:
+    sinks = SinkSet({"x": Broken(ValueError("one\ntwo\x1b[2J"))}, nothing)
+    sinks.write(example("status"), None)
+    assert sinks.troubles == {"x": "ValueError: one two�[2J"}
+
+
 def test_the_daemons_own_socket_that_fails_is_not_bound_any_more() -> None:
     sinks = SinkSet({"publish": Broken()}, nothing)
     assert sinks.bound
@@ -152,13 +159,14 @@ def test_messages_that_a_slow_sink_has_not_taken_are_counted_and_told() -> None:
     sinks = SinkSet({"slow": slow}, nothing)
     for number in range(DEPTH + 11):
         sinks.write(example("detections", number), result())
-    assert sinks.unwritten == {"slow": DEPTH + 11}
+    assert sinks.unwritten == {"slow": (DEPTH + 11, SLOW)}
+    assert sinks.troubles == {"slow": SLOW}
     assert "slow: " in str(failures({}, sinks)["slow"])
     slow.go.set()
     sinks.close()
     lost = DEPTH + 11 - len(slow.messages)
     assert lost in (10, 11), "one may be in the sink's hands already"
-    assert sinks.unwritten == {"slow": lost}
+    assert sinks.unwritten == {"slow": (lost, SLOW)}
 
 
 def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
@@ -180,6 +188,68 @@ def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
     sinks.close()
     assert len(slow.messages) == DEPTH + 10
     assert sinks.unwritten == {}
+
+
+def test_the_others_are_served_while_a_files_result_waits_for_a_slow_sink() -> None:
+    slow, served = Slow(), threading.Event()
+
+    class Serving(Recorder):
+        def service(self) -> None:
+            served.set()
+
+    sinks = SinkSet({"publish": Serving(), "slow": slow}, nothing)
+
+    def fill() -> None:
+        for number in range(DEPTH + 10):
+            sinks.write(example("detections", number), result(live=False))
+
+    threading.Thread(target=fill, daemon=True).start()
+    assert served.wait(WAIT_S)
+    slow.go.set()
+
+
+class Lossy(Recorder):
+    """Loses what it is given while `trouble` says so, and goes on by itself."""
+
+    blocks = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trouble = self.reason = "No space left on device"
+        self.lost = 0
+
+    def write(self, message: Message, result: Result | None) -> None:
+        self.lost += bool(self.trouble)
+        super().write(message, result)
+
+
+def test_a_sink_that_loses_is_named_while_it_does_and_counted_for_ever() -> None:
+    lossy = Lossy()
+    sinks = SinkSet({"sinks.x": lossy, "publish": Remembering()}, nothing)
+    for number in range(3):
+        sinks.write(example("status", number), None)
+    until(lambda: lossy.lost == 3, "three losses")
+    assert sinks.troubles == {"sinks.x": "No space left on device"}
+    assert sinks.snapshots == {"sinks.x": SinkSnapshot("No space left on device", 3), "publish": SinkSnapshot()}
+    lossy.trouble = ""
+    sinks.write(example("status"), None)
+    sinks.close()
+    assert sinks.troubles == {}
+    assert sinks.snapshots["sinks.x"] == SinkSnapshot("", 3)
+    (told,) = failures({}, sinks).values()
+    assert "sinks.x: 3 messages were not written: No space left on device" in str(told)
+    assert told.exit_code == 75
+
+
+def test_the_status_tells_of_a_sink_that_loses_as_long_as_it_does() -> None:
+    recorder, lossy = Recorder(), Lossy()
+    publisher = publisher_of({"r": recorder, "sinks.x": lossy})
+    publisher.start()
+    until(lambda: recorder.codes() == {"sink-failed"}, "the news")
+    lossy.trouble = ""
+    until(lambda: recorder.statuses(DAEMON)[-1].reason is None, "the good news")
+    publisher.close()
+    publisher.join(WAIT_S)
 
 
 class BadEnd(Remembering):
@@ -296,7 +366,7 @@ def test_a_flash_is_told_in_one_status(desk: Desk) -> None:
 
 def test_the_gravest_thing_is_the_headline() -> None:
     board = Bulletin()
-    order = ("heat", "news", "shortage", "fatal")
+    order = ("heat", "news", "sinks", "shortage", "fatal")
     for name in order:
         setattr(board, name, Reason(name, name))
         assert board.headline == Reason(name, name)
@@ -367,9 +437,15 @@ def test_a_wall_clock_that_was_set_is_told(desk: Desk, caplog: pytest.LogCapture
 def test_the_daemons_vitals_are_those_of_the_picture(desk: Desk) -> None:
     machine = MachineVitals(throttled=["cpu"])
     latency = {"total": {"p50": 1.0}}
+    sinks = {"sinks.x": SinkSnapshot("full", 2), "publish": SinkSnapshot()}
     desk.picture = DaemonSnapshot(model="m", backend="x", latency_ms=latency, rate=0.5, subscribers=2, machine=machine)
+    desk.picture = replace(desk.picture, sinks=sinks)
     desk.told()
     vitals: Any = desk.last[-1].vitals
+    assert vitals.sinks == {
+        "sinks.x": SinkVitals(ok=False, lost=2, text="full"),
+        "publish": SinkVitals(ok=True, lost=0),
+    }
     assert (vitals.latency_ms, vitals.rate, vitals.subscribers, vitals.machine) == (latency, 0.5, 2, machine)
     desk.picture = DaemonSnapshot(model="m")
     desk.now += 1

@@ -53,6 +53,7 @@ from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Detections, Frame, Result, Timing
 from tests import scripted_backend
 from tests.scripted_backend import Scripted
+from tests.test_hostile_networks import endless
 from tests.test_messages import example
 
 WAIT_S = 60.0
@@ -654,7 +655,7 @@ def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> Non
     target = tmp_path / "link.jsonl"
     target.symlink_to("/dev/full")
     run.reload(sinks={"jsonl": {"path": str(target)}})
-    run.until(lambda: run.daemon.publisher.sinks.failed, "no space left")
+    run.until(lambda: run.daemon.publisher.sinks.troubles, "no space left")
     target.unlink()
     assert run.reload().changes == ("sinks.jsonl: opened again",)
     run.until(lambda: len(lines_of(target)) > 10, "lines")
@@ -877,3 +878,39 @@ def test_without_frames_the_rest_of_a_reload_does_not_wait(
     run.stop()
     found = run.recorder.detections("a")
     assert [m.seq for m in found] == list(range(len(found)))
+
+
+# Networks of strangers.
+
+
+def test_a_network_without_an_end_fails_its_reload_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    stranger = endless(tmp_path)
+    report = run.reload(backend={"name": "onnxruntime", "trial_s": 1}, model={"path": str(stranger)})
+    assert not report.ok
+    assert "gave no result within 1 s when it was tried" in report.text
+    run.until(lambda: not run.daemon._workshop.busy, "the end of its thread")
+    run.until_results("a")
+    run.stop()
+    assert_untouched(run)
+
+
+@pytest.mark.parametrize("on", ["yes", "bright"])
+def test_a_newer_request_or_the_end_gives_up_a_network_without_an_end(run: Run, tmp_path: Path, on: str) -> None:
+    """One that hangs in the child; and one that only the picture of the rehearsal starts, which hangs in us."""
+    before, stranger = run.file, endless(tmp_path, on)
+    run.file = {**before, "backend": {"name": "onnxruntime", "threads": 1}, "model": {"path": str(stranger)}}
+    run.request()
+    run.until(lambda: run.daemon.reloader._building, "the trial")
+    time.sleep(2 if on == "bright" else 0)  # how far it is by then shows nowhere
+    run.file = before
+    assert run.reload().ok
+    run.until(lambda: not run.daemon._workshop.busy, "the end of its thread")
+    run.file = {**before, "backend": {"name": "onnxruntime", "threads": 1}, "model": {"path": str(stranger)}}
+    run.request()
+    run.until(lambda: run.daemon.reloader._building, "the trial")
+    run.stop()
+    deadline = time.monotonic() + WAIT_S
+    while run.daemon._workshop.busy:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert_untouched(run)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import http.server
 import json
+import os
 import struct
 import subprocess
 import threading
@@ -671,7 +672,8 @@ def test_settings_go_before_the_url_and_variables_are_replaced(tmp_path: Path) -
 def test_a_password_file_that_is_none(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(b"x" * 5000)
-    for path in (tmp_path / "none", tmp_path, big):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "none", tmp_path, big, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(CameraError) as caught:
             account("rtsp://cam/x", "u", None, str(path))
         assert caught.value.code == "unauthorized"

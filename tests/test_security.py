@@ -20,7 +20,7 @@ from edgeinfer.config.yamlfile import parse_yaml
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.errors import UnsafeError
 from edgeinfer.errors import ConfigError, InputError
-from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard.limits import MAX_PIXELS, MAX_YAML_DEPTH
 from edgeinfer.sources import images
 from tests.conftest import Cli
 from tests.engine.test_onnxfile import write_external
@@ -174,9 +174,49 @@ def test_yaml_that_swells(tmp_path: Path) -> None:
         assert len(str(caught.value)) < 2500
 
 
-def test_yaml_that_contains_itself(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("sources: &s\n  a: {uri: 'demo:', x: *s}\n")
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_yaml_merges_that_swell(times: int) -> None:
+    """Each mapping merges the one before it several times over: its size doubles with each level."""
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * times)}], k{n}: 1}}" for n in range(1, 40)]
+    text = "\n".join(lines)
+    if times == 1:
+        assert len(parse_yaml(text, "c.yaml")["a39"]) == 41, "a few are what merges are for"
+    else:
+        with pytest.raises(ConfigError, match="more than 131072 values"):
+            parse_yaml(text, "c.yaml")
+
+
+def test_aliases_in_keys_and_sets_swell_no_less() -> None:
+    levels = ["- &a0 [x, x, x, x, x, x, x, x]"]
+    levels += [f"- &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(8))}}}" for n in range(1, 7)]
+    with pytest.raises(ConfigError, match="more than 131072 values"):
+        parse_yaml("\n".join(levels), "c.yaml")
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "!x [", "&a ["])
+def test_yaml_that_is_too_deep(opening: str) -> None:
+    for depth in (MAX_YAML_DEPTH + 1, 100_000):
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            parse_yaml(opening * depth, "c.yaml")
+    closing = {"[": "]", "{": "}"}.get(opening.strip()[0], "")
+    if closing:
+        assert parse_yaml(opening * (MAX_YAML_DEPTH - 1) + "x" + closing * (MAX_YAML_DEPTH - 1), "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["1" * 70, "0x" + "f" * 200_000, "1:" + ":".join(["59"] * 60_000), "1." + "0" * 70])
+def test_yaml_with_endless_numbers(text: str) -> None:
+    with pytest.raises(ConfigError, match="more than 64 characters"):
+        parse_yaml(f"a: {text}", "c.yaml")
+    assert parse_yaml(f"a: '{text}'", "c.yaml") == {"a": text}
+
+
+@pytest.mark.parametrize(
+    "text", ["sources: &s\n  a: {uri: 'demo:', x: *s}\n", "&a [*a]", "&a {<<: *a}", "&a {? *a : 1}"]
+)
+def test_yaml_that_contains_itself(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="contains itself"):
         load_config(tmp_path / "c.yaml")
 
 

@@ -66,7 +66,7 @@ class Scene:
         self.begun.append(first)
         return self.networks
 
-    def _choose(self, model: Model, config: Config, wanted: Any) -> Choice:
+    def _choose(self, model: Model, config: Config, wanted: Any, cancel: Any) -> Choice:
         if isinstance(self.choice, EdgeinferError):
             raise self.choice
         return self.choice
@@ -173,7 +173,7 @@ def test_without_its_engine_the_fallback_goes_on(scene: Scene, failure: Any) -> 
 
 
 def test_without_its_engine_the_fallback_is_loaded(scene: Scene) -> None:
-    scene.load(Choice(None, later(FatalError("damaged")), instead=lambda: Stub("cpu")))
+    scene.load(Choice(None, later(FatalError("damaged")), instead=lambda _: Stub("cpu")))
     assert [one.backend.name for one in scene.begun] == ["cpu"]
     assert scene.news == ("engine-failed", "damaged; staying on onnxruntime")
 
@@ -185,7 +185,7 @@ def test_without_engine_and_fallback_there_is_nothing_to_run(scene: Scene) -> No
 
 def test_a_gpu_that_is_lost_while_the_engine_is_opened_ends_the_run(scene: Scene) -> None:
     with pytest.raises(StickyError):
-        scene.load(Choice(Stub("cpu"), later(StickyError("lost")), instead=lambda: Stub("x")))
+        scene.load(Choice(Stub("cpu"), later(StickyError("lost")), instead=lambda _: Stub("x")))
 
 
 def test_news_of_the_choice_is_told(scene: Scene) -> None:
@@ -282,13 +282,24 @@ def test_a_rehearsal_sends_a_picture_all_the_way() -> None:
 def test_a_rehearsal_without_a_result_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = Stub("stuck")
 
+    waited: list[float] = []
+
     def never(timeout_s: float) -> Slot | None:
-        assert timeout_s == module.REHEARSAL_S
+        waited.append(timeout_s)
         return None
 
     monkeypatch.setattr(stub, "collect", never)
     with pytest.raises(FatalError, match="stuck: no result within 30 s"):
         rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
+    assert sum(waited) == pytest.approx(module.REHEARSAL_S)
+
+
+def test_a_rehearsal_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub, cancel = Stub("stuck"), threading.Event()
+    cancel.set()
+    monkeypatch.setattr(stub, "collect", lambda timeout_s: None)
+    with pytest.raises(TemporaryError, match="stuck: given up before it gave a result"):
+        rehearse(Network(None, stub, Reader(stub)), cancel)  # type: ignore[arg-type]
 
 
 def test_why_an_offer_failed() -> None:

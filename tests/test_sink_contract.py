@@ -3,8 +3,8 @@ blocks."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,8 @@ from edgeinfer.config import plugins
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow import outbox as module
 from edgeinfer.flow.outbox import Outbox
-from edgeinfer.interfaces import Forgetful, Sink
+from edgeinfer.flow.sinkset import SinkSet
+from edgeinfer.interfaces import Forgetful, Recovering, Sink
 from edgeinfer.messages import Detection, DetectionsMessage, InfoMessage, Message, StatusMessage
 from edgeinfer.types import Capture, Detections, Frame, Result, Timing
 from tests.outside import install
@@ -151,13 +152,16 @@ def test_json_lines_are_the_messages_of_the_kinds_that_were_chosen(folder: Path)
     assert kinds == ["info", "detections", "detections"], "what was there stays"
 
 
-def test_a_full_disk_is_an_error_of_the_write(folder: Path) -> None:
+def test_a_full_disk_is_no_error_of_the_write_and_is_told() -> None:
     code = plugins.load("sinks", "jsonl")
-    sink = code.open(code.Options(path="/dev/full"))
-    with pytest.raises(OSError, match="No space left"):
+    sink: Any = code.open(code.Options(path="/dev/full"))
+    assert (sink.trouble, sink.reason, sink.lost) == ("", "", 0)
+    for _ in range(3):
         sink.write(DETECTIONS, result())
-    with contextlib.suppress(OSError):
-        sink.close()
+    sink.write(STATUS, None)
+    assert (sink.trouble, sink.reason, sink.lost) == ("No space left on device", "No space left on device", 3)
+    sink.close()
+    assert isinstance(sink, Recovering)
 
 
 def test_a_video_shows_each_source_in_a_file_of_its_own(folder: Path) -> None:
@@ -373,7 +377,7 @@ def test_one_that_is_retired_ends_by_itself_full_or_empty(slow: Slow, monkeypatc
 def test_what_a_retired_one_could_not_write_is_told(slow: Slow, caplog: pytest.LogCaptureFixture) -> None:
     slow.error = OSError("disk full")
     box = Outbox("x", slow)
-    box.lost = 7
+    box.refused = 7
     box.write(STATUS, None)
     box.retire()
     slow.flow()
@@ -382,3 +386,58 @@ def test_what_a_retired_one_could_not_write_is_told(slow: Slow, caplog: pytest.L
         "sink:x: 7 messages were not written",
         "sink:x: disk full",
     ]
+
+
+def test_a_sink_that_takes_nothing_for_ever_holds_nothing_for_ever(
+    slow: Slow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the next result of a file, once its patience is at an end, nor the end of the run."""
+    monkeypatch.setattr(module, "DEPTH", 2)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    box = Outbox("x", slow)
+    for number in range(6):
+        box.write(numbered(number), result(live=False))
+    assert (box.refused, box.waiting, box.trouble) == (3, 3, module.SLOW)
+    successor = Outbox("x", Slow(), after=box)
+    box.close()
+    assert box.waiting == 3
+    assert box.is_alive(), "its write has not come back"
+    assert caplog.text.count("what comes is lost until it takes something") == 1
+    slow.flow()
+    box.join(60)
+    assert not box.is_alive(), "it ends all the same once the sink moves"
+    assert sequence(slow) == [0, 1, 2]
+    successor.close()
+
+
+def test_a_sink_that_was_stuck_is_waited_for_again_once_it_moves(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEPTH", 2)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    box = Outbox("x", slow)
+    for number in range(4):
+        box.write(numbered(number), result(live=False))
+    assert box.trouble == module.SLOW
+    slow.flow()
+    until = time.monotonic() + 60
+    while box.waiting and time.monotonic() < until:
+        time.sleep(0.005)
+    for number in range(4, 9):
+        box.write(numbered(number), result(live=False))
+    assert (box.trouble, box.reason, box.lost) == ("", module.SLOW, 1)
+    box.close()
+    assert sequence(slow) == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+def test_a_pipe_whose_reader_pauses_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.3)
+    os.mkfifo(folder / "out")
+    reader = os.open(folder / "out", os.O_RDONLY | os.O_NONBLOCK)
+    sinks = SinkSet({"sinks.jsonl": opened("jsonl", folder)}, lambda: None)
+    for number in range(2 * module.DEPTH):
+        sinks.write(msgspec.structs.replace(numbered(number), model="m" * 2000), result(live=False))
+    assert sinks.troubles == {"sinks.jsonl": module.SLOW}
+    sinks.close()
+    ((count, why),) = sinks.unwritten.values()
+    assert 0 < count < 2 * module.DEPTH
+    assert why == module.SLOW
+    os.close(reader)  # which ends the write that hangs

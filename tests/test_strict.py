@@ -86,9 +86,10 @@ def test_the_value_of_a_secret_key_is_not_shown(key: str) -> None:
 
 def test_a_value_is_shown_short_and_without_credentials() -> None:
     assert shown("uri", "rtsp://u:secret@h/x") == "'rtsp://***@h/x'"
-    assert shown("uri", ["rtsp://u:secret@h/x"]) == "['rtsp://***@h/x']"
+    assert shown("uri", ["rtsp://u:secret@h/x"]) == "a list", "of what holds others nothing is shown"
+    assert shown("uri", {"a": "b"}) == "a mapping"
     assert len(shown("x", "y" * 1000)) <= 62
-    assert len(shown("x", [["y" * 1000] * 100] * 100)) < 3000
+    assert shown("x", 10**5000) == "a number"
     assert shown("uri", "rtsp://u:" + "s3cret" * 30 + "@h/x") == "'rtsp://***@h/x'", "it goes before the text is cut"
 
 

@@ -19,7 +19,8 @@ import pytest
 from edgeinfer.client import Subscriber
 from edgeinfer.messages import DetectionsMessage
 from edgeinfer.watchdog import supervisor as module
-from edgeinfer.watchdog.supervisor import PARENT, RestartPolicy, Supervisor
+from edgeinfer.watchdog.early import PARENT
+from edgeinfer.watchdog.supervisor import RestartPolicy, Supervisor
 
 ROOT = Path(__file__).parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from edgeinfer.commands import _overview
 from edgeinfer.commands._remote import RemoteDaemon
-from edgeinfer.messages import DAEMON, InfoMessage, MachineVitals, Reason, StatusMessage, Vitals
+from edgeinfer.messages import DAEMON, InfoMessage, MachineVitals, Reason, SinkVitals, StatusMessage, Vitals
 from tests.test_messages import example
 from tests.test_zmq import Start
 
@@ -91,6 +91,15 @@ def test_a_model_that_is_not_loaded_is_not_good() -> None:
     assert found.info is not None
     found.add(structs.replace(found.info, backend=None))
     assert not found.good
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_sink_that_loses_needs_attention(ok: bool) -> None:
+    found = overview()
+    assert found.daemon is not None
+    sinks = {"sinks.jsonl": SinkVitals(ok=ok, lost=7, text="" if ok else "No space left on device")}
+    found.add(structs.replace(found.daemon, vitals=Vitals(sinks=sinks)))
+    assert found.good == ok
 
 
 def test_vitals_are_optional() -> None:

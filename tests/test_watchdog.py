@@ -372,7 +372,7 @@ def test_a_run_that_ended_without_a_word_is_told_unless_the_machine_went_down(
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     assert (tmp_path / "running" / f"{os.getpid()}.json").exists(), "a run that goes on was taken for dead"
     marker.close()
-    assert not list((tmp_path / "running").iterdir())
+    assert [path.name for path in (tmp_path / "running").iterdir()] == ["bad.json"], "it is none of ours"
 
 
 def test_the_newest_of_several_lost_runs_is_the_one_that_is_told(tmp_path: Path) -> None:
@@ -439,6 +439,23 @@ def test_the_stacks_name_threads_and_functions() -> None:
 
 
 # The whole program
+
+
+def test_files_of_somebody_else_beside_the_marks_of_runs_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "running"
+    folder.mkdir()
+    (tmp_path / "elsewhere.json").write_text(json.dumps({"pid": 7, "boot_id": boot_id()}))
+    (folder / "shoes.json").write_text("{}")
+    (folder / "12.json").write_text("my best time")
+    (folder / "13.json").symlink_to(tmp_path / "elsewhere.json")
+    os.mkfifo(folder / "14.json")
+    (folder / "15.json").mkdir()
+    before = sorted(path.name for path in folder.iterdir())
+    log = CrashLog(tmp_path)
+    log.begin(Run(pid=os.getpid(), boot_id=boot_id())).close()
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert (folder / "12.json").read_text() == "my best time"
+    assert log.read() is None
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 import builtins
 import http.client
 import json
+import os
+import resource
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.flow.statistics import BUCKETS_MS, Statistics
+from edgeinfer.guard.limits import HTTP_DEADLINE_S, MAX_HTTP_PEERS, MAX_REQUEST_BYTES
 from edgeinfer.messages import MachineVitals, Reason, State
-from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot, SourceSnapshot
 from edgeinfer.types import Timing
 from edgeinfer.web import pages, readiness, server
-from edgeinfer.web.server import MAX_CONNECTIONS, Answer, Server, parse_bind
+from edgeinfer.web.request import Answer
+from edgeinfer.web.server import Server, parse_bind
 from tests.conftest import Cli
 from tests.test_run import one_error_line
 from tests.test_zmq import Start, wait_for
@@ -50,6 +53,8 @@ def seen(**changes: Any) -> DaemonSnapshot:
         (seen(sources={}), True, True, ""),
         (seen(faults=(Reason("inference", "FatalError: CUDA error 700"),)), False, False, "inference"),
         (seen(shortage=Reason("out-of-memory", "no room")), True, False, "out-of-memory"),
+        (seen(sinks={"sinks.jsonl": SinkSnapshot("full", 1)}), True, False, "sink"),
+        (seen(sinks={"sinks.jsonl": SinkSnapshot("", 1)}), True, True, ""),
     ],
 )
 def test_alive_and_ready(observation: DaemonSnapshot, alive: bool, ready: bool, code: str) -> None:
@@ -79,6 +84,7 @@ def numbers() -> DaemonSnapshot:
         versions={"onnxruntime": "1.0"},
         rate=0.5,
         subscribers=2,
+        sinks={"sinks.jsonl": SinkSnapshot("", 7), "publish": SinkSnapshot()},
         machine=MachineVitals(throttled=["cpu"], temperatures_c={'zo"ne\n': 51.0}, gpu_load=0.25),
     )
 
@@ -137,6 +143,8 @@ def test_the_metrics_are_those_of_the_books(running: Server) -> None:
     assert values["edgeinfer_throttled", ("kind", "cpu")] == 1
     assert values["edgeinfer_gpu_utilization_ratio",] == 0.25
     assert values["edgeinfer_zmq_subscribers",] == 2
+    assert values["edgeinfer_sink_up", ("sink", "publish")] == 1
+    assert values["edgeinfer_sink_messages_lost_total", ("sink", "sinks.jsonl")] == 7
     assert values["edgeinfer_build_info", ("onnxruntime", "1.0"), ("version", "0.1.0")] == 1
     assert values["edgeinfer_pipeline_latency_seconds_count", ("source", "a")] == 2000
     assert values["edgeinfer_pipeline_latency_seconds_bucket", ("le", "0.001"), ("source", "a")] == 1000
@@ -145,6 +153,11 @@ def test_the_metrics_are_those_of_the_books(running: Server) -> None:
     assert values["edgeinfer_stage_duration_seconds_sum", ("stage", "infer")] == pytest.approx(12.5)
     assert "edgeinfer_gpu_clock_hertz" not in families, "what is not measured is not there"
     assert values["process_resident_memory_bytes",] > 1e6
+
+
+def test_a_sink_that_loses_is_down_in_the_metrics() -> None:
+    page = pages.routes(lambda: seen(sinks={"sinks.x": SinkSnapshot("full", 1)}), statistics(), 1)["/metrics"]("")
+    assert b'edgeinfer_sink_up{sink="sinks.x"} 0.0' in page.body
 
 
 def test_histograms_count_every_frame_once() -> None:
@@ -270,45 +283,117 @@ def test_a_request_that_has_no_end_is_cut_off(running: Server) -> None:
     assert b"aaaa" not in answer
 
 
+def connect(running: Server, stack: ExitStack) -> socket.socket:
+    return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+
+
 def test_slow_peers_are_cut_and_hold_up_nobody(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that send a byte now and then, as long as they like, and those that send nothing."""
     monkeypatch.setattr(server, "DEADLINE_S", 0.5)
     with ExitStack() as stack:
-        slow = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
-            for _ in range(MAX_CONNECTIONS)
-        ]
-        stop = threading.Event()
-
-        def drip() -> None:
-            while not stop.wait(0.05):
-                for peer in slow:
-                    try:
-                        peer.send(b"x")
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        try:
-            wait_for(lambda: _answers(running), "an answer once the slow ones have been cut")
-        finally:
-            stop.set()
-            thread.join()
+        slow = [connect(running, stack) for _ in range(9)]
+        dripping = set(slow[:5])
+        while dripping:
+            assert _answers(running)
+            for peer in list(dripping):
+                try:
+                    peer.send(b"x")
+                except OSError:
+                    dripping.discard(peer)
+        assert [peer.recv(10) for peer in slow[5:]] == [b""] * 4
 
 
-def _is_turned_away(running: Server) -> bool:
-    return raw(running, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 503")
+@pytest.mark.parametrize("start", [b"", b"GET /metrics HT", b"GET /metrics HTTP/1.0\r\nX: y\r\n"])
+def test_a_hundred_slow_peers_keep_nobody_from_an_answer(running: Server, start: bytes) -> None:
+    with ExitStack() as stack:
+        for _ in range(100):
+            connect(running, stack).sendall(start)
+            assert request(running, "/healthz")[0] == 200
+        assert len(running._open) <= MAX_HTTP_PEERS
+
+
+def test_peers_that_do_not_read_their_answer_keep_nobody_from_one() -> None:
+    made = Server(
+        "127.0.0.1", 0, {"/large": lambda _: Answer(200, bytes(32 << 20)), "/x": lambda _: Answer(200, b"{}")}
+    )
+    made.start()
+    with ExitStack() as stack:
+        for _ in range(3):
+            connect(made, stack).sendall(b"GET /large HTTP/1.0\r\n\r\n")
+            assert request(made, "/x")[0] == 200
+        wait_for(lambda: len([peer for peer in made._open if peer.sent]) == 3, "the beginnings of the answers")
+        assert request(made, "/x")[0] == 200
+    made.stop()
+
+
+def test_the_oldest_connection_gives_way_where_there_are_too_many(
+    running: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_HTTP_PEERS", 3)
+    with ExitStack() as stack:
+        peers = [connect(running, stack) for _ in range(5)]
+        assert [peer.recv(10) for peer in peers[:2]] == [b"", b""]
+        for peer in peers[2:]:
+            peer.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert peer.recv(12) == b"HTTP/1.0 200"
+
+
+def test_several_requests_at_once_get_one_answer(running: Server) -> None:
+    answer = raw(running, b"GET /healthz HTTP/1.1\r\n\r\n" * 20)
+    assert answer.count(b"HTTP/1.0 200") == 1
+
+
+def test_a_request_may_come_in_pieces(running: Server) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as peer:
+        for byte in b"GET /healthz HTTP/1.0\r\n\r\n":
+            peer.sendall(bytes([byte]))
+        assert peer.recv(12) == b"HTTP/1.0 200"
+
+
+def test_without_descriptors_it_answers_all_the_same_and_does_not_turn_in_circles(running: Server) -> None:
+    """The one that is kept for that is enough for one peer at a time."""
+    wait_for(lambda: running._spare is not None, "the spare one")
+    limits, turns = resource.getrlimit(resource.RLIMIT_NOFILE), 0
+    with ExitStack() as stack:
+        peers = [stack.enter_context(socket.socket()) for _ in range(3)]
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        used = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 (names alone)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
+        held: list[int] = []
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for one in held:
+            stack.callback(os.close, one)
+        for peer in peers:
+            peer.settimeout(20)
+            peer.connect(("127.0.0.1", running.port))
+            peer.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert peer.recv(12) == b"HTTP/1.0 200"
+            turns += 1
+    assert turns == 3
+    assert _answers(running)
+
+
+def test_where_not_even_one_descriptor_is_left_it_rests(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[float] = []
+
+    def accept(_: socket.socket) -> None:
+        tries.append(time.monotonic())
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(server, "REST_S", 60.0)
+    with monkeypatch.context() as patched, socket.socket() as peer:
+        patched.setattr(socket.socket, "accept", accept)
+        peer.connect(("127.0.0.1", running.port))
+        wait_for(lambda: running._resting_until_s is not None, "the rest")
+        assert len(tries) <= 2, "with the spare one, and without"
+    running._resting_until_s = 0.0
+    assert _answers(running), "it goes on where there are some again"
 
 
 def _answers(running: Server) -> bool:
     return raw(running, b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
-
-
-def test_connections_beyond_the_limit_are_turned_away(running: Server) -> None:
-    with ExitStack() as stack:
-        for _ in range(MAX_CONNECTIONS):
-            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
-        wait_for(lambda: _is_turned_away(running), "the refusal")
 
 
 def test_a_page_that_fails_is_a_500_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
@@ -355,7 +440,7 @@ def test_an_address_of_another_machine() -> None:
 
 
 def test_a_server_that_is_stopped_ends_its_connections_and_frees_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.Handler, "timeout", 60.0)  # it is not their patience that ends them
+    monkeypatch.setattr(server, "DEADLINE_S", 60.0)  # it is not its patience that ends them
     made = Server("127.0.0.1", 0, {"/x": lambda _: Answer(200, b"{}")})
     made.start()
     with socket.create_connection(("127.0.0.1", made.port), timeout=20) as idle:
@@ -369,14 +454,14 @@ def test_a_server_that_is_stopped_ends_its_connections_and_frees_its_port(monkey
 
 
 def test_a_place_is_free_again_once_a_connection_has_ended(running: Server) -> None:
-    for _ in range(3 * MAX_CONNECTIONS):
+    for _ in range(24):
         assert request(running, "/healthz")[0] == 200
     wait_for(lambda: not running._open, "the end of all of them")
 
 
 def test_how_much_is_taken_and_for_how_long() -> None:
     """As docs/security.md says."""
-    assert (server.MAX_CONNECTIONS, server.MAX_REQUEST_BYTES, server.DEADLINE_S) == (8, 16 << 10, 5.0)
+    assert (MAX_HTTP_PEERS, MAX_REQUEST_BYTES, HTTP_DEADLINE_S) == (64, 16 << 10, 5)
 
 
 def test_what_every_answer_carries(running: Server) -> None:

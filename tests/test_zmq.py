@@ -25,6 +25,7 @@ from msgspec import structs
 from edgeinfer import client
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, TemporaryError, UsageError
+from edgeinfer.guard import limits
 from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, encode, topic
 from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Options, ZmqPublisher
@@ -121,7 +122,7 @@ class Arrived:
     def poll(self, timeout_ms: int | None) -> bool:
         return bool(self._waiting)
 
-    def recv_multipart(self) -> list[bytes]:
+    def read(self, end: float | None = None) -> list[bytes]:
         return self._waiting.pop(0)
 
     def close(self) -> None: ...
@@ -133,7 +134,7 @@ def test_latest_gives_the_newest_in_the_place_in_line_of_the_one_that_it_overtak
     sent = [of(*what) for what in (("a", 0), ("b", 0), ("c", 0), ("b", 1), ("a", 1), ("a", 2))]
     status = structs.replace(example("status"), source="c")
     monkeypatch.setattr(client, "Connection", lambda *_: Arrived(*sent, status))
-    with Subscriber("x", latest=True) as subscriber:
+    with Subscriber("x", kinds=("detections", "status"), latest=True) as subscriber:
         assert subscriber.receive(0) == sent[5]
         assert subscriber.receive(0) == sent[3]
         assert subscriber.receive(0) == sent[2]
@@ -340,7 +341,7 @@ def test_an_endpoint_that_is_none_is_told_to_the_subscriber() -> None:
 def test_a_message_that_is_too_large_to_be_ours_is_not_taken(
     ipc: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert connection.MAX_MESSAGE_BYTES == 64 << 20
+    assert limits.MAX_MESSAGE_BYTES == 1 << 20
     monkeypatch.setattr(connection, "MAX_MESSAGE_BYTES", 1000)
     payload = encode(example("detections")).ljust(size)
     with zmq.Context() as context, context.socket(zmq.XPUB) as peer, Subscriber(ipc) as subscriber:

@@ -27,6 +27,14 @@ class BackendModule(Protocol):
         """The backend, ready for `prepare`. `max_batch` None leaves the largest batch to it. Raises EdgeinferError."""
 
 
+@runtime_checkable
+class TriedBackendModule(Protocol):
+    """One that runs networks which a stranger may have made, and tries them where they can do no harm."""
+
+    def try_out(self, model: Model, max_batch: int | None, options: Any, cancel: threading.Event) -> None:
+        """Before `open` with the same arguments. Raises EdgeinferError, soon after `cancel` is set too."""
+
+
 class Prepared(Protocol):
     """What is to run, known before it can."""
 

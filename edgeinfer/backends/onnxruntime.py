@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,16 +19,30 @@ import numpy as np
 import onnxruntime
 from msgspec import Meta, Struct
 
+from edgeinfer.backends._session import VERSION, SessionSettings, open_session, specs_of
+from edgeinfer.backends._trial import RefusedError, TrialLimits, attempt, usual_limits
+from edgeinfer.backends._trial_child import Feed
+from edgeinfer.backends._verdicts import Verdicts
 from edgeinfer.config import strict
 from edgeinfer.config.card import Model
-from edgeinfer.errors import ConfigError, InputError, OutOfMemoryError, UnavailableError
-from edgeinfer.gpu.status import error_from_text
+from edgeinfer.errors import (
+    ConfigError,
+    InputError,
+    OutOfMemoryError,
+    UnavailableError,
+    is_lack_of_memory,
+)
+from edgeinfer.gpu.status import error_from_text, status_in
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.models import onnxfile
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
 
+log = logging.getLogger(__name__)
+
 MANY_CORES = 8
 CPU = "onnxruntime-cpu"
+NO_MEMORY = "stop what else runs, or give it more memory"
 CPU_BATCH = 4
 """A CPU is no faster per picture in larger batches, and every picture waits for the whole batch."""
 
@@ -37,6 +53,8 @@ class Options(Struct, frozen=True, kw_only=True):
     `streams` batches run at once, each on `threads` threads; by default as many threads as there are cores, in one
     stream.
     `spin` lets threads that wait keep their cores; by default from eight cores on.
+    `memory_mb` and `trial_s` bound what a network may take when it is tried in a process of its own, before it is
+    loaded: by default 3 GiB and four times its files' size, at most half of the memory, and 60 seconds.
     """
 
     providers: Annotated[tuple[str, ...], Meta(min_length=1)] = ("cpu",)
@@ -44,6 +62,8 @@ class Options(Struct, frozen=True, kw_only=True):
     streams: Annotated[int, Meta(ge=1, le=64)] = 1
     spin: bool | None = None
     provider_options: dict[str, dict[str, Any]] = {}
+    memory_mb: Annotated[int, Meta(ge=16, le=999_999)] | None = None
+    trial_s: Annotated[int, Meta(ge=1, le=3600)] | None = None
 
 
 def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime:  # noqa: A001 (the plugin interface)
@@ -57,20 +77,49 @@ def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime: 
     return OnnxRuntime(model, max_batch, options)
 
 
+def try_out(model: Model, max_batch: int | None, options: Options, cancel: threading.Event) -> None:
+    """Loads and runs the network once in a child with limits, unless it came with edgeinfer or has been tried before.
+
+    For a device it is tried on the CPU with one picture; what only the device can run passes.
+    Raises InputError where it takes more than it may or does not run, TemporaryError soon after `cancel`.
+    """
+    if model.vendored:
+        return
+    card = model.card.input
+    session = _settings(options)
+    on_cpu = _reported_name([name for name, _ in session.providers]) == CPU
+    batch = (max_batch or _default_batch(CPU, model.card.max_batch)) if on_cpu else 1
+    feed = Feed(name=card.name, batch=batch, height=card.height, width=card.width)
+    limits = _limits(model, options)
+    tried = (model.sha256, VERSION, session, feed, limits)
+    verdicts = Verdicts()
+    if not verdicts.known(*tried):
+        try:
+            attempt(model.path, session, feed, limits, cancel)
+        except RefusedError as error:
+            if on_cpu:
+                raise
+            log.debug("%s; it may be made for a device", error.message)
+        verdicts.remember(*tried)
+
+
 def raw(model: Model, options: Options) -> Callable[[AnyArray], object]:
     """`session.run` on a (1, 3, H, W) float32 array with nothing of ours around it, to measure against.
 
     Unless `spin` is set, its threads spin while they wait, as is ONNX Runtime's default.
     """
-    session = _session(model.path, msgspec.structs.replace(options, spin=options.spin is not False))
+    try_out(model, 1, options, threading.Event())
+    settings = _settings(msgspec.structs.replace(options, spin=options.spin is not False))
+    session = open_session(model.path, settings)
     name = model.card.input.name
     return lambda tensor: session.run(None, {name: tensor})
 
 
 def specs(path: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    """The inputs and outputs of an ONNX file. Raises InputError."""
-    session = _session(path, Options())
-    return _specs(session.get_inputs()), _specs(session.get_outputs())
+    """The inputs and outputs of an ONNX file, which is loaded in a child with limits. Raises InputError."""
+    files = [mark.path for mark in onnxfile.identify(path).marks]
+    report = attempt(path, _settings(Options()), None, usual_limits(files), threading.Event())
+    return report.inputs, report.outputs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,14 +138,17 @@ class OnnxRuntime:
     """See `Backend`. A small pool calls `session.run`, which gives the interpreter free while it computes."""
 
     def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
-        self._session = _session(model.path, options)
-        self._input = _check_input(model, _specs(self._session.get_inputs()))
+        self._session = open_session(model.path, _settings(options))
+        if model.identity is not None and not onnxfile.unchanged(model.identity.marks):
+            raise InputError(f"{model.path}: its files changed while it was loaded", "try again once they are complete")
+        self._input = _check_input(model, specs_of(self._session.get_inputs()))
         self._fixed = self._input.shape[0] if self._input.shape[0] > 0 else None
-        self.output_specs: Sequence[TensorSpec] = _specs(self._session.get_outputs())
+        self.output_specs: Sequence[TensorSpec] = specs_of(self._session.get_outputs())
         self._output_names = [spec.name for spec in self.output_specs]
         self.name = _reported_name(self._session.get_providers())
         self.max_batch = self._fixed or max_batch or _default_batch(self.name, model.card.max_batch)
-        self.versions = {"onnxruntime": str(onnxruntime.__version__)}
+        self.versions = {"onnxruntime": VERSION}
+        self._control = onnxruntime.RunOptions()
         self._preprocess = Preprocessor(model.card.input)
         self.lane_depth = 1 if self.name == CPU else self.max_batch
         # One slot more than streams: the next batch is prepared while the others run.
@@ -146,7 +198,8 @@ class OnnxRuntime:
         self._free.append(_filled(slot))
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """See `Backend.close`. What runs is stopped at its next node: a network may hold a loop without an end."""
+        self._control.terminate = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _new_slot(self, model: Model) -> Filled:
@@ -157,26 +210,26 @@ class OnnxRuntime:
         started = time.perf_counter()
         try:
             batch = slot.input[: self._fixed or slot.count]
-            arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch})
+            arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch}, self._control)
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-            raise error_from_text(f"ONNX Runtime failed on a batch of {slot.count}: {error}") from error
+            text = f"ONNX Runtime failed on a batch of {slot.count}: {error}"
+            if is_lack_of_memory(error) and status_in(text) is None:
+                raise OutOfMemoryError(text, NO_MEMORY) from error
+            raise error_from_text(text) from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 
 
-def _session(path: Path, options: Options) -> Any:
-    onnxruntime.set_default_logger_severity(4)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.intra_op_num_threads = options.threads or _cores(options.streams)
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if _spin(options) else "0")
-    providers = _providers(options)
-    try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=providers)
-    except Exception as error:  # ONNX Runtime raises classes of its own that share no base
-        if not path.is_file():
-            raise InputError(f"{path}: no such file") from None
-        raise InputError(f"{path}: not a model that ONNX Runtime can load: {_reason(error)}") from None
+def _settings(options: Options) -> SessionSettings:
+    threads = options.threads or _cores(options.streams)
+    return SessionSettings(threads=threads, spin=_spin(options), providers=_providers(options))
+
+
+def _limits(model: Model, options: Options) -> TrialLimits:
+    files = [mark.path for mark in model.identity.marks] if model.identity else [model.path]
+    usual = usual_limits(files)
+    memory = usual.memory_bytes if options.memory_mb is None else options.memory_mb << 20
+    return TrialLimits(memory, usual.seconds if options.trial_s is None else options.trial_s)
 
 
 def _spin(options: Options) -> bool:
@@ -215,24 +268,12 @@ def _default_batch(name: str, card_limit: int) -> int:
     return min(card_limit, CPU_BATCH) if name == CPU else card_limit
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).split(" : ")[-1]
-    return " ".join(text.split())[:200]
-
-
-def _specs(values: Sequence[Any]) -> list[TensorSpec]:
-    return [
-        TensorSpec(value.name, tuple(d if isinstance(d, int) else -1 for d in value.shape), value.type)
-        for value in values
-    ]
-
-
 def _check_input(model: Model, inputs: Sequence[TensorSpec]) -> TensorSpec:
     card = model.card.input
     found = {spec.name: spec for spec in inputs}
     if card.name not in found or len(inputs) != 1:
         raise ConfigError(
-            f"{model.path}: its inputs are {', '.join(found)}; the card says {card.name!r}",
+            f"{model.path}: its inputs are {', '.join(found)[:200]}; the card says {card.name!r}",
             "input.name in the card must be the network's only input",
         )
     spec = found[card.name]

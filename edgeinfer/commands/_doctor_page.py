@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgeinfer.commands._drawing import cell, console
 from edgeinfer.environment import Environment, Fact
 from edgeinfer.environment.diagnosis import Diagnosis, Problem
 from edgeinfer.environment.report import FIRST, shown
@@ -36,14 +37,14 @@ TWINS = {"system_python": "python", "tensorrt_system_module": "tensorrt_module"}
 
 
 def show(env: Environment, problems: list[Problem], verdict: Diagnosis, *, verbose: bool) -> None:
-    """Prints facts, problems and the verdict. Values are Text: rich must not read them as markup."""
-    console = Console(highlight=False, soft_wrap=False)
-    console.print(_facts(env, verbose=verbose))
+    """Prints facts, problems and the verdict."""
+    out = console()
+    out.print(_facts(env, verbose=verbose))
     for problem in problems:
-        console.print()
-        console.print(_problem(problem))
-    console.print()
-    console.print(_verdict(verdict))
+        out.print()
+        out.print(_problem(problem))
+    out.print()
+    out.print(_verdict(verdict))
 
 
 def _facts(env: Environment, *, verbose: bool) -> Table:
@@ -62,11 +63,11 @@ def _add_rows(table: Table, name: str, fact: Fact[Any], *, verbose: bool) -> Non
     if fact.chosen is None:
         table.add_row(_label(name), Text("unknown", "dim"), "")
         return
-    table.add_row(_label(name), Text(_value(name, fact.value)), Text(str(fact.source), "dim"))
+    table.add_row(_label(name), cell(_value(name, fact.value)), cell(str(fact.source), "dim"))
     others = [reading for reading in fact.readings if reading != fact.chosen] if verbose else fact.disagreements
     for other in others:
         style = "yellow" if other in fact.disagreements else "dim"
-        table.add_row("", Text(_value(name, other.value), style), Text(other.source, "dim"))
+        table.add_row("", cell(_value(name, other.value), style), cell(other.source, "dim"))
 
 
 def _label(name: str) -> str:
@@ -82,12 +83,12 @@ def _value(name: str, value: Any) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _problem(problem: Problem) -> Text:
+def _problem(problem: Problem) -> RenderableType:
     severity = (f"{problem.severity}: ", STYLES[problem.severity])
-    return Text.assemble(severity, problem.message, "\n  → ", problem.remedy)
+    return Group(Text.assemble(severity, cell(problem.message)), Text.assemble("  → ", cell(problem.remedy)))
 
 
 def _verdict(verdict: Diagnosis) -> Text:
     style = "bold green" if verdict.backend else "bold red"
     what = f"backend: {verdict.backend}" if verdict.backend else "nothing can run"
-    return Text.assemble((what, style), f": {verdict.reason}")
+    return Text.assemble((what, style), cell(f": {verdict.reason}"))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from edgeinfer.commands._terminal import echo
 from edgeinfer.config import card, strict
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build import card_samples, samples
@@ -109,12 +110,16 @@ def options(*groups: list[Callable[[Function], Function]]) -> Callable[[Function
     )
 
 
-def open_cache(cache_dir: Path | None, verbose: bool) -> Cache:
-    """The cache, swept of what killed builds left. With `verbose`, logs go to stderr from here on."""
+def open_cache(cache_dir: Path | None, verbose: bool, writing: bool = False) -> Cache:
+    """The cache, to be looked at only; with `writing` made where it is missing, and swept of what killed builds left.
+
+    With `verbose`, logs go to stderr from here on.
+    """
     if verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s", force=True)
-    cache = Cache(cache_dir or default_root(os.environ))
-    cache.tidy()
+    cache = Cache(cache_dir or default_root(os.environ), writing)
+    if writing:
+        cache.tidy()
     return cache
 
 
@@ -150,7 +155,7 @@ def this_machine(arguments: dict[str, Any]) -> Target:
         return machine.detect(toolkit.load(arguments["runtime"]))
     found = toolkit.find()
     if found.flavour != "tensorrt":
-        click.echo(f"edgeinfer: {found} is used, as TensorRT itself can't be loaded here", err=True)
+        echo(f"edgeinfer: {found} is used, as TensorRT itself can't be loaded here", err=True)
     return machine.detect(found)
 
 

@@ -15,7 +15,7 @@ import click
 
 from edgeinfer.config.settings import Config, load_config, parse_override, source_names
 from edgeinfer.config.uri import MAX_DIGITS, default_name, parse_uri, split_name
-from edgeinfer.guard.redaction import RedactingFormatter
+from edgeinfer.guard.printable import PrintableFormatter
 from edgeinfer.systemd import journal
 
 LINE = "edgeinfer: %(levelname)s: %(message)s"
@@ -52,7 +52,7 @@ def set_up_logging(debug: bool) -> None:
         force=True,
     )
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(RedactingFormatter(LINE))
+        handler.setFormatter(PrintableFormatter(LINE))
     in_journal = journal.handler()
     if in_journal is not None:
         logging.getLogger().handlers[:] = [in_journal]

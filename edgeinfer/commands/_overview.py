@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 
 from msgspec import UNSET
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from edgeinfer.commands._drawing import cell
 from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.commands._report import plain_table
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import without_controls
 from edgeinfer.messages import InfoMessage, MachineVitals, StatusMessage, Vitals
 
 COLOURS = {"running": "green", "ended": "dim", "failed": "red"}
@@ -28,23 +27,18 @@ def no_daemon(endpoint: str, refused: str) -> UnavailableError:
     )
 
 
-def console() -> Console:
-    """For standard output: as wide as the terminal, and wide enough for anything elsewhere."""
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 200)
-
-
 def header(overview: RemoteDaemon) -> Text:
-    """Two lines: what runs, and in which versions."""
+    """Two lines: what runs, and in which versions; a third one where something is to be told."""
     info, daemon = overview.info, overview.daemon
     if info is None:
         return Text("waiting for the daemon")
-    parts = [f"edgeinfer {info.version} on {info.host}, PID {info.pid}, up {_duration(info)}"]
-    parts.append(f"{info.model.id} on {info.backend or 'nothing yet: the model is being loaded'}")
+    lines = [f"edgeinfer {info.version} on {info.host}, PID {info.pid}, up {_duration(info)}"]
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items() if name != "edgeinfer")
-    text = f"{parts[0]}\n{parts[1]}{f' ({versions})' if versions else ''}"
+    model = f"{info.model.id} on {info.backend or 'nothing yet: the model is being loaded'}"
+    lines.append(f"{model}{f' ({versions})' if versions else ''}")
     if daemon is not None and daemon.reason is not None:
-        text += f"\n{daemon.reason.code}: {daemon.reason.text}"
-    return Text(without_controls(text))
+        lines.append(f"{daemon.reason.code}: {daemon.reason.text}")
+    return Text("\n").join(map(cell, lines))
 
 
 def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
@@ -56,13 +50,13 @@ def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
         dropped = ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count) or "0"
         reason = "" if status.reason is None else f"{status.reason.code}: {status.reason.text}"
         table.add_row(
-            Text(without_controls(name)),
-            Text(status.state, COLOURS.get(status.state, "yellow")),
+            cell(name),
+            cell(status.state, COLOURS.get(status.state, "yellow")),
             f"{status.fps:.1f}",
             str(status.captured),
             str(status.inferred),
-            Text(without_controls(dropped)),
-            Text(without_controls(reason)),
+            cell(dropped),
+            cell(reason),
         )
     return table
 
@@ -71,8 +65,8 @@ def stages(vitals: Vitals) -> RenderableType:
     """The stages' latencies."""
     table = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
     for stage, values in vitals.latency_ms.items():
-        name = "capture → publish" if stage == "total" else without_controls(stage)
-        table.add_row(Text(name), *(f"{values[q]:.2f}" if q in values else "" for q in ("p50", "p95", "p99")))
+        name = "capture → publish" if stage == "total" else stage
+        table.add_row(cell(name), *(f"{values[q]:.2f}" if q in values else "" for q in ("p50", "p95", "p99")))
     return table
 
 
@@ -91,7 +85,7 @@ def machine(found: MachineVitals) -> Text:
         parts.append(f"power mode {found.power_mode}")
     if found.throttled:
         parts.append(f"throttled: {', '.join(found.throttled)}")
-    return Text(without_controls(" · ".join(parts)))
+    return cell(" · ".join(parts))
 
 
 def page(overview: RemoteDaemon) -> RenderableType:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from edgeinfer.client import Subscriber
-from edgeinfer.messages import DAEMON, InfoMessage, Message, StatusMessage
+from edgeinfer.messages import DAEMON, InfoMessage, Message, SinkVitals, StatusMessage
 
 GOOD = ("running", "ended")
 """States that need nobody's attention: a file's source comes to its end."""
@@ -39,12 +42,18 @@ class RemoteDaemon:
 
     @property
     def good(self) -> bool:
-        """Whether the model runs and so does every source."""
+        """Whether the model runs and so does every source, and no sink loses anything."""
         return (
             self.info is not None
             and self.info.backend is not None
             and all(status.state in GOOD for status in self.sources.values())
+            and all(sink.ok for sink in self._sinks.values())
         )
+
+    @property
+    def _sinks(self) -> Mapping[str, SinkVitals]:
+        vitals = UNSET if self.daemon is None else self.daemon.vitals
+        return {} if vitals is UNSET or vitals.sinks is UNSET else vitals.sinks
 
 
 def ask(subscriber: Subscriber, patience_s: float) -> RemoteDaemon:

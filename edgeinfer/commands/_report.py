@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
-import click
-from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from edgeinfer.commands._drawing import cell, console
+from edgeinfer.commands._terminal import echo
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.messages import DetectionsMessage, Message
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
@@ -29,7 +29,7 @@ class LiveLine:
     def __init__(self, daemon: Daemon, quiet: bool = False) -> None:
         """`quiet`: only the first line; somebody else tells the rest."""
         self._daemon, self._quiet = daemon, quiet
-        self._console = Console(stderr=True)
+        self._console = console(err=True)
         self._status: Status | None = None
         self._told = ""
         self._next_update_s = 0.0
@@ -37,9 +37,9 @@ class LiveLine:
 
     def __enter__(self) -> LiveLine:
         where = f", publishing on {self._daemon.endpoint}" if self._daemon.endpoint else ""
-        click.echo(f"edgeinfer: model {self._daemon.model.id}{where}", err=True)
+        echo(f"edgeinfer: model {self._daemon.model.id}{where}", err=True)
         if self._console.is_terminal:
-            self._status = self._console.status("loading the model")
+            self._status = self._console.status(cell("loading the model"))
             self._status.start()
         return self
 
@@ -54,14 +54,14 @@ class LiveLine:
         news = self._daemon.bulletin.news
         if news is not None and news.code.startswith("engine-") and news.code != self._told:
             self._told = news.code
-            click.echo(f"edgeinfer: {news.code}: {news.text}", err=True)
+            echo(f"edgeinfer: {news.code}: {news.text}", err=True)
         if self._status:
             if time.monotonic() >= self._next_update_s:
                 self._next_update_s = time.monotonic() + UPDATE_PERIOD_S
-                self._status.update(self._line())
+                self._status.update(cell(self._line()))
         elif time.monotonic() >= self._next_line_s:
             self._next_line_s += LOG_PERIOD_S
-            click.echo(f"edgeinfer: {self._line()}", err=True)
+            echo(f"edgeinfer: {self._line()}", err=True)
 
     def _line(self) -> str:
         seen = self._daemon.snapshot()
@@ -96,7 +96,7 @@ class SceneLines:
         now = time.monotonic()
         if labels != before and (before is None or now - at >= SCENE_PERIOD_S):
             self._shown[message.source] = (now, labels)
-            click.echo(scene_line(message))
+            echo(scene_line(message))
 
     def service(self) -> None:
         """See `Sink.service`."""
@@ -115,25 +115,27 @@ def scene_line(message: DetectionsMessage) -> str:
 
 def print_summary(summary: DaemonSnapshot) -> None:
     """The end of a run, on stderr."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = console(err=True)
     seconds = summary.serving_s or 0.0
-    console.print(f"{summary.model} on {summary.backend}, {seconds:.1f} s")
+    out.print(cell(f"{summary.model} on {summary.backend}, {seconds:.1f} s"), soft_wrap=True)
     if summary.detail:
-        console.print(summary.detail)
+        out.print(cell(summary.detail), soft_wrap=True)
     sources = plain_table(
         "source", "state", "captured", "inferred", "fps", "dropped", left=("source", "state", "dropped")
     )
     for name, books in summary.sources.items():
         dropped = ", ".join(f"{count} {reason}" for reason, count in books.dropped.items() if count) or "0"
         fps = books.inferred / seconds if seconds else 0.0
-        sources.add_row(name, books.state, str(books.captured), str(books.inferred), f"{fps:.1f}", dropped)
-    console.print(sources)
+        sources.add_row(
+            cell(name), cell(books.state), str(books.captured), str(books.inferred), f"{fps:.1f}", cell(dropped)
+        )
+    out.print(sources, soft_wrap=True)
     if summary.latency_ms:
         stages = plain_table("milliseconds", "p50", "p95", "p99", left=("milliseconds",))
         for stage, values in summary.latency_ms.items():
             name = "capture → publish" if stage == "total" else stage
-            stages.add_row(name, *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
-        console.print(stages)
+            stages.add_row(cell(name), *(f"{values[q]:.2f}" for q in ("p50", "p95", "p99")))
+        out.print(stages, soft_wrap=True)
     sys.stderr.flush()
 
 

@@ -2,6 +2,9 @@
 
 A reader of standard output that has gone ends a command, and well. One of standard error ends nothing: what it would
 have been told is dropped, and the command goes on to its own exit code.
+
+They are the terminal's edge: whatever is written to them, by us or by a library, is made printable on its way. Only
+what draws on a terminal, and has seen to that itself (`_drawing.py`), goes past.
 """
 
 from __future__ import annotations
@@ -9,7 +12,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
+
+from edgeinfer.guard.printable import visible
+from edgeinfer.guard.redaction import redact
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -37,6 +44,21 @@ class Outlet(io.FileIO):
             return memoryview(data).nbytes
 
 
+class Window(io.TextIOWrapper):
+    """A text stream that changes what is written to it by `clean`."""
+
+    clean: Callable[[str], str]
+
+    def write(self, text: str, /) -> int:
+        """Like TextIOWrapper's, after cleaning. Text that the encoding lacks is escaped."""
+        super().write(self.clean(text))
+        return len(text)
+
+    def write_as_it_is(self, text: str) -> int:
+        """For text that holds a terminal's own commands."""
+        return super().write(text)
+
+
 def prepare() -> Outlet | None:
     """Replaces the standard streams: by the null device where one is closed, else by one that survives its reader.
 
@@ -47,7 +69,7 @@ def prepare() -> Outlet | None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115, PTH123 (open until the process ends)
             setattr(sys, name, stream)
     if sys.__stderr__ is not None and sys.stderr is sys.__stderr__:
-        sys.stderr = _over(Outlet(sys.stderr.fileno(), drops=True), sys.__stderr__)
+        sys.stderr = _over(Outlet(sys.stderr.fileno(), drops=True), sys.__stderr__, _said)
     if sys.__stdout__ is None or sys.stdout is not sys.__stdout__:
         return None
     outlet = Outlet(sys.stdout.fileno(), drops=False)
@@ -55,13 +77,20 @@ def prepare() -> Outlet | None:
     return outlet
 
 
-def _over(outlet: Outlet, stream: TextIO) -> TextIO:
+def _said(text: str) -> str:
+    """What is told on standard error; standard output has data, in which nothing may be replaced."""
+    return visible(redact(text))
+
+
+def _over(outlet: Outlet, stream: TextIO, clean: Callable[[str], str] = visible) -> Window:
     """A text stream like `stream` that writes to `outlet`."""
     at_once = bool(getattr(stream, "write_through", False))
-    return io.TextIOWrapper(
+    window = Window(
         outlet if at_once else io.BufferedWriter(outlet),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",
         line_buffering=bool(stream.line_buffering),
         write_through=at_once,
     )
+    window.clean = clean
+    return window

@@ -11,6 +11,7 @@ import msgspec
 from edgeinfer.bench.plot import draw
 from edgeinfer.bench.report import BenchPlan, benchmark, print_report
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.settings import parse_override
 
 
@@ -39,11 +40,11 @@ def command(as_json: bool, plot: str | None, settings: tuple[str, ...], **option
     short = [("model", options["model"]), ("backend.name", options["backend"])]
     overrides = [*((key, value) for key, value in short if value is not None), *map(parse_override, settings)]
     plan = BenchPlan(options["source"], parse_numbers(options["sources"]), options["rounds"], options["frames"])
-    report = benchmark(overrides, plan, lambda text: click.echo(f"edgeinfer: {text}", err=True))
+    report = benchmark(overrides, plan, lambda text: echo(f"edgeinfer: {text}", err=True))
     if plot is not None:
         draw(report, Path(plot))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2))
+        echo_json(msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2))
     else:
         print_report(report)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from edgeinfer.commands._drawing import console
 from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, open_cache, options, task_of
+from edgeinfer.commands._terminal import echo, echo_json, echo_lines
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.build import verify
 from edgeinfer.engine.build.advice import advise
@@ -25,6 +26,7 @@ from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.options import format_shape
 from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
+from edgeinfer.guard.printable import one_line
 
 
 @click.command("build")
@@ -38,7 +40,7 @@ def command(
 
     An engine that the cache holds already is not built again.
     """
-    cache = open_cache(cache_dir, verbose)
+    cache = open_cache(cache_dir, verbose, writing=not dry_run)
     task = task_of(arguments, with_extras=True)
     if dry_run:
         _print_plan(task, cache, as_json)
@@ -49,7 +51,7 @@ def command(
         with _progress_bar() as on_progress:
             engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
     except KeyboardInterrupt:
-        click.echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
+        echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
         return 130
     _print_engine(engine, as_json, reused=before is not None)
     return 0
@@ -57,21 +59,23 @@ def command(
 
 @contextmanager
 def _progress_bar() -> Iterator[OnProgress]:
-    console = Console(stderr=True)
+    out = console(err=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[about]}"),
+        TextColumn("{task.fields[about]}", markup=False),
     )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         row = bar.add_task("Starting", total=None, about="")
 
         def show(moment: BuildProgress) -> None:
             about = f"of about {moment.estimate_s:.0f} s" if moment.estimate_s else ""
             total = None if moment.fraction is None else 1.0
-            bar.update(row, description=moment.phase, total=total, completed=moment.fraction or 0.0, about=about)
+            bar.update(
+                row, description=one_line(moment.phase), total=total, completed=moment.fraction or 0.0, about=about
+            )
 
         yield show
 
@@ -80,17 +84,17 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
     record = engine.manifest
     if as_json:
         shown = {"reused": reused, "plan": str(engine.folder / PLAN), "manifest": msgspec.to_builtins(record)}
-        click.echo(msgspec.json.encode(shown).decode())
+        echo_json(msgspec.json.encode(shown))
         return
     for warning in record.build.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     verb = "in the cache already" if reused else f"built in {record.build.seconds:.1f} s"
     size = f"{record.plan_bytes / 2**20:.1f} MiB"
-    click.echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {size}")
+    echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {size}")
     for precision, note in record.build.candidates.items():
-        click.echo(f"  {precision}: {note}")
-    click.echo(verify.describe(record.verification))
-    click.echo(f"plan {engine.folder / PLAN}")
+        echo(f"  {precision}: {note}")
+    echo_lines(verify.describe(record.verification))
+    echo(f"plan {engine.folder / PLAN}")
 
 
 def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
@@ -104,16 +108,16 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
             "precision": ways,
             "fields": task.fields,
         }
-        click.echo(msgspec.json.encode(shown).decode())
+        echo_json(msgspec.json.encode(shown))
         return
-    click.echo(advice.sentence)
-    click.echo(f"with {found} on {task.machine.gpu or 'no known GPU'}, key {task.key[:12]}")
+    echo(advice.sentence)
+    echo(f"with {found} on {task.machine.gpu or 'no known GPU'}, key {task.key[:12]}")
     for precision, way in ways.items():
-        click.echo(f"{precision}: {way}")
+        echo(f"{precision}: {way}")
     for name, profile in task.fields.profiles.items():
-        click.echo(f"{name}: {' : '.join(map(format_shape, profile))}")
+        echo(f"{name}: {' : '.join(map(format_shape, profile))}")
     for name, value in {**task.fields.flags, **task.fields.settings}.items():
         if name == "gpu_fallback" and task.options.dla_core is None:
             continue
         if value not in (None, False, {}, (), "none"):
-            click.echo(f"{name.replace('_', ' ')}: {value}")
+            echo(f"{name.replace('_', ' ')}: {value}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeinfer.commands._options import verbose
+from edgeinfer.commands._terminal import echo
 from edgeinfer.config.card import load_model
 from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.assembly import open_decoder
@@ -27,5 +28,5 @@ def command(config: Path) -> int:
             zmq.check(sink.options)
     if settings.http is not None:
         parse_bind(settings.http.bind, settings.http.insecure)
-    click.echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
+    echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0

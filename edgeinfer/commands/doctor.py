@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeinfer.commands._doctor_page import show
+from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.environment import bundle, probe
 from edgeinfer.environment.diagnosis import judge
 from edgeinfer.environment.report import as_object
@@ -32,9 +33,9 @@ def command(as_json: bool, root: Path, bundle_file: Path | None, verbose: bool) 
     report = as_object(env, problems, verdict)
     if bundle_file:
         bundle.write(bundle.make(report, root, os.environ), bundle_file)
-        click.echo(f"wrote {bundle_file}", err=True)
+        echo(f"wrote {bundle_file}", err=True)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        echo_json(json.dumps(report, indent=2))
     else:
         show(env, problems, verdict, verbose=verbose)
     return 0 if verdict.backend else UnavailableError.exit_code

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, open_cache, options, task_of, this_machine
+from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
 from edgeinfer.engine.store import foreign
@@ -31,9 +32,9 @@ def ls(cache_dir: Path | None, as_json: bool, verbose: bool) -> None:
     cache = open_cache(cache_dir, verbose)
     rows = [_row(item) for item in cache.entries()]
     if as_json:
-        click.echo(msgspec.json.encode(rows).decode())
+        echo_json(msgspec.json.encode(rows))
     elif not rows:
-        click.echo(f"no engines in {cache.root}")
+        echo(f"no engines in {cache.root}")
     else:
         _print_table(rows)
 
@@ -66,10 +67,10 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     lines = [("KEY", "MODEL", "PRECISION", "TENSORRT", "GPU", "MIB", "CHECK", "LAST USED (UTC)"), *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in rows:
         if row["state"] == "broken":
-            click.echo(f"{row['key'][:12]}: {row['problem']}", err=True)
+            echo(f"{row['key'][:12]}: {row['problem']}", err=True)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -98,21 +99,22 @@ def show(cache_dir: Path | None, as_json: bool, verbose: bool, key: str) -> None
     if isinstance(item, BrokenEngine):
         raise item.error
     if as_json:
-        click.echo(msgspec.json.encode(item.manifest).decode())
+        echo_json(msgspec.json.encode(item.manifest))
         return
-    click.echo(f"plan: {item.folder / PLAN}")
+    echo(f"plan: {item.folder / PLAN}")
     _print_tree(msgspec.to_builtins(item.manifest), "")
 
 
 def _print_tree(values: dict[str, Any], indent: str) -> None:
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            click.echo(f"{indent}{name}:")
+            echo(f"{indent}{name}:")
             _print_tree(value, indent + "  ")
         elif name == "log":
-            click.echo("".join(f"{indent}log: {line}\n" for line in value), nl=False)
+            for line in value:
+                echo(f"{indent}log: {line}")
         else:
-            click.echo(f"{indent}{name}: {value if isinstance(value, str) else word(value, name)}")
+            echo(f"{indent}{name}: {value if isinstance(value, str) else word(value, name)}")
 
 
 @command.command("verify")
@@ -128,11 +130,11 @@ def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str | 
         cache = open_cache(cache_dir, verbose)
         results += [_check(item) for item in ([cache.find(key) for key in keys] or cache.entries())]
     if as_json:
-        click.echo(msgspec.json.encode(results).decode())
+        echo_json(msgspec.json.encode(results))
     else:
         for result in results:
             name = result["engine"]
-            click.echo(f"{name if '/' in name else name[:12]} {result['problem'] or 'ok'}")
+            echo(f"{name if '/' in name else name[:12]} {result['problem'] or 'ok'}")
     bad = sum(bool(result["problem"]) for result in results)
     if bad:
         raise InputError(f"{bad} of {len(results)} engines can't be used", "the next start builds damaged ones again")
@@ -154,7 +156,7 @@ def _check_file(path: Path, runtime: str | None) -> dict[str, str]:
     except InputError as error:
         return {"engine": str(path), "problem": str(error)}
     for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     return {"engine": str(path), "problem": ""}
 
 
@@ -167,9 +169,9 @@ def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: A
     advice = advise(task, cache)
     if as_json:
         shown = {"action": advice.action, "key": task.key, "sentence": advice.sentence, "reasons": advice.reasons}
-        click.echo(msgspec.json.encode(shown).decode())
+        echo_json(msgspec.json.encode(shown))
     else:
-        click.echo(advice.sentence)
+        echo(advice.sentence)
 
 
 @command.command("prune")
@@ -177,13 +179,13 @@ def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: A
 @click.option("--max-size", required=True, metavar="SIZE", help="What the cache may keep, like 4G; 0 for nothing.")
 def prune(cache_dir: Path | None, as_json: bool, verbose: bool, max_size: str) -> None:
     """Remove quarantined engines, then the least recently used, until the rest fits."""
-    cache = open_cache(cache_dir, verbose)
+    cache = open_cache(cache_dir, verbose, writing=True)
     removed = cache.prune(parse_size(max_size))
     left = sum(folder_bytes(folder) for folder in cache.engines.iterdir())
     if as_json:
-        click.echo(msgspec.json.encode({"removed": removed, "bytes_left": left}).decode())
+        echo_json(msgspec.json.encode({"removed": removed, "bytes_left": left}))
     else:
         count = "1 engine" if len(removed) == 1 else f"{len(removed)} engines"
-        click.echo(f"removed {count}, {left / 2**20:.1f} MiB left in {cache.root}")
+        echo(f"removed {count}, {left / 2**20:.1f} MiB left in {cache.root}")
         for key in removed:
-            click.echo(key[:12])
+            echo(key[:12])

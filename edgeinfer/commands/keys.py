@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.transport import keys
 from edgeinfer.transport.keys import Client
 
@@ -29,7 +30,8 @@ def command() -> None:
 def new(name: Path) -> None:
     """Makes a pair: NAME.key, the secret, for its owner alone, and NAME.pub, for the other side."""
     secret, public = keys.write_pair(keys.generate(), name)
-    click.echo(f"{secret}: secret, keep it on this machine\n{public}: public, give it to the other side")
+    echo(f"{secret}: secret, keep it on this machine")
+    echo(f"{public}: public, give it to the other side")
 
 
 @command.command("show")
@@ -37,7 +39,7 @@ def new(name: Path) -> None:
 @verbose
 def show(file: str) -> None:
     """Prints the public key in FILE, a .pub or .key file."""
-    click.echo(keys.read_public(file).public)
+    echo(keys.read_public(file).public)
 
 
 @command.command("allow")
@@ -49,7 +51,7 @@ def allow(list_file: Path, client: str, name: str | None) -> None:
     """Lets a client in: adds CLIENT, a .pub file or a public key, to LIST. A running daemon sees it at once."""
     found = keys.read_public(client)
     added = keys.allow(list_file, Client(found.public, name or found.name))
-    click.echo(f"{list_file}: {name or found.name or found.public} {'is let in' if added else 'was on it already'}")
+    echo(f"{list_file}: {name or found.name or found.public} {'is let in' if added else 'was on it already'}")
 
 
 @command.command("ls")
@@ -61,10 +63,10 @@ def list_clients(list_file: Path, as_json: bool) -> None:
     found = keys.read_list(list_file)
     if as_json:
         table: list[dict[str, Any]] = [{"name": client.name, "public_key": client.public} for client in found]
-        click.echo(json.dumps(table))
+        echo_json(json.dumps(table))
         return
     for client in found:
-        click.echo(f"{client.public}  {client.name}".rstrip())
+        echo(f"{client.public}  {client.name}".rstrip())
 
 
 @command.command("revoke")
@@ -74,4 +76,4 @@ def list_clients(list_file: Path, as_json: bool) -> None:
 def revoke(list_file: Path, client: str) -> None:
     """Takes CLIENT, a name, public key or .pub file, off LIST. A running daemon disconnects it within a second."""
     found = keys.revoke(list_file, client)
-    click.echo(f"{list_file}: {found.name or found.public} is not let in any more")
+    echo(f"{list_file}: {found.name or found.public} is not let in any more")

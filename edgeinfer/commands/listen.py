@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 import msgspec
 
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._report import scene_line
+from edgeinfer.commands._terminal import echo
 from edgeinfer.daemon.signals import Signals
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import escaped, printable, without_controls
-from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage, decode
+from edgeinfer.guard.limits import MAX_PARTS
+from edgeinfer.guard.printable import escaped, one_line, printable
+from edgeinfer.messages import DetectionsMessage, InfoMessage, Message, StatusMessage
+from edgeinfer.transport.acceptance import accept
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 POLL_MS = 100
+COMPLAINT_S = 1.0
 
 
 @click.command("listen")
@@ -37,20 +43,45 @@ def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_ke
 
 
 def _print_all(link: Connection, jsonl: bool, count: int | None, signals: Signals) -> int:
-    printed = 0
+    printed, complaints = 0, Complaints()
     while not signals.received and printed != count:
         if link.poll(POLL_MS):
-            payload = link.socket.recv_multipart()[-1]
+            parts = link.read(time.monotonic() + POLL_MS / 1000) or []
             try:
-                line = raw_line(payload) if jsonl else describe(decode(payload))
+                payload = parts[1] if len(parts) == MAX_PARTS else b""
+                line = raw_line(payload) if jsonl else describe(accept(payload))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                click.echo(f"edgeinfer: not a message of schema v1: {printable(str(error))}", err=True)
+                complaints.add(printable(str(error)))
                 continue
-            click.echo(line)
+            echo(line)
             printed += 1
         elif link.refused:
             raise UnavailableError(link.refused)
+    complaints.close()
     return 0
+
+
+class Complaints:
+    """Says on standard error what was no message: once a second at most, and how many more there were."""
+
+    def __init__(self) -> None:
+        self._due_s = 0.0
+        self._untold = 0
+
+    def add(self, why: str) -> None:
+        """One more."""
+        if time.monotonic() < self._due_s:
+            self._untold += 1
+            return
+        self.close()
+        self._due_s = time.monotonic() + COMPLAINT_S
+        echo(f"edgeinfer: not a message of schema v1: {why}", err=True)
+
+    def close(self) -> None:
+        """Tells of those that have not been told."""
+        if self._untold:
+            echo(f"edgeinfer: … and {self._untold} more", err=True)
+            self._untold = 0
 
 
 def raw_line(payload: bytes) -> str:
@@ -68,7 +99,7 @@ def raw_line(payload: bytes) -> str:
 
 def describe(message: Message) -> str:
     """A message as one line for a person, without what a terminal would obey."""
-    return without_controls(_described(message))
+    return one_line(_described(message))
 
 
 def _described(message: Message) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 import click
 import msgspec
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from edgeinfer.commands._drawing import cell, console
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.commands._terminal import echo, echo_json, echo_lines
 from edgeinfer.config import card, plugins
 from edgeinfer.errors import InputError
+from edgeinfer.models import onnxfile
 from edgeinfer.types import TensorSpec
 
 
@@ -30,14 +32,14 @@ def ls(as_json: bool) -> None:
     """Lists the models that ship with edgeinfer."""
     models = [card.load_model(name) for name in card.vendored()]
     if as_json:
-        click.echo(_json([_row(model) for model in models]))
+        echo_json(_json([_row(model) for model in models]))
         return
     table = Table(box=None)
     for heading in ("name", "id", "task", "input", "classes", "licence"):
         table.add_column(heading)
     for row in map(_row, models):
-        table.add_row(row["name"], row["id"], row["task"], row["input"], str(row["classes"]), row["license"])
-    Console().print(table)
+        table.add_row(*(cell(str(row[key])) for key in ("name", "id", "task", "input", "classes", "license")))
+    console().print(table)
 
 
 @command.command("show")
@@ -48,7 +50,10 @@ def show(name: str, as_json: bool) -> None:
     """Shows the card of model NAME (or of an ONNX file with a card beside it)."""
     model = card.load_model(name)
     data = {**msgspec.to_builtins(model.card), "id": model.id, "path": str(model.path), "sha256": model.sha256}
-    click.echo(_json(data) if as_json else yaml.safe_dump(data, sort_keys=False, width=100).rstrip())
+    if as_json:
+        echo_json(_json(data))
+    else:
+        echo_lines(yaml.safe_dump(data, sort_keys=False, width=100).rstrip())
 
 
 @command.command("inspect")
@@ -58,16 +63,16 @@ def show(name: str, as_json: bool) -> None:
 @verbose
 def inspect(file: Path, draft: bool, as_json: bool) -> None:
     """Shows the inputs and outputs of an ONNX FILE."""
-    digest = card.file_sha256(file)
+    digest = onnxfile.identify(file).sha256
     inputs, outputs = plugins.load("backends", "onnxruntime").specs(file)
     if draft:
-        click.echo(_draft(file, digest, inputs, outputs))
+        echo_lines(_draft(file, digest, inputs, outputs))
     elif as_json:
-        click.echo(_json({"file": str(file), "sha256": digest, "inputs": inputs, "outputs": outputs}))
+        echo_json(_json({"file": str(file), "sha256": digest, "inputs": inputs, "outputs": outputs}))
     else:
         for kind, specs in (("input", inputs), ("output", outputs)):
             for spec in specs:
-                click.echo(f"{kind}  {spec.name}  {list(spec.shape)}  {spec.dtype}")
+                echo(f"{kind}  {spec.name}  {list(spec.shape)}  {spec.dtype}")
 
 
 def _row(model: card.Model) -> dict[str, Any]:

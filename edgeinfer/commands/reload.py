@@ -13,6 +13,7 @@ import click
 from edgeinfer.client import Kind, Subscriber
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._overview import no_daemon
+from edgeinfer.commands._terminal import echo
 from edgeinfer.errors import ConfigError, UnavailableError
 from edgeinfer.messages import DAEMON, InfoMessage, ReloadReport, StatusMessage
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
@@ -43,7 +44,7 @@ def command(endpoint: str, server_key: str | None, key: str | None) -> int:
     if not report.ok:
         raise ConfigError(f"not reloaded: {report.text}")
     for change in report.changes or ("nothing has changed",):
-        click.echo(change)
+        echo(change)
     return 0
 
 
@@ -107,7 +108,7 @@ def _outcome(subscriber: Subscriber, info: InfoMessage, requested: int) -> Reloa
             break
         if message.reason is not None and message.reason.code == "engine-building" and message.reason.text != told:
             told = message.reason.text
-            click.echo(f"edgeinfer: {told}", err=True)
+            echo(f"edgeinfer: {told}", err=True)
     raise UnavailableError(f"process {info.pid} ended, or fell silent, before it had reloaded", "see its log")
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from edgeinfer.commands._arguments import pass_on
 from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._options import config_reader, run_options, verbose
 from edgeinfer.commands._report import LiveLine, SceneLines, print_summary
+from edgeinfer.commands._terminal import echo
 from edgeinfer.config.settings import Config, writes_to_stdout
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
@@ -42,7 +44,7 @@ def command(supervise: bool, **options: Any) -> int:
         raise fatal
     failures = list(daemon.failures().values())
     for error in failures if signals.received else failures[1:]:
-        click.echo(f"edgeinfer: also: {error}", err=True)
+        echo(f"edgeinfer: also: {error}", err=True)
     if failures and not signals.received:
         raise failures[0]
     return 0
@@ -50,8 +52,8 @@ def command(supervise: bool, **options: Any) -> int:
 
 def supervised() -> int:
     """This very command again, as the child of a supervisor. The child sees the supervisor, and runs."""
-    argv = [sys.executable, "-m", "edgeinfer", *sys.argv[1:]]
-    return Supervisor(argv, lambda text: click.echo(f"edgeinfer: supervisor: {text}", err=True)).run()
+    argv = [sys.executable, "-m", "edgeinfer", *pass_on(sys.argv[1:])]
+    return Supervisor(argv, lambda text: echo(f"edgeinfer: supervisor: {text}", err=True)).run()
 
 
 def narrators(config: Config) -> dict[str, Sink]:
@@ -100,4 +102,4 @@ def _tell_failures(daemon: Daemon, told: set[str]) -> None:
     if len(errors) < len(daemon.sources.books):
         for name in errors.keys() - told:
             told.add(name)
-            click.echo(f"edgeinfer: source {name} failed: {errors[name]}", err=True)
+            echo(f"edgeinfer: source {name} failed: {errors[name]}", err=True)

@@ -14,8 +14,11 @@ import msgspec
 
 import edgeinfer
 from edgeinfer.commands._options import json_output, verbose
+from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.settings import Config, load_config
-from edgeinfer.errors import ConfigError, EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError, unreadable
+from edgeinfer.guard.files import read_small
+from edgeinfer.guard.limits import MAX_CONFIG_BYTES
 from edgeinfer.guard.redaction import redact
 from edgeinfer.systemd import install as installer
 from edgeinfer.systemd import units
@@ -53,10 +56,10 @@ def install(
     machine, chosen = _machine(root, dry_run), Instance.named(instance)
     content = None if config_file is None else checked_config(config_file)
     wish = Wish(chosen, sys.executable, program_places(), content, strict_devices, not no_start)
-    changed = perform(installer.installation(machine, wish), click.echo, dry_run)
-    perform(installer.activation(machine, wish, changed), click.echo, dry_run)
+    changed = perform(installer.installation(machine, wish), echo, dry_run)
+    perform(installer.activation(machine, wish, changed), echo, dry_run)
     if content is None and not machine.at(chosen.config).exists():
-        click.echo(f"next: write {chosen.config}, then systemctl start {chosen.unit}")
+        echo(f"next: write {chosen.config}, then systemctl start {chosen.unit}")
     return 0
 
 
@@ -70,10 +73,10 @@ def uninstall(instance: str | None, purge: bool, dry_run: bool, root: Path) -> i
     """Stops the service and removes what install made. Configurations, engines and state stay unless --purge."""
     machine = _machine(root, dry_run)
     chosen = None if instance is None else Instance.named(instance)
-    perform(installer.removal(machine, chosen, purge), click.echo, dry_run)
+    perform(installer.removal(machine, chosen, purge), echo, dry_run)
     if not purge:
         kept = [str(path) for path in installer.DATA if machine.at(path).exists()]
-        click.echo(f"kept: {', '.join(kept) or 'nothing was there'}; user {units.USER}")
+        echo(f"kept: {', '.join(kept) or 'nothing was there'}; user {units.USER}")
     return 0
 
 
@@ -87,10 +90,10 @@ def status(instance: str | None, root: Path, as_json: bool) -> int:
     machine, chosen = installer.detect(root), Instance.named(instance)
     found = _status(machine, chosen)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode(found)))
     else:
         for key, value in found.items():
-            click.echo(f"{key:<11} {_shown(value)}")
+            echo(f"{key:<11} {_shown(value)}")
     return 0
 
 
@@ -151,7 +154,10 @@ def checked_config(path: Path) -> bytes:
                 f"{path}: {where}: {redact(text)}: a service has no folder of yours to find it in",
                 f"write {Path(text).absolute()}",
             )
-    return path.read_bytes()
+    try:
+        return read_small(path, MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _paths(config: Config) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -11,8 +10,10 @@ from msgspec import UNSET
 
 from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
+from edgeinfer.commands._drawing import console
 from edgeinfer.commands._options import curve_options, json_output, verbose
 from edgeinfer.commands._remote import RemoteDaemon, ask
+from edgeinfer.commands._terminal import echo_json
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 PATIENCE_S = 3.0
@@ -27,22 +28,22 @@ NOT_ALL_RUN = 75
 def command(endpoint: str, server_key: str | None, key: str | None, as_json: bool) -> int:
     """Prints the daemon at ENDPOINT: its model, versions and sources.
 
-    Exit code 0: the model is loaded and every source runs. 75: something does not, or not yet. 69: no daemon answers,
-    or it does not let us in.
+    Exit code 0: the model is loaded, every source runs and no sink loses anything. 75: it is not so, or not yet. 69: no
+    daemon answers, or it does not let us in.
     """
     with Subscriber(endpoint, kinds=("info", "status"), server_key=server_key, key=key) as subscriber:
         overview = ask(subscriber, PATIENCE_S)
         if overview.info is None:
             raise _overview.no_daemon(endpoint, subscriber.refused)
     if as_json:
-        click.echo(json.dumps(as_data(overview)))
+        echo_json(msgspec.json.encode(as_data(overview)))
     else:
-        console = _overview.console()
-        console.print(_overview.header(overview))
-        console.print(_overview.sources(overview.sources))
+        out = console(wide=True)
+        out.print(_overview.header(overview))
+        out.print(_overview.sources(overview.sources))
         vitals = overview.daemon.vitals if overview.daemon is not None else UNSET
         if vitals is not UNSET and vitals.machine is not UNSET:
-            console.print(_overview.machine(vitals.machine))
+            out.print(_overview.machine(vitals.machine))
     return 0 if overview.good else NOT_ALL_RUN
 
 

@@ -15,6 +15,7 @@ from rich.live import Live
 
 from edgeinfer.client import Subscriber
 from edgeinfer.commands import _overview
+from edgeinfer.commands._drawing import console
 from edgeinfer.commands._options import curve_options, verbose
 from edgeinfer.commands._remote import RemoteDaemon, ask
 from edgeinfer.daemon.signals import Signals
@@ -31,23 +32,23 @@ WAIT_S = 0.1
 @verbose
 def command(endpoint: str, server_key: str | None, key: str | None, once: bool) -> int:
     """Shows the daemon at ENDPOINT until q or Ctrl-C."""
-    console = _overview.console()
+    out = console(wide=True)
     with Subscriber(endpoint, kinds=("info", "status"), server_key=server_key, key=key) as subscriber:
         overview = ask(subscriber, PATIENCE_S)
         if overview.info is None:
             raise _overview.no_daemon(endpoint, subscriber.refused)
-        if once or not console.is_terminal:
-            console.print(_overview.page(overview))
+        if once or not out.is_terminal:
+            out.print(_overview.page(overview))
         else:
-            _watch(subscriber, overview, console)
+            _watch(subscriber, overview, out)
     return 0
 
 
-def _watch(subscriber: Subscriber, overview: RemoteDaemon, console: Console) -> None:
+def _watch(subscriber: Subscriber, overview: RemoteDaemon, out: Console) -> None:
     with (
         Signals() as signals,
         _keys() as pressed,
-        Live(_overview.page(overview), console=console, screen=True, auto_refresh=False) as live,
+        Live(_overview.page(overview), console=out, screen=True, auto_refresh=False) as live,
     ):
         while not signals.received and next(pressed) not in ("q", "Q", "\x03"):
             message = subscriber.receive(WAIT_S)

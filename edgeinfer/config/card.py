@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from edgeinfer.config import strict
 from edgeinfer.config.paths import is_dir, is_file
 from edgeinfer.config.yamlfile import load_yaml
-from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.errors import ConfigError, InputError, unreadable
+from edgeinfer.guard.limits import MAX_MODEL_BYTES
 from edgeinfer.models import onnxfile
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -63,9 +64,9 @@ class ToleranceCard(Struct, frozen=True, kw_only=True):
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
-    """One model. `file` lies beside the card; `sha256`, where given, must be that of the file."""
+    """One model. `file` lies beside the card; `sha256`, where given, must be the network's (`onnxfile.Identity`)."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
     file: str
     input: InputCard
     decoder: DecoderCard
@@ -74,18 +75,35 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     tolerance: ToleranceCard | None = None
     task: Literal["detection"] = "detection"
     max_batch: Annotated[int, Meta(ge=1, le=256)] = 1
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
     description: str = ""
     license: str = ""
     origin: str = ""
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A card together with the file that it describes. `sha256` is that of the file as read."""
+    """A card together with the network that it describes.
+
+    `sha256` is the network's, weights beside its file included (see `onnxfile.Identity`); `identity` tells whether the
+    files are still those, and is nothing that two models could differ in.
+    """
 
     card: ModelCard
     path: Path
     sha256: str
+    identity: onnxfile.Identity | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Model):
+            return NotImplemented
+        return (self.card, self.path, self.sha256) == (other.card, other.path, other.sha256)
+
+    __hash__ = None  # type: ignore[assignment] # (cards hold lists)
+
+    @property
+    def vendored(self) -> bool:
+        """Whether it came with edgeinfer, and is trusted as its code is."""
+        return self.path.parent == MODELS and self.sha256 == self.card.sha256
 
     @property
     def is_plan(self) -> bool:
@@ -94,7 +112,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """What messages carry: the name and the first eight digits of the file's SHA-256."""
+        """What messages carry: the name and the first eight digits of the network's SHA-256."""
         return f"{self.card.name}@{self.sha256[:8]}"
 
 
@@ -106,7 +124,7 @@ def vendored() -> list[str]:
 def load_model(name_or_path: str, card_path: str | None = None, sha256: str | None = None) -> Model:
     """A vendored model by name, or an ONNX file with its card (`FILE.yaml` beside it unless given).
 
-    `sha256`, where given, must be that of the file. What the network would read beside its file is checked too.
+    `sha256`, where given, must be the network's. What it would read beside its file is checked too.
     Raises InputError where a file is missing, unreadable or no network, ConfigError for a wrong card or digest.
     """
     card_file = _card_file(name_or_path, card_path)
@@ -116,20 +134,20 @@ def load_model(name_or_path: str, card_path: str | None = None, sha256: str | No
         raise ConfigError(
             f"{card_file}: file: it describes {card.file!r}, and the model is {path.name!r}", "correct it"
         )
-    digest = file_sha256(path)
+    identity = None if path.suffix in PLAN_SUFFIXES else onnxfile.identify(path)
+    digest = identity.sha256 if identity else file_sha256(path)
+    what = "the network, with its weights beside it," if identity and len(identity.marks) > 1 else "it"
     if card.sha256 is not None and card.sha256 != digest:
         raise ConfigError(
-            f"{path}: its SHA-256 is {digest[:12]}…, and the card {card_file} says {card.sha256[:12]}…",
+            f"{path}: {what} has the SHA-256 {digest}, and the card {card_file} says {card.sha256[:12]}…",
             "take the card's sha256 out, or the file that belongs to it",
         )
     if sha256 is not None and sha256 != digest:
         raise ConfigError(
-            f"model.sha256: {path} has the SHA-256 {digest}, and the configuration says {sha256[:12]}…",
+            f"model.sha256: {path}: {what} has the SHA-256 {digest}, and the configuration says {sha256[:12]}…",
             "it is not the file that was meant; if it is, correct model.sha256",
         )
-    if path.suffix not in PLAN_SUFFIXES:
-        onnxfile.check_external(path)
-    return Model(card=card, path=path, sha256=digest)
+    return Model(card=card, path=path, sha256=digest, identity=identity)
 
 
 def load_card(path: Path) -> ModelCard:
@@ -145,12 +163,12 @@ def file_sha256(path: Path) -> str:
     try:
         digest = hashlib.sha256()
         with onnxfile.open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > onnxfile.MAX_BYTES:
+            if os.fstat(file.fileno()).st_size > MAX_MODEL_BYTES:
                 raise InputError(f"{path}: larger than 2 GiB", "keep the weights in an external data file beside it")
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     return digest.hexdigest()
 
 

@@ -12,20 +12,16 @@ module holds an `Options` struct and an `open` function:
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import re
-import sys
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import msgspec
 
 from edgeinfer.config import strict
+from edgeinfer.config.code import check_code
 from edgeinfer.errors import ConfigError, TemporaryError, UnavailableError
-from edgeinfer.guard.ownership import folder_writers, writers
 from edgeinfer.guard.scarcity import lack_of_descriptors
 
 Kind = Literal["sources", "backends", "decoders", "sinks"]
@@ -56,7 +52,7 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     target = name if "." in name else f"edgeinfer.{kind}.{name}"
     try:
         if "." in name:
-            _check_code(name, where)
+            check_code(name, where)
         module = importlib.import_module(target)
     except ModuleNotFoundError as error:
         missing = error.name or ""
@@ -74,38 +70,6 @@ def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Str
     """The plugin's options from its config table. Raises ConfigError with the key's path."""
     chosen: msgspec.Struct = strict.convert(table, module.Options, path)
     return chosen
-
-
-def _check_code(name: str, where: str) -> None:
-    """Raises ConfigError where somebody else could have written a module that is about to be run as us.
-
-    Whoever owns edgeinfer's own files is trusted with this too: he could have changed those. From the outermost package
-    inwards, because finding a module runs the packages around it.
-    """
-    ours = {Path(__file__).stat().st_uid}
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        inner = ".".join(parts[:depth])
-        if inner in sys.modules and depth < len(parts):
-            continue
-        spec = importlib.util.find_spec(inner)
-        for path in _files_of(spec):
-            who = writers(path.stat(), ours) if path.is_file() else folder_writers(path, ours)
-            if who:
-                raise ConfigError(
-                    f"{where}plugin {name}: {path}: {who}, and it would run with our rights",
-                    "only its owner, root or the owner of edgeinfer should: chown and chmod go-w it",
-                )
-
-
-def _files_of(spec: ModuleSpec | None) -> list[Path]:
-    """A module's file, the folder that it lies in, and the one in which a package's folder could be replaced."""
-    if spec is None:
-        return []
-    folders = [Path(place) for place in spec.submodule_search_locations or ()]
-    file = [Path(spec.origin)] if spec.has_location and spec.origin else []
-    places = (*file, *(path.parent for path in file), *folders, *(path.parent for path in folders))
-    return [path for path in places if path.exists()]
 
 
 def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:

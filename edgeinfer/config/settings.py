@@ -18,6 +18,7 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
+from edgeinfer.guard.redaction import remember_setting, remember_settings
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -25,6 +26,8 @@ DEFAULT_MODEL = "nanodet-g"
 AUTO = "auto"
 TENSORRT, FALLBACK = "tensorrt", "onnxruntime"
 """`auto` is TensorRT where it can run, ONNX Runtime until its engine is built, and ONNX Runtime alone elsewhere."""
+
+SHA256_PATTERN = r"^[0-9a-f]{64}$(?!\n)"
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Mebibytes = Annotated[int, Meta(ge=32, le=65536)]
@@ -39,7 +42,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     path: str = DEFAULT_MODEL
     card: str | None = None
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Meta(pattern=SHA256_PATTERN)] | None = None
     precision: Literal["fp32", "tf32", "fp16", "int8", "best"] | None = None
     score: Share | None = None
     iou: Share | None = None
@@ -174,9 +177,12 @@ def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) ->
     An override is a dotted key path and a value. Nothing is opened but the file; plugins that the config names are
     imported, to check their options. Raises InputError, ConfigError, UnavailableError.
     """
+    for key, value in overrides:
+        remember_setting(key, value)
     data = {} if path is None else load_yaml(path)
     if data is None:
         data = {}
+    remember_settings(data)
     try:
         for key, value in overrides:
             _set(data, key, copy.deepcopy(value))
@@ -193,6 +199,7 @@ def writes_to_stdout(config: Config) -> bool:
 def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
+    remember_setting(key, value)
     if not separator or not all(key.split(".")):
         raise ConfigError(
             f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"

@@ -7,8 +7,6 @@ the nearest known name in its errors. Each error is one line: the key's path, th
 from __future__ import annotations
 
 import difflib
-import re
-import reprlib
 import types
 import typing
 from collections.abc import Iterable
@@ -17,25 +15,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.guard.redaction import redact_value
+from edgeinfer.guard.credentials import is_secret_key
+from edgeinfer.guard.redaction import GONE, redact, redact_value
 
 T = TypeVar("T")
 
-_SECRET_KEY = re.compile(r"(?i)pass|pwd|token|secret|credential|api_?key")
-
-
-class _Short(reprlib.Repr):
-    """Short, and without credentials: they go before the text is cut, or a half of one would stay."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 60
-
-    def repr_str(self, x: str, level: int) -> str:
-        return super().repr_str(redact_value(x), level)
-
-
-_short = _Short()
+MAX_SHOWN = 60
+"""Of a value, in characters."""
 
 
 def convert(value: Any, target: type[T], path: str = "") -> T:
@@ -56,8 +42,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def shown(path: str, value: Any) -> str:
-    """`value` as errors show it."""
-    return "***" if _SECRET_KEY.search(path.rpartition(".")[2]) else _short.repr(value)
+    """`value` as errors show it: short, without credentials, and of a list or keys only that it is one.
+
+    Credentials go before the text is cut, or a half of one would stay.
+    """
+    if is_secret_key(path.rpartition(".")[2]):
+        return GONE
+    if isinstance(value, dict):
+        return "a mapping" if value else "{}"
+    if isinstance(value, list | tuple | set) and not all(isinstance(item, float) for item in value):
+        return "a list"
+    try:
+        return _cut(repr(redact_value(value)) if isinstance(value, str) else redact(repr(value)))
+    except ValueError:  # a number of more digits than Python writes
+        return "a number"
+
+
+def _cut(text: str) -> str:
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[: half - 2]}...{text[1 - half :]}"
 
 
 def field_names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def _convert_leaf(value: Any, target: Any, path: str) -> Any:
         return msgspec.convert(value, target)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path or 'config'}: {shown(path, value)} is not allowed: {_lower_first(str(error))}"
+            f"{path or 'config'}: {shown(path, value)} is not allowed: {_reason(error, target)}"
         ) from None
 
 
@@ -123,6 +126,19 @@ def _only_struct(target: Any, value: Any) -> type[msgspec.Struct] | None:
 def _join(path: str, key: object) -> str:
     name = str(key)
     return f"{path}.{name}" if path else name
+
+
+def _reason(error: msgspec.ValidationError, target: Any) -> str:
+    """What msgspec says, but for the value: that is shown already, or is not to be."""
+    said = str(error)
+    return f"expected one of {', '.join(_choices(target))}" if said.startswith("Invalid enum") else _lower_first(said)
+
+
+def _choices(target: Any) -> list[str]:
+    inner = typing.get_args(target)
+    if typing.get_origin(target) is typing.Literal:
+        return [repr(choice) for choice in inner]
+    return [text for choice in inner for text in _choices(choice)]
 
 
 def _lower_first(text: str) -> str:

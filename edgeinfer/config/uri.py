@@ -10,7 +10,7 @@ from msgspec import Struct
 from edgeinfer.config import plugins, strict
 from edgeinfer.config.paths import exists, is_dir
 from edgeinfer.errors import ConfigError
-from edgeinfer.guard.redaction import redact, redact_value, remember
+from edgeinfer.guard.redaction import GONE, redact, redact_value, remember
 from edgeinfer.messages import SOURCE_PATTERN
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -65,11 +65,14 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 def default_name(uri: SourceUri, taken: frozenset[str] | set[str]) -> str:
     """A name for a source that was given none: from its device or file, made unique with a number."""
-    stem = "gst" if uri.plugin == "gst" else _network_stem(uri.text) if uri.plugin == "rtsp" else _file_stem(uri.text)
+    network = uri.plugin == "rtsp" or "://" in uri.text
+    stem = "gst" if uri.plugin == "gst" else _network_stem(uri.text) if network else _file_stem(uri.text)
+    if redact_value(stem) != stem:
+        stem = uri.plugin
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:56] or uri.plugin
     names = (base if n == 1 else f"{base}-{n}" for n in range(1, len(taken) + 2))
     name = next(name for name in names if name not in taken)
-    assert re.match(SOURCE_PATTERN, name)  # noqa: S101 (by construction)
+    assert re.search(SOURCE_PATTERN, name)  # noqa: S101 (by construction)
     return name
 
 
@@ -80,9 +83,10 @@ def _file_stem(text: str) -> str:
 
 def _network_stem(text: str) -> str:
     """`rtsp://user:secret@host:554/yard?x=1` → yard, and the host where there is no path."""
-    address = re.split(r"[?#]", text.rpartition("@")[2].rpartition("://")[2])[0]
+    address = re.split(r"[?#]", redact_value(text).rpartition("@")[2].rpartition("://")[2])[0]
     host, _, path = address.partition("/")
-    return Path(path.rstrip("/")).stem or host.rpartition(":")[0] or host
+    parts = [part for part in path.split("/") if part and GONE not in part]
+    return Path(parts[-1] if parts else "").stem or host.rpartition(":")[0] or host
 
 
 def _plugin_of(scheme: str, text: str, path: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from edgeinfer.errors import EdgeinferError
+from edgeinfer.errors import EdgeinferError, unexpected
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,7 @@ class Background(Generic[T]):
             self.future.set_exception(error)
         except BaseException as error:  # a plugin may even call sys.exit; whoever waits must hear of it
             log.debug("%s: unexpected error", self._thread.name, exc_info=True)
-            wrapped = EdgeinferError(f"{self._thread.name}: {type(error).__name__}: {error}")
-            self.future.set_exception(wrapped)
+            self.future.set_exception(unexpected(f"{self._thread.name}: ", error))
 
 
 class Workshop:

@@ -91,7 +91,7 @@ class Daemon:
         )
         self.serving = Serving(self._begin, self._announce, self.bulletin, self._workshop)
         around = Surroundings(
-            self.serving, self._apply, read, lambda: list(self.publisher.sinks.failed), self.bulletin, self._workshop
+            self.serving, self._apply, read, lambda: list(self.publisher.sinks.troubles), self.bulletin, self._workshop
         )
         self.reloader = Reloader(config, around)
 
@@ -184,6 +184,7 @@ class Daemon:
             subscribers=self.publisher.sinks.subscribers,
             machine=self.instruments.sampler.machine,
             bound=self.publisher.sinks.bound,
+            sinks=self.publisher.sinks.snapshots,
             faults=self._faults(),
             news=self.bulletin.news,
             shortage=self.bulletin.shortage,

@@ -17,8 +17,8 @@ def failures(sources: Mapping[str, EdgeinferError], sinks: SinkSet) -> dict[str,
     for name, trouble in list(sinks.failed.items()):
         if not _is_reader_of_stdout(name, trouble):
             found[name] = TemporaryError(f"{name}: {reason_of(trouble)}", "what came after that was not written there")
-    for name, count in sinks.unwritten.items():
-        found[name] = TemporaryError(f"{name}: {count} messages were not written", "its reader is too slow")
+    for name, (count, why) in sinks.unwritten.items():
+        found[name] = TemporaryError(f"{name}: {count} messages were not written: {why}", "the others are all there")
     return found
 
 

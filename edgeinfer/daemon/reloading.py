@@ -156,7 +156,7 @@ class Reloader:
 
         def work(cancel: threading.Event) -> Backend:
             backend = build(prepared.model, prepared.config, prepared.decoder.filter, tell, cancel)
-            return tried(prepared, backend)
+            return tried(prepared, backend, cancel)
 
         self._building = prepared, self._around.workshop.begin("build", work)
 
@@ -268,10 +268,10 @@ def prepare(read: Callable[[], Config] | None, config: Config, now: Served, fail
     return PreparedReload(wanted, plan, model, decoder)
 
 
-def tried(prepared: PreparedReload, backend: Backend) -> Backend:
+def tried(prepared: PreparedReload, backend: Backend, cancel: threading.Event) -> Backend:
     """The backend, after a picture has been through it. Raises what is wrong, and closes it then."""
     try:
-        rehearse(network(prepared.model, prepared.decoder, backend))
+        rehearse(network(prepared.model, prepared.decoder, backend), cancel)
     except BaseException:
         backend.close()
         raise

@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from edgeinfer.backends import StagedBackendModule
+from edgeinfer.backends import StagedBackendModule, TriedBackendModule
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
@@ -33,35 +34,38 @@ class Choice:
 
     now: Backend | None
     later: Open | None
-    instead: Callable[[], Backend] | None = None
+    instead: Callable[[threading.Event], Backend] | None = None
     news: Reason | None = None
 
 
-def choose(model: Model, config: Config, wanted: Filter | None) -> Choice:
-    """Opens what can serve at once, ready for a decoder that wants what `wanted` says. Raises EdgeinferError.
+def choose(model: Model, config: Config, wanted: Filter | None, cancel: threading.Event | None = None) -> Choice:
+    """Opens what can serve at once, ready for a decoder that wants what `wanted` says.
+
+    Raises EdgeinferError, soon after `cancel` is set too.
 
     A configured backend that needs a build gives only `later`. `auto` takes a cached engine, else ONNX Runtime now and
     the engine later, else ONNX Runtime alone.
     """
     name, options, limit = config.backend.name, config.backend.options, config.model.max_batch
+    cancel = cancel or threading.Event()
     module = plugins.load("backends", TENSORRT if name == AUTO else name)
     if model.is_plan and name not in (AUTO, TENSORRT):
         raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
     if not isinstance(module, StagedBackendModule):
-        return Choice(_ready(module.open(model, limit, options), wanted), None)
+        return Choice(_opened(module, model, limit, options, wanted, cancel), None)
     try:
         prepared = module.prepare(model, limit, options)
         opener = _then_ready(prepared.open, wanted)
         if name != AUTO or model.is_plan:
             return Choice(None, opener)
         if prepared.cached:
-            return Choice(None, opener, lambda: _fallback(model, config, wanted))
+            return Choice(None, opener, lambda cancel: _fallback(model, config, wanted, cancel))
     except EdgeinferError as error:
         if name != AUTO or model.is_plan:
             raise
         log.debug("TensorRT is not used: %s", error.message)
-        return Choice(_fallback(model, config, wanted), None, news=_degraded(error))
-    return Choice(_fallback(model, config, wanted), opener)
+        return Choice(_fallback(model, config, wanted, cancel), None, news=_degraded(error))
+    return Choice(_fallback(model, config, wanted, cancel), opener)
 
 
 def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Backend:
@@ -70,7 +74,7 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
     `tell` hears how far it is, on this thread. Where the engine can't be had and another backend would do (see
     `choose`), that one. Raises EdgeinferError.
     """
-    choice = choose(model, config, wanted)
+    choice = choose(model, config, wanted, cancel)
     if choice.later is None:
         assert choice.now is not None  # noqa: S101 (one of the two)
         return choice.now
@@ -83,7 +87,7 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
         if choice.now is None and choice.instead is None:
             raise
         log.warning("%s; %s is used instead", error, FALLBACK)
-        return choice.now or _fallback(model, config, wanted)
+        return choice.now or _fallback(model, config, wanted, cancel)
     _close(choice.now)
     return engine
 
@@ -114,10 +118,18 @@ def _close(backend: Backend | None) -> None:
         backend.close()
 
 
-def _fallback(model: Model, config: Config, wanted: Filter | None) -> Backend:
+def _fallback(model: Model, config: Config, wanted: Filter | None, cancel: threading.Event) -> Backend:
     module = plugins.load("backends", FALLBACK)
     options = config.backend.fallback or module.Options()
-    return _ready(module.open(model, config.model.max_batch, options), wanted)
+    return _opened(module, model, config.model.max_batch, options, wanted, cancel)
+
+
+def _opened(
+    module: Any, model: Model, limit: int | None, options: Any, wanted: Filter | None, cancel: threading.Event
+) -> Backend:
+    if isinstance(module, TriedBackendModule):
+        module.try_out(model, limit, options, cancel)
+    return _ready(module.open(model, limit, options), wanted)
 
 
 def _then_ready(opener: Open, wanted: Filter | None) -> Open:

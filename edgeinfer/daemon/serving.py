@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,16 +15,16 @@ from edgeinfer.config.settings import FALLBACK, Config
 from edgeinfer.daemon.assembly import model_info
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.selection import Choice, choose, teller
-from edgeinfer.errors import EdgeinferError, FatalError, StickyError
+from edgeinfer.errors import EdgeinferError, FatalError, StickyError, TemporaryError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Succession, Verdict
-from edgeinfer.interfaces import Backend, Decoder
+from edgeinfer.interfaces import Backend, Decoder, Slot
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
 
-REHEARSAL_S = 30.0
+REHEARSAL_S, REHEARSAL_LOOKS = 30.0, 150
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,7 @@ class Serving:
         self._loading: Background[Choice] | None = None
         self._building: Background[Backend] | None = None
         self._engine_trial: Verdict | None = None
-        self._instead: Callable[[], Backend] | None = None
+        self._instead: Callable[[threading.Event], Backend] | None = None
 
     @property
     def backend(self) -> Backend | None:
@@ -75,7 +76,7 @@ class Serving:
     def load(self, model: Model, decoder: Decoder, config: Config) -> None:
         """Begins to load the first model."""
         self._wanted = config, model, decoder
-        self._loading = self._workshop.begin("model", lambda _: choose(model, config, decoder.filter))
+        self._loading = self._workshop.begin("model", lambda cancel: choose(model, config, decoder.filter, cancel))
 
     def poll(self, may_start: bool = True) -> None:
         """Starts the model that has been loaded, lets the engine that has been built take over, hears of trials.
@@ -118,10 +119,13 @@ class Serving:
                 self._tell("engine-failed", f"{failure.message}; back on {self.backend_name}")
 
     def cancel(self) -> None:
-        """Gives up the engine that is being built."""
+        """Gives up the engine that is being built, and the model that is being loaded."""
         if self._building is not None:
             self._building.cancel(lambda backend: backend.close())
             self._building = None
+        if self._loading is not None:
+            self._loading.cancel(_close_choice)
+            self._loading = None
 
     def _start_with(self, choice: Choice | EdgeinferError) -> None:
         if isinstance(choice, EdgeinferError):
@@ -170,7 +174,7 @@ class Serving:
         self._tell("engine-failed", f"{failure.message}; staying on {serving}")
         if self._networks is None and instead is not None:
             open_instead = instead
-            self._loading = self._workshop.begin("model", lambda _: Choice(open_instead(), None))
+            self._loading = self._workshop.begin("model", lambda cancel: Choice(open_instead(cancel), None))
 
     def _served(self, backend: Backend) -> Served:
         """The model as it is served now, or is to be served first, on another backend. Raises ConfigError."""
@@ -188,24 +192,40 @@ class Serving:
         self._bulletin.news = Reason(code, text)
 
 
+def _close_choice(choice: Choice) -> None:
+    if choice.now is not None:
+        choice.now.close()
+
+
 def network(model: Model, decoder: Decoder, backend: Backend) -> Network:
     """A model with everything that it needs to run. Raises ConfigError where backend and decoder don't fit."""
     decoder.check(backend.output_specs, len(model.card.labels))
     return Network(model_info(model), backend, decoder)
 
 
-def rehearse(network: Network) -> None:
-    """Sends one grey picture through a network that nobody uses yet. Raises whatever is wrong with it."""
+def rehearse(network: Network, cancel: threading.Event | None = None) -> None:
+    """Sends one grey picture through a network that nobody uses yet. Raises whatever is wrong with it.
+
+    Raises TemporaryError soon after `cancel` is set.
+    """
     backend = network.backend
     slot = backend.acquire()
     assert slot is not None  # noqa: S101 (nothing is in flight)
     letterboxes = backend.load(slot, [np.full((360, 640, 3), 128, np.uint8)])
     backend.submit(slot)
-    done = backend.collect(REHEARSAL_S)
-    if done is None:
-        raise FatalError(f"{backend.name}: no result within {REHEARSAL_S:.0f} s")
+    done = _collected(backend, cancel)
     network.decoder.decode(done.candidates or done.outputs, letterboxes)
     backend.release(done)
+
+
+def _collected(backend: Backend, cancel: threading.Event | None) -> Slot:
+    for _ in range(REHEARSAL_LOOKS):
+        done = backend.collect(REHEARSAL_S / REHEARSAL_LOOKS)
+        if done is not None:
+            return done
+        if cancel is not None and cancel.is_set():
+            raise TemporaryError(f"{backend.name}: given up before it gave a result")
+    raise FatalError(f"{backend.name}: no result within {REHEARSAL_S:.0f} s")
 
 
 def failure_of(verdict: Verdict) -> EdgeinferError | None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from edgeinfer.watchdog import early
+
 DRAIN_S = 1.0
 """How long a run may take to end after the first signal."""
 
@@ -38,6 +40,7 @@ class Signals:
     def __enter__(self) -> Signals:
         for number, handler in self._handlers.items():
             self._previous[number] = signal.signal(number, handler)
+        early.release()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,6 +21,12 @@ class CacheError(TemporaryError):
     """The cache can't be used as it stands: no space, not writable, wrong owner."""
 
 
+class NoCacheError(CacheError):
+    """The folder that is named as the cache is somebody's, and holds other things."""
+
+    exit_code = 64
+
+
 class BuildError(EdgeinferError):
     """TensorRT refused the network or the options. Trying again would not help."""
 

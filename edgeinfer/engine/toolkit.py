@@ -18,6 +18,7 @@ import numpy as np
 from edgeinfer.engine.store import trust
 from edgeinfer.engine.store.plan import Version
 from edgeinfer.errors import UnavailableError
+from edgeinfer.guard.limits import MAX_LOG_TEXT
 
 MODULES = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
@@ -153,7 +154,7 @@ def make_logger(trt: Any, log: deque[str], hear: Callable[[str], None] = lambda 
 
         def log(self, severity: Any, text: str) -> None:
             if severity != trt.ILogger.Severity.VERBOSE:
-                line = f"{str(severity).rsplit('.', 1)[-1]} {text.strip()}"
+                line = f"{str(severity).rsplit('.', 1)[-1]} {text[:MAX_LOG_TEXT].strip()}"
                 log.append(line)
                 hear(line)
 

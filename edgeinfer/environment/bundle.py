@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgeinfer.environment.probe import MAX_STATUS
 from edgeinfer.environment.redact import Redactor, secrets_of
 from edgeinfer.environment.tree import Tree
 from edgeinfer.errors import UsageError
+from edgeinfer.guard.files import open_anything
 
 SCHEMA = 1
 FILES = (
@@ -40,6 +42,7 @@ VARIABLES = (
     "PYTHONPATH",
     "VIRTUAL_ENV",
 )
+_BEGINNING = b'{\n  "edgeinfer_doctor_bundle"'
 _PACKAGES = re.compile(
     r"nvidia-(l4t|jetpack|container|driver).*|libnvinfer.*|tensorrt.*|cuda-.*|libcudnn.*|python3(\.\d+)?"
 )
@@ -74,9 +77,14 @@ def redactor(environment: Mapping[str, str]) -> Redactor:
 
 
 def write(bundle: Mapping[str, Any], path: Path) -> None:
-    """Writes JSON that only its owner can read, all or nothing. Raises UsageError if that is not possible."""
+    """Writes JSON that only its owner can read, all or nothing, in place of an earlier bundle or an empty file.
+
+    Raises UsageError if that is not possible.
+    """
     text = json.dumps(bundle, indent=2) + "\n"
     try:
+        if os.path.lexists(path) and not _is_bundle(path):
+            raise UsageError(f"{path} is there already, and is no bundle", "give --bundle another name")
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(fd, "w") as file:
@@ -89,3 +97,8 @@ def write(bundle: Mapping[str, Any], path: Path) -> None:
         raise UsageError(
             f"can't write {path}: {error.strerror}", "give --bundle a file in a folder of yours"
         ) from error
+
+
+def _is_bundle(path: Path) -> bool:
+    with open_anything(path, follow=False) as file:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.read(len(_BEGINNING)) in (_BEGINNING, b"")

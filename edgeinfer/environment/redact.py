@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from edgeinfer.guard.redaction import redact
+
 GONE = "<redacted>"
 HARMLESS = frozenset({"root", "nvidia", "jetson", "ubuntu", "tegra", "localhost", "python", "cuda", "tensorrt"})
 """Names that are the same on many machines, and words of the report itself."""
@@ -36,6 +38,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without what should not leave the machine."""
+        text = redact(text)
         for secret in self._secrets:
             text = text.replace(secret, GONE)
         for pattern, replacement in _PATTERNS:

@@ -19,6 +19,7 @@ from edgeinfer.messages import (
     DetectionsMessage,
     InfoMessage,
     ModelInfo,
+    SinkVitals,
     StatusMessage,
     TimingMs,
     Vitals,
@@ -130,10 +131,12 @@ def daemon_status(
     books: SourceSnapshot, picture: DaemonSnapshot, facts: Mapping[str, object], session: str
 ) -> StatusMessage:
     """The status of the daemon as a whole: the sums, its vitals, and what it has noted of itself."""
+    sinks = picture.sinks.items()
     vitals = Vitals(
         latency_ms={stage: dict(values) for stage, values in picture.latency_ms.items()},
         rate=picture.rate,
         subscribers=UNSET if picture.subscribers is None else picture.subscribers,
         machine=UNSET if picture.machine is None else picture.machine,
+        sinks={name: SinkVitals(ok=not one.trouble, lost=one.lost, text=one.trouble) for name, one in sinks},
     )
     return structs.replace(status_message(DAEMON, books, session), vitals=vitals, **facts)

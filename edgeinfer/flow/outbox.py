@@ -6,22 +6,27 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
-from edgeinfer.interfaces import Sink
+from edgeinfer.guard.limits import OUTBOX_MESSAGES, SINK_PATIENCE_S
+from edgeinfer.interfaces import Recovering, Sink
 from edgeinfer.messages import Message
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
 
-DEPTH = 256
+DEPTH, PATIENCE_S = OUTBOX_MESSAGES, float(SINK_PATIENCE_S)
+_TICK_S = 0.1
+SLOW = "its reader or disk is too slow, or has stopped"
 
 
 class Outbox(threading.Thread):
     """Passes messages on to `sink`, in order, on a thread of its own.
 
-    When it is full, what a live source has to say is lost and counted in `lost`; a file's results wait for room.
-    An error of the sink is raised by the next `write`; `error` keeps it.
+    When it is full, what a live source has to say is lost and counted in `refused`; a file's results wait for room,
+    but not for a sink that takes nothing for PATIENCE_S. An error of the sink is raised by the next `write`; `error`
+    keeps it. What is a property, and `error`, may be read by any thread.
     """
 
     blocks = False
@@ -29,18 +34,19 @@ class Outbox(threading.Thread):
     def __init__(
         self, name: str, sink: Sink, after: Outbox | None = None, waiting: Callable[[], None] = lambda: None
     ) -> None:
-        """`after` is the one whose place it takes: nothing is written before that has written all.
+        """`after` is the one whose place it takes: nothing is written before that has written all it can.
 
         `waiting` is called now and then while a file's result waits for room.
         """
         super().__init__(name=f"sink:{name}", daemon=True)
         self.error: Exception | None = None
-        self.lost = 0
+        self.refused = 0
         self._sink = sink
         self._after = after
         self._waiting = waiting
         self._retired = threading.Event()
         self._accepted = self._written = 0
+        self._stuck = False
         self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(DEPTH)
         self.start()
 
@@ -49,19 +55,35 @@ class Outbox(threading.Thread):
         """Messages that the sink has not taken yet."""
         return self._accepted - self._written
 
+    @property
+    def lost(self) -> int:
+        """Messages that were not written and won't be: there was no room for them, or the sink has lost them."""
+        return self.refused + (self._sink.lost if isinstance(self._sink, Recovering) else 0)
+
+    @property
+    def trouble(self) -> str:
+        """Why messages are lost now, empty while none is."""
+        own = self._sink.trouble if isinstance(self._sink, Recovering) else ""
+        return own or (SLOW if self._stuck else "")
+
+    @property
+    def reason(self) -> str:
+        """Why messages were lost; empty where none was."""
+        own = self._sink.reason if isinstance(self._sink, Recovering) else ""
+        return own or (SLOW if self.refused or self._stuck else "")
+
     def write(self, message: Message, result: Result | None) -> None:
-        """See `Sink.write`. Waits for room only where `result` is a file's."""
+        """See `Sink.write`. Waits for room only where `result` is a file's, and while the sink takes anything."""
         if self.error is not None:
             raise self.error
-        if result is not None and not result.frame.live:
-            self._accepted += 1
-            self._put((message, result))
-            return
-        try:
-            self._queue.put_nowait((message, result))
-            self._accepted += 1
-        except queue.Full:
-            self.lost += 1
+        patient = result is not None and not result.frame.live and not self._stuck
+        self._accepted += 1
+        if self._put((message, result), patient):
+            self._stuck = self._stuck and self._queue.qsize() > DEPTH // 2
+        elif self.error is None:
+            self._accepted -= 1
+            self.refused += 1
+            self._say_stuck()
 
     def service(self) -> None:
         """See `Sink.service`."""
@@ -75,17 +97,25 @@ class Outbox(threading.Thread):
             self._queue.put_nowait(None)
 
     def close(self) -> None:
-        """Waits until everything has been written and the sink is closed, or the sink has failed."""
-        self._put(None)
-        self.join()
+        """Waits until everything has been written and the sink is closed, or the sink has failed, or takes nothing.
+
+        What it has not taken then is still `waiting`.
+        """
+        if not (self._put(None, patient=True) and self.wait()) and self.is_alive():
+            self._retired.set()
+            self._say_stuck()
         if self.error is not None:
             raise self.error
+
+    def wait(self) -> bool:
+        """Whether the thread has come to its end, after waiting for it while the sink takes anything."""
+        return self._progressing(self._joined)
 
     def run(self) -> None:
         """The thread's life."""
         try:
             if self._after is not None:
-                self._after.join()
+                self._after.wait()
                 self._after = None
             while (item := self._next()) is not None:
                 self._sink.write(*item)
@@ -107,14 +137,39 @@ class Outbox(threading.Thread):
         except BaseException as error:
             self.error = self.error or _plain(error)
 
-    def _put(self, item: tuple[Message, Result | None] | None) -> None:
-        while self.error is None and self.is_alive():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                self._waiting()
-                continue
-            return
+    def _put(self, item: tuple[Message, Result | None] | None, patient: bool) -> bool:
+        """Whether there was room; `patient`: after waiting for it, as long as the sink takes something at all."""
+
+        def placed() -> bool:
+            with contextlib.suppress(queue.Full):
+                self._queue.put(item, timeout=_TICK_S)
+                return True
+            self._waiting()
+            return False
+
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(item)
+            return True
+        return patient and self._progressing(placed) and self.error is None
+
+    def _progressing(self, done: Callable[[], bool]) -> bool:
+        """Whether something gets done, which is asked again and again: false once the sink takes nothing for long."""
+        seen, since_s = self._written, time.monotonic()
+        while self.error is None and self.is_alive() and not done():
+            if self._written != seen:
+                seen, since_s = self._written, time.monotonic()
+            elif time.monotonic() - since_s > PATIENCE_S:
+                return False
+        return True
+
+    def _joined(self) -> bool:
+        self.join(_TICK_S)
+        return not self.is_alive()
+
+    def _say_stuck(self) -> None:
+        if not self._stuck:
+            log.warning("%s: %s; what comes is lost until it takes something", self.name, SLOW)
+        self._stuck = True
 
 
 def _plain(error: BaseException) -> Exception:

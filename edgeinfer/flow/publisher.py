@@ -15,15 +15,16 @@ from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
+from edgeinfer.guard.limits import PUBLISHER_RESULTS
 from edgeinfer.interfaces import Sink
-from edgeinfer.messages import ModelInfo
+from edgeinfer.messages import ModelInfo, Reason
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
 
-QUEUE_DEPTH = 64
+QUEUE_DEPTH = PUBLISHER_RESULTS
 _TICK_S = 0.05
 
 
@@ -45,7 +46,7 @@ class Publisher(Stage):
         """`picture` gives the daemon as it is, for its own `status`; it is called on this thread."""
         super().__init__("publisher")
         self.sinks = SinkSet(sinks, self.heart.beat)
-        self._identity, self._stats = identity, stats
+        self._identity, self._stats, self._bulletin = identity, stats, bulletin
         self._statuses = Statuses(identity.session, ledgers, bulletin, picture)
         self._backend: tuple[str | None, Mapping[str, str]] = (None, {})
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -105,6 +106,7 @@ class Publisher(Stage):
         if self._info_due.is_set():
             self._info_due.clear()
             self.sinks.write(info_message(self._identity, *self._backend), None)
+        self._bulletin.sinks = _trouble(self.sinks.troubles)
         self._write_statuses()
         self._publish_waiting()
         self.sinks.service()
@@ -141,3 +143,8 @@ class Publisher(Stage):
     def _change_sinks(self, removed: Sequence[str], added: Mapping[str, Sink]) -> None:
         self.sinks.change(removed, added)
         self._info_due.set()
+
+
+def _trouble(sinks: Mapping[str, str]) -> Reason | None:
+    """What there is to say of sinks that lose messages."""
+    return Reason("sink-failed", "; ".join(f"{name}: {why}" for name, why in sinks.items())) if sinks else None

@@ -6,9 +6,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from edgeinfer.flow.outbox import Outbox
+from edgeinfer.flow.outbox import SLOW, Outbox
+from edgeinfer.guard.printable import printable
 from edgeinfer.interfaces import Forgetful, Listening, Sink
 from edgeinfer.messages import Message
+from edgeinfer.telemetry.snapshot import SinkSnapshot
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
@@ -17,13 +19,14 @@ log = logging.getLogger(__name__)
 class SinkSet:
     """Used by the publisher's thread; what is a property, and `failed`, may be read by any.
 
-    A sink that fails is closed and named in `failed`; the others go on. One that may block has an `Outbox`, and
-    `waiting` is called now and then while a file's result waits for room there.
+    A sink that raises an error is closed and named in `failed`; the others go on. One that may block has an `Outbox`,
+    and while a file's result waits for room there the others are served, and `waiting` is called now and then.
     """
 
     def __init__(self, sinks: Mapping[str, Sink], waiting: Callable[[], None]) -> None:
         self.failed: dict[str, Exception] = {}
         self._waiting = waiting
+        self._closing = False
         self._outboxes: dict[str, Outbox] = {}
         self._retired: list[Outbox] = []
         self._sinks: dict[str, Sink] = {}
@@ -41,10 +44,26 @@ class SinkSet:
         return "publish" not in self.failed
 
     @property
-    def unwritten(self) -> dict[str, int]:
-        """Messages that a sink which blocks has not taken: too slow for a live source, or not done at the end."""
-        counts = {name: outbox.lost + outbox.waiting for name, outbox in list(self._outboxes.items())}
-        return {name: count for name, count in counts.items() if count and name not in self.failed}
+    def unwritten(self) -> dict[str, tuple[int, str]]:
+        """Messages that a sink has not taken, and why: a full disk, too slow for a live source, not done at the end."""
+        outboxes = {name: box for name, box in list(self._outboxes.items()) if name not in self.failed}
+        counts = {name: (box.lost + box.waiting, box.reason or SLOW) for name, box in outboxes.items()}
+        return {name: lost for name, lost in counts.items() if lost[0]}
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Why, in words, of each sink that loses what it is given now, or has been given up."""
+        now = {name: outbox.trouble for name, outbox in list(self._outboxes.items())}
+        given_up = {name: reason_of(error) for name, error in list(self.failed.items())}
+        return {**{name: why for name, why in now.items() if why}, **given_up}
+
+    @property
+    def snapshots(self) -> dict[str, SinkSnapshot]:
+        """How each sink is."""
+        troubles, outboxes = self.troubles, dict(self._outboxes)
+        names = [*list(self._sinks), *(name for name in list(self.failed) if name not in self._sinks)]
+        lost = {name: outbox.lost for name, outbox in outboxes.items()}
+        return {name: SinkSnapshot(troubles.get(name, ""), lost.get(name, 0)) for name in names}
 
     def write(self, message: Message, result: Result | None) -> None:
         """Gives a message to all."""
@@ -85,20 +104,28 @@ class SinkSet:
 
     def close(self) -> None:
         """Closes all, and waits for what those that block have still to write."""
+        self._closing = True
         for name, sink in self._sinks.items():
             try:
                 sink.close()
             except Exception as error:
                 self.failed.setdefault(name, error)
         for outbox in self._retired:
-            outbox.join()
+            outbox.wait()
 
     def _add(self, added: Mapping[str, Sink], before: Mapping[str, Outbox]) -> None:
         outboxes = {
-            name: Outbox(name, sink, before.get(name), self._waiting) for name, sink in added.items() if sink.blocks
+            name: Outbox(name, sink, before.get(name), self._while_waiting)
+            for name, sink in added.items()
+            if sink.blocks
         }
         self._outboxes.update(outboxes)
         self._sinks.update({**added, **outboxes})
+
+    def _while_waiting(self) -> None:
+        if not self._closing:
+            self._waiting()
+            self.service()
 
     def _retire(self, name: str, sink: Sink) -> None:
         try:
@@ -116,5 +143,6 @@ class SinkSet:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a few words."""
-    return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+    """What went wrong, in a few words of one line."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return printable(text or f"{type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ WORST = 1000
 
 
 def confine(
-    memory_bytes: int,
+    memory_bytes: int | None,
     *,
     parent: int,
     cpu_s: int | None = None,
@@ -30,14 +30,15 @@ def confine(
     """Confines the process that calls it, for good, with all that it will start. Before it starts a thread.
 
     memory_bytes: private memory beyond what it holds now; more is ENOMEM, which is a MemoryError in Python and
-    std::bad_alloc in C++. Shared memory does not count, but for files: see `file_bytes`.
+    std::bad_alloc in C++. Shared memory does not count, but for files: see `file_bytes`. A thread's stack counts whole.
     parent: the pid that started it; this process is killed when the thread that did so ends, and ends now if it has.
     cpu_s: seconds of processor, of all threads together; SIGXCPU afterwards, SIGKILL a second later.
     file_bytes: the largest file that it may write, shared memory (memfd) included; more is EFBIG.
     descriptors: the most that may be open at once. None leaves a limit as it is; none is ever raised.
     """
     die_with(parent)
-    _lower(resource.RLIMIT_DATA, _private_bytes() + memory_bytes)
+    if memory_bytes is not None:
+        _lower(resource.RLIMIT_DATA, _private_bytes() + memory_bytes)
     # 1, not 0: a program that the kernel pipes core files to (systemd-coredump) gets them despite a limit of 0.
     _lower(resource.RLIMIT_CORE, 1)
     if cpu_s is not None:

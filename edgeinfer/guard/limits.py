@@ -113,18 +113,295 @@ MAX_HUNG = _bound(
     "test_a_source_whose_threads_hang_is_not_opened_again",
 )
 
+MAX_HANGING_READS = _bound(
+    4,
+    "threads",
+    "reads of small files that a disk does not answer",
+    "files are not read until one of them comes back; the error says so",
+    "test_a_file_that_never_answers_holds_up_nobody",
+)
+
 # Subscribers
 
 # HTTP
 
+MAX_HTTP_PEERS = _bound(
+    64,
+    "connections",
+    "open at a time at the HTTP port",
+    "the one that has been there longest is cut, and the newest is served",
+    "test_a_hundred_slow_peers_keep_nobody_from_an_answer",
+)
+MAX_REQUEST_BYTES = _bound(
+    16 << 10,
+    "bytes",
+    "one HTTP request with its headers",
+    "431",
+    "test_requests_that_are_too_much_or_none",
+)
+HTTP_DEADLINE_S = _bound(
+    5,
+    "seconds",
+    "from the connection to the end of the answer, however busy the peer keeps it",
+    "the connection is cut",
+    "test_slow_peers_are_cut_and_hold_up_nobody",
+)
+
 # Configuration
+
+MAX_CONFIG_BYTES = _bound(
+    256 << 10,
+    "bytes",
+    "a configuration or a model card",
+    "it is refused",
+    "test_texts_that_are_too_large",
+)
+MAX_YAML_NODES = _bound(
+    1 << 17,
+    "values",
+    "a configuration or card with its aliases and merges written out",
+    "it is refused before any of it is written out",
+    "test_yaml_that_swells",
+)
+MAX_YAML_DEPTH = _bound(
+    50,
+    "levels",
+    "lists and mappings within each other in a configuration or card",
+    "it is refused",
+    "test_yaml_that_is_too_deep",
+)
+MAX_YAML_NUMBER = _bound(
+    64,
+    "characters",
+    "a number, date or truth value in a configuration or card",
+    "it is refused",
+    "test_yaml_with_endless_numbers",
+)
+MAX_PASSWORD_BYTES = _bound(
+    4096,
+    "bytes",
+    "a password file",
+    "the camera is `failed` with `unauthorized`",
+    "test_a_password_file_that_is_none",
+)
+FILE_SECONDS = _bound(
+    5,
+    "seconds",
+    "reading a configuration, a card or a password file",
+    "it counts as unreadable; a running daemon goes on as before",
+    "test_a_file_that_never_answers_holds_up_nobody",
+)
 
 # Models
 
+MAX_MODEL_BYTES = _bound(
+    2 << 30,
+    "bytes",
+    "an ONNX file or a plan; protobuf's own limit. Larger networks keep their weights beside the file",
+    "the model is refused (exit 66)",
+    "test_a_model_that_is_too_large_or_no_file",
+)
+MAX_EXTERNAL_BYTES = _bound(
+    16 << 30,
+    "bytes",
+    "all weights that a network keeps beside its file",
+    "the model is refused (exit 66)",
+    "test_weights_that_never_end",
+)
+MAX_EXTERNAL_FILES = _bound(
+    4096,
+    "files",
+    "with a network's weights",
+    "the model is refused (exit 66)",
+    "test_weights_that_never_end",
+)
+MAX_ONNX_FIELDS = _bound(
+    2_000_000,
+    "fields",
+    "an ONNX file, on the way to all of its tensors; a network of 20 000 nodes has 600 000",
+    "the model is refused (exit 66)",
+    "test_a_network_of_endless_fields",
+)
+TRIAL_MEMORY_BYTES = _bound(
+    3 << 30,
+    "bytes",
+    "memory of a network when it is tried, beside four times its weights; at most half of what there is for us",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_that_swells_is_refused_before_it_is_loaded",
+    "backend.memory_mb",
+)
+TRIAL_WEIGHTS = _bound(
+    4,
+    "times",
+    "a network's files, in its budget of memory: as read, as loaded, as rearranged, and one to spare",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_that_swells_is_refused_before_it_is_loaded",
+    "backend.memory_mb",
+)
+TRIAL_S = _bound(
+    60,
+    "seconds",
+    "loading a network and running it once, when it is tried",
+    "the model is refused (exit 66, or a reload that fails); what serves goes on",
+    "test_a_network_without_an_end_is_given_up",
+    "backend.trial_s",
+)
+MAX_VERDICTS = _bound(
+    64,
+    "files",
+    "networks that have been tried well, remembered in the cache",
+    "the oldest is forgotten, and that network tried again",
+    "test_verdicts_are_bounded_in_number",
+)
+MAX_GRAPH_DEPTH = _bound(
+    32,
+    "graphs",
+    "graphs within graphs",
+    "the model is refused (exit 66)",
+    "test_graphs_nested_without_end_are_refused",
+)
+
 # Engines
+
+MAX_MANIFEST_BYTES = _bound(
+    4 << 20,
+    "bytes",
+    "what is written beside an engine in the cache",
+    "the engine is damaged, and built again",
+    "test_a_manifest_that_is_too_large_is_damage",
+)
+MIN_FREE_BYTES = _bound(
+    128 << 20,
+    "bytes",
+    "memory that a build leaves on the machine",
+    "the build is stopped, and tried again at the next start",
+    "test_limits_of_memory_are_looked_at",
+)
+MAX_CACHE_BYTES = _bound(
+    8 << 30,
+    "bytes",
+    "engines in the cache after a build of the daemon's",
+    "those that were used last longest ago are removed",
+    "test_the_cache_is_pruned_after_a_build",
+)
+MAX_LOG_TEXT = _bound(
+    2000,
+    "characters",
+    "a line of TensorRT's log: nodes are called as the network says",
+    "the rest of the line is left out",
+    "test_a_networks_names_do_not_swell_what_is_said",
+)
+MAX_NODES_TOLD = _bound(
+    16,
+    "nodes",
+    "in the account of a network that TensorRT does not take",
+    "the others are counted",
+    "test_a_networks_names_do_not_swell_what_is_said",
+)
+MAX_BUILD_S = _bound(
+    4 * 3600,
+    "seconds",
+    "building an engine for the daemon; `edgeinfer build` has its own --timeout",
+    "the build is given up, and another backend serves if one may",
+    "test_limits_of_memory_are_looked_at",
+)
 
 # Sinks
 
+MAX_SET_ASIDE = _bound(
+    9999,
+    "files",
+    "videos that are there already and keep their contents under other names, for each video",
+    "nothing is recorded, and the sink says why",
+    "test_a_video_that_is_there_already_is_kept_under_another_name",
+)
+PUBLISHER_RESULTS = _bound(
+    64,
+    "results",
+    "what waits for the publisher",
+    "a live source's result is dropped with the reason `publish`; a file's waits",
+    "test_what_was_handed_over_is_published_before_the_end",
+)
+OUTBOX_MESSAGES = _bound(
+    256,
+    "messages",
+    "what waits for a sink that writes to a file or a pipe, for each sink",
+    "a live source's message is lost for this sink and counted; a file's waits",
+    "test_a_live_result_does_not_wait_for_room_and_is_counted_as_lost",
+)
+SINK_PATIENCE_S = _bound(
+    30,
+    "seconds",
+    "how long a file's result, or the end of a run, waits for a sink that takes nothing",
+    "the message is lost for this sink and counted, and nothing waits for it until it moves again",
+    "test_a_sink_that_takes_nothing_for_ever_holds_nothing_for_ever",
+)
+
 # What is said
 
+MAX_LINE_LENGTH = _bound(
+    2000,
+    "characters",
+    "an error, a reason, a line of the log",
+    "it is cut",
+    "test_printable",
+)
+MAX_SECRETS = _bound(
+    4096,
+    "secrets",
+    "passwords and tokens that are looked for in all that is said",
+    "the newest are kept",
+    "test_the_newest_secrets_are_kept",
+)
+
 # The subscriber's side
+
+MAX_MESSAGE_BYTES = _bound(
+    1 << 20,
+    "bytes",
+    "one part of a message that a subscriber takes, of which `high_water_mark` may wait; a line of a sink's file",
+    "ZeroMQ drops the connection to that publisher and tries again",
+    "test_a_message_that_is_too_large_to_be_ours_is_not_taken",
+)
+MAX_PARTS = _bound(
+    2,
+    "parts",
+    "one message: its topic and its payload",
+    "the message is counted as malformed; the rest of it is thrown away part by part",
+    "test_a_message_of_a_million_parts_takes_no_longer_than_asked",
+)
+MAX_EVENTS = _bound(
+    100,
+    "events",
+    "of its connection that a subscriber looks at in one go",
+    "the next call goes on",
+    "test_a_storm_of_events_is_looked_at_in_bounded_steps",
+)
+MAX_TEXT = _bound(
+    4096,
+    "characters",
+    "one text in a message",
+    "the message is counted as malformed",
+    "test_what_can_not_be_true_is_not_handed_over",
+)
+MAX_DETECTIONS = _bound(
+    10_000,
+    "objects",
+    "one frame",
+    "the message is counted as malformed",
+    "test_a_scene_with_too_many_objects_is_not_handed_over",
+)
+MAX_SUBSCRIBED_SOURCES = _bound(
+    1024,
+    "sources",
+    "what a subscriber remembers of each source: gaps, counts, the newest message",
+    "the one heard of longest ago is forgotten; what is counted for more of them is counted together, as `_others`",
+    "test_invented_sources_do_not_grow_memory",
+)
+MAX_DRAINED = _bound(
+    10_000,
+    "messages",
+    "looked through in one call for the newest with `latest`",
+    "the newest of those counts; the next call goes on",
+    "test_a_flood_is_looked_through_in_bounded_steps",
+)

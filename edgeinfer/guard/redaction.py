@@ -1,71 +1,122 @@
-"""Takes credentials out of whatever is shown: errors, logs, messages, tracebacks."""
+"""Takes credentials out of whatever is shown: errors, logs, messages, tracebacks.
+
+In two ways. By form: what looks like the credentials of a URL, in any text (`credentials.py`). By value: what the
+configuration, the command line, the environment or a file told to be secret is looked for in every text from then on,
+in every spelling that a library may give it (`spellings.py`).
+"""
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from urllib.parse import unquote
+from typing import Any
+
+from edgeinfer.guard import credentials
+from edgeinfer.guard.credentials import MIN_LENGTH
+from edgeinfer.guard.limits import MAX_SECRETS
+from edgeinfer.guard.spellings import spellings
 
 GONE = "***"
-MIN_LENGTH = 4
-"""A shorter secret is not looked for as such: it would tear up every text."""
-MAX_KNOWN = 256
-"""The newest are kept."""
-
-_CREDENTIALS = re.compile(r"(?<=://)\S*@")
-"""Up to the last @ of a URL: a password may hold /, @, quotes and brackets itself."""
-_IN_VALUE = re.compile(r"(?<=://).*@", re.DOTALL)
-"""The same where the whole text is a URL: then a space belongs to it too."""
-_QUERY_SECRET = re.compile(r"(?i)([?&][^=&\s]*(?:pass|pwd|token|key|secret|auth)[^=&\s]*=)[^&\s'\"]*")
-
-_PROPERTY_SECRET = re.compile(
-    r"(?i)(\b(?:user-pw|password|passphrase|proxy-pw)\s?=\s?)(?:\"[^\"]*\"?|'[^']*'?|[^\s\"',;]+)"
-)
-"""In the text of a GStreamer pipeline."""
+LONG = 8
+"""A shorter word or number is looked for where it stands for itself: "camera" is no part of "cameras"."""
 
 _known: tuple[str, ...] = ()
 
 
-def remember(url: str) -> None:
-    """Credentials of this URL are taken out from now on wherever they appear, also where a library quotes a part.
+def remember(value: str) -> None:
+    """Credentials in this value of a setting are taken out from now on wherever they appear."""
+    remember_secrets(credentials.secrets_in_value(value))
 
-    A user's name alone is no secret: "user" and "admin" would be gone from every sentence.
-    """
+
+def remember_secrets(secrets: Iterable[str]) -> None:
+    """These are taken out from now on wherever they appear. Of too many the newest are kept."""
     global _known  # noqa: PLW0603 (what is secret is so for the whole process)
-    found = re.search(r"://(.*)@", url, re.DOTALL)
-    if not found:
+    new = dict.fromkeys(secret for secret in secrets if len(secret) >= MIN_LENGTH)
+    if new:
+        _known = tuple({**new, **dict.fromkeys(_known)})[:MAX_SECRETS]
+
+
+def remember_settings(data: Any) -> None:
+    """Every secret in plain data: whatever lies below a key like `password`, and credentials in any text."""
+    waiting, seen, found = [("", data)], set[tuple[str, int]](), dict[str, None]()
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping | list | tuple | set):
+            if (key, id(value)) not in seen:
+                seen.add((key, id(value)))
+                waiting += _parts(key, value)
+        else:
+            found.update(dict.fromkeys(_secrets_of(key, value)))
+    remember_secrets(found)
+
+
+def remember_setting(path: str, value: Any) -> None:
+    """The same for one setting with a dotted path: any part of that may say that it is a secret."""
+    secret = next((part for part in path.split(".") if credentials.is_secret_key(part)), "")
+    remember_settings({secret: value})
+
+
+def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What is in a container, each with the secret key that it lies below, "" where it lies below none."""
+    if not isinstance(value, Mapping):
+        yield from ((key, item) for item in value)
         return
-    account, password = found[1], found[1].partition(":")[2]
-    new = {part for whole in (account, password) for part in (whole, unquote(whole)) if len(password) >= MIN_LENGTH}
-    _known = (*new, *(secret for secret in _known if secret not in new))[:MAX_KNOWN]
+    for name, item in value.items():
+        yield key, name
+        yield key or (str(name) if credentials.is_secret_key(str(name)) else ""), item
+
+
+def _secrets_of(key: str, value: Any) -> Iterator[str]:
+    text = _as_text(value)
+    if isinstance(value, str):
+        yield from credentials.secrets_in_value(value)
+    if key and credentials.is_secret(key, text):
+        yield text
+
+
+def remember_text(text: str) -> None:
+    """Every secret in the text of a configuration, before it is known whether it can be parsed."""
+    remember_secrets(credentials.secrets_in_lines(text))
 
 
 def redact(text: str) -> str:
-    """`text` with the credentials of every URL in it, and of those remembered, replaced by `***`."""
-    text = _QUERY_SECRET.sub(rf"\1{GONE}", _CREDENTIALS.sub(f"{GONE}@", text))
-    text = _PROPERTY_SECRET.sub(rf"\1{GONE}", text)
-    for secret in sorted(_known, key=len, reverse=True):  # one may be part of another
-        text = _whole(secret).sub(GONE, text)
-    return text
-
-
-@lru_cache(maxsize=MAX_KNOWN)
-def _whole(secret: str) -> re.Pattern[str]:
-    """Where it stands for itself: not within another word."""
-    before = r"(?<!\w)" if re.match(r"\w", secret) else ""
-    after = r"(?!\w)" if re.search(r"\w\Z", secret) else ""
-    return re.compile(before + re.escape(secret) + after)
+    """`text` without credentials: those that look like it, and those remembered."""
+    return _without_known(credentials.hide(_without_known(text), GONE))
 
 
 def redact_value(text: str) -> str:
     """Like `redact`, for a text that is one value of a configuration: whatever stands before its last @ goes."""
-    return redact(_IN_VALUE.sub(f"{GONE}@", text))
+    if whole := credentials.account_in(text):
+        text = text[: whole[0]] + GONE + text[whole[1] :]
+    return redact(text)
 
 
-class RedactingFormatter(logging.Formatter):
-    """For log lines: what a library or a plugin says, and its traceback, may quote a URL."""
+def _without_known(text: str) -> str:
+    found = {spelled for secret in _known for spelled in _spellings(secret) if spelled in text}
+    for spelled in sorted(found, key=len, reverse=True):  # one may be part of another
+        text = _whole(spelled).sub(GONE, text)
+    return text
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, and the lines of a traceback, without credentials."""
-        return redact(super().format(record))
+
+@lru_cache(maxsize=MAX_SECRETS)
+def _spellings(secret: str) -> tuple[str, ...]:
+    return tuple(spelled for spelled in spellings(secret) if len(spelled) >= MIN_LENGTH)
+
+
+@lru_cache(maxsize=256)
+def _whole(secret: str) -> re.Pattern[str]:
+    """Anywhere; a short word or number only where it is not within another."""
+    word = len(secret) < LONG and (secret.isalpha() or secret.isdecimal())
+    return re.compile(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])" if word else re.escape(secret))
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, int) and abs(value) >= 1 << 256:
+        return ""  # no password, and Python won't write it
+    dated = hasattr(value, "isoformat")
+    return str(value) if (isinstance(value, int | float) and not isinstance(value, bool)) or dated else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -124,3 +125,4 @@ def _in_words(status: object) -> str:
 
 nursery = Nursery()
 """The process's own."""
+atexit.register(nursery.close)

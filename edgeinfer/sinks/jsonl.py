@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import InputError
 from edgeinfer.messages import Message, encode, kind_of
+from edgeinfer.sinks._lines import LineFile, StandardOutput
+from edgeinfer.sinks._recovery import Recovery
 from edgeinfer.types import Result
 
 
@@ -23,41 +23,58 @@ class Options(Struct, frozen=True, kw_only=True):
 
 def open(options: Options) -> JsonLines:  # noqa: A001 (the plugin interface)
     """Opens the file. Raises InputError."""
-    if options.path == "-":
-        return JsonLines(sys.stdout.buffer, options.kinds)
     try:
-        return JsonLines(_open(Path(options.path)), options.kinds)
+        file = StandardOutput() if options.path == "-" else LineFile(Path(options.path))
+        return JsonLines(file, options)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"sinks.jsonl.path: {options.path}: {reason}") from None
 
 
-def _open(path: Path) -> BinaryIO:
-    """For appending. A named pipe without a reader is an error (ENXIO), not a wait without end."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
-    os.set_blocking(descriptor, True)
-    return os.fdopen(descriptor, "ab")
-
-
 class JsonLines:
-    """See `Sink`. Lines are flushed as they are written, so that a reader sees them at once."""
+    """See `Sink` and `Recovering`. A line is there whole as soon as it is written, or not at all."""
 
     blocks = True
 
-    def __init__(self, file: BinaryIO, kinds: tuple[str, ...]) -> None:
+    def __init__(self, file: LineFile | StandardOutput, options: Options) -> None:
         self._file = file
-        self._kinds = frozenset(kinds)
+        self._kinds = frozenset(options.kinds)
+        self._recovery = Recovery(f"sinks.jsonl: {options.path}")
+
+    @property
+    def trouble(self) -> str:
+        """See `Recovering.trouble`."""
+        return self._recovery.trouble
+
+    @property
+    def reason(self) -> str:
+        """See `Recovering.reason`."""
+        return self._recovery.reason
+
+    @property
+    def lost(self) -> int:
+        """See `Recovering.lost`."""
+        return self._recovery.lost
 
     def write(self, message: Message, result: Result | None) -> None:
-        """See `Sink.write`. Raises OSError where the file takes no more."""
-        if kind_of(message) in self._kinds:
-            self._file.write(encode(message) + b"\n")
-            self._file.flush()
+        """See `Sink.write`. Raises BrokenPipeError where the reader of standard output has gone."""
+        if kind_of(message) not in self._kinds:
+            return
+        if not self._recovery.due:
+            self._recovery.skip()
+            return
+        try:
+            self._file.append(encode(message) + b"\n")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and isinstance(self._file, StandardOutput):
+                raise
+            self._recovery.fail(error)
+        else:
+            self._recovery.succeed()
 
     def service(self) -> None:
         """See `Sink.service`."""
 
     def close(self) -> None:
         """See `Sink.close`."""
-        if self._file is not sys.stdout.buffer:
-            self._file.close()
+        self._file.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,10 @@ import cv2
 import numpy as np
 from msgspec import Meta, Struct
 
-from edgeinfer.config.paths import exists, is_dir
+from edgeinfer.config.paths import exists, is_dir, is_file
 from edgeinfer.errors import ConfigError, InputError
 from edgeinfer.messages import Detection, DetectionsMessage, InfoMessage, Message
+from edgeinfer.sinks._recording import Recording
 from edgeinfer.types import Image, Result
 
 
@@ -29,13 +31,17 @@ def open(options: Options) -> AnnotatedVideo:  # noqa: A001 (the plugin interfac
     if path.suffix != ".mp4":
         raise ConfigError(f"sinks.video.path: {path}: the name must end in .mp4")
     target = path if exists(path) else path.parent
-    if is_dir(path) or not is_dir(path.parent) or not os.access(target, os.W_OK):
+    odd = exists(path) and not is_file(path)  # a folder, a pipe, a device
+    if odd or not is_dir(path.parent) or not os.access(target, os.W_OK):
         raise InputError(f"sinks.video.path: {path}: can't be written", "is it in a folder that exists and is yours?")
     return AnnotatedVideo(path, options.fps)
 
 
 class AnnotatedVideo:
-    """See `Sink`. The first frame of a source sets the size; later ones are scaled to it."""
+    """See `Sink` and `Recovering`. The first frame of a source sets the size; later ones are scaled to it.
+
+    A second at a time is written: the file can be played up to its last whole one, however the run ends.
+    """
 
     blocks = True
 
@@ -43,35 +49,48 @@ class AnnotatedVideo:
         self._path = path
         self._fps = fps
         self._several = False
-        self._writers: dict[str, tuple[cv2.VideoWriter, tuple[int, int]]] = {}
+        self._recordings: dict[str, Recording] = {}
+
+    @property
+    def trouble(self) -> str:
+        """See `Recovering.trouble`."""
+        return next(filter(None, (each.recovery.trouble for each in list(self._recordings.values()))), "")
+
+    @property
+    def reason(self) -> str:
+        """See `Recovering.reason`."""
+        return next(filter(None, (each.recovery.reason for each in list(self._recordings.values()))), "")
+
+    @property
+    def lost(self) -> int:
+        """See `Recovering.lost`."""
+        return sum(each.recovery.lost for each in list(self._recordings.values()))
 
     def write(self, message: Message, result: Result | None) -> None:
-        """See `Sink.write`. Raises OSError where the video can't be written."""
+        """See `Sink.write`. Raises OSError where OpenCV can't encode the video."""
         if isinstance(message, InfoMessage):
             self._several = len(message.sources) > 1
         if isinstance(message, DetectionsMessage) and result is not None:
-            writer, size = self._writers.get(message.source) or self._add(message.source, result.frame.image)
-            picture = annotate(result.frame.image, message.detections)
-            same = (picture.shape[1], picture.shape[0]) == size
-            writer.write(picture if same else cv2.resize(picture, size))
+            recording = self._recordings.get(message.source) or self._add(message.source, result.frame.image)
+            recording.add(annotate(result.frame.image, message.detections))
+        for recording in self._recordings.values():
+            if recording.late:
+                recording.flush()
 
     def service(self) -> None:
         """See `Sink.service`."""
 
     def close(self) -> None:
-        """See `Sink.close`. Only a closed file can be played."""
-        for writer, _ in self._writers.values():
-            writer.release()
+        """See `Sink.close`. Raises OSError where OpenCV has not encoded the last second."""
+        with ExitStack() as stack:
+            for recording in self._recordings.values():
+                stack.callback(recording.close)
 
-    def _add(self, source: str, image: Image) -> tuple[cv2.VideoWriter, tuple[int, int]]:
+    def _add(self, source: str, image: Image) -> Recording:
         path = self._path.with_stem(f"{self._path.stem}-{source}") if self._several else self._path
         size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # MPEG-4 wants even numbers
-        size = (max(2, size[0]), max(2, size[1]))
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
-        if not writer.isOpened():
-            raise OSError(f"{path}: OpenCV can't write a video of {size[0]} × {size[1]} here")
-        self._writers[source] = (writer, size)
-        return self._writers[source]
+        self._recordings[source] = Recording(path, self._fps, (max(2, size[0]), max(2, size[1])))
+        return self._recordings[source]
 
 
 def annotate(image: Image, detections: list[Detection]) -> Image:

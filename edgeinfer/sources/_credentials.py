@@ -11,9 +11,12 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from msgspec import Struct
 
 from edgeinfer.errors import CameraError, ConfigError
+from edgeinfer.guard.credentials import secrets_of_account
+from edgeinfer.guard.files import read_small
+from edgeinfer.guard.limits import MAX_PASSWORD_BYTES
+from edgeinfer.guard.redaction import remember, remember_secrets
 
 _VARIABLE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
-MAX_SECRET_BYTES = 4096
 
 
 class Account(Struct, frozen=True):
@@ -48,14 +51,18 @@ def account(
     The file is read at every call, so that a password that was put right there is used at the next try. Raises
     ConfigError for a URL or variable that can't be right and CameraError (`unauthorized`) for a file that is not there.
     """
-    url, in_url = _split(expand(uri, environment))
+    expanded = expand(uri, environment)
+    remember(expanded)
+    url, in_url = _split(expanded)
     own_user, _, own_password = in_url.partition(":")
     if password is not None and password_file is not None:
         raise ConfigError("password and password_file are both set", "one of them is enough")
     secret = expand(password, environment) if password is not None else unquote(own_password)
     if password_file is not None:
         secret = _read(Path(expand(password_file, environment)))
-    return Account(url, expand(user, environment) if user is not None else unquote(own_user), secret)
+    name = expand(user, environment) if user is not None else unquote(own_user)
+    remember_secrets((secret, *secrets_of_account(f"{name}:{secret}")))
+    return Account(url, name, secret)
 
 
 def expand(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -84,11 +91,10 @@ def _split(uri: str) -> tuple[str, str]:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or "can't be read").lower()
-        raise CameraError("unauthorized", f"{path}: {reason}", "password_file holds the password", True) from None
-    if len(content) > MAX_SECRET_BYTES:
-        raise CameraError("unauthorized", f"{path}: larger than a password", "password_file holds it alone", True)
+        content = read_small(path, MAX_PASSWORD_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "can't be read"
+        raise CameraError(
+            "unauthorized", f"{path}: {reason.lower()}", "password_file holds the password alone", True
+        ) from None
     return content.decode("utf-8", "replace").rstrip("\r\n")

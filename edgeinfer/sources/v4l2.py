@@ -36,7 +36,7 @@ class Options(Struct, frozen=True, kw_only=True):
     width: Pixels | None = None
     height: Pixels | None = None
     fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    fourcc: Annotated[str, Meta(pattern="^[A-Z0-9]{4}$")] | None = None
+    fourcc: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4}$(?!\n)")] | None = None
 
 
 Opener = Callable[[str, int], cv2.VideoCapture]

@@ -9,12 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgeinfer.guard.printable import printable
-from edgeinfer.guard.redaction import redact
+from edgeinfer.guard.printable import indented, printable
 
 Send = Callable[..., Any]
 IDENTIFIER = "edgeinfer"
@@ -77,10 +75,10 @@ class PriorityFormatter(logging.Formatter):
 
 def text_of(record: logging.LogRecord) -> str:
     """The message, and the traceback where there is one; without credentials."""
-    text = redact(printable(record.getMessage()))
+    lines = [printable(record.getMessage())]
     if record.exc_info and record.exc_info[1] is not None:
-        text += "\n" + redact("".join(traceback.format_exception(record.exc_info[1])).rstrip())
-    return text
+        lines += indented(record.exc_info[1])
+    return "\n".join(lines)
 
 
 def entry(record: logging.LogRecord) -> dict[str, str | int]:

@@ -35,6 +35,14 @@ def total(state: State, reason: Reason | None, books: Sequence[SourceSnapshot]) 
     return SourceSnapshot(state, reason, dropped=dict(dropped), fps=sum(book.fps for book in books), **counts)
 
 
+@dataclass(frozen=True, slots=True)
+class SinkSnapshot:
+    """trouble: why a sink loses what it is given now, in words, empty while it doesn't. lost: messages, so far."""
+
+    trouble: str = ""
+    lost: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSnapshot:
     """The one picture of a daemon: systemd, /healthz, /metrics, its own `status`, the terminal and the summary show it.
@@ -44,8 +52,8 @@ class DaemonSnapshot:
     serving_s: for how long the sources have been running, None while they are not.
     latency_ms: stage → p50, p95, p99 of the last frames. rate: the share of live sources' frames that is used.
     subscribers: connected and listening, None where nothing is published over ZeroMQ.
-    bound: whether what is to be published is. faults: why the process can't go on, empty while it can.
-    news, shortage: see `Bulletin`.
+    bound: whether what is to be published is. sinks: all of them, by name.
+    faults: why the process can't go on, empty while it can. news, shortage: see `Bulletin`.
     """
 
     model: str
@@ -60,6 +68,7 @@ class DaemonSnapshot:
     subscribers: int | None = None
     machine: MachineVitals | None = None
     bound: bool = True
+    sinks: Mapping[str, SinkSnapshot] = field(default_factory=dict)
     faults: tuple[Reason, ...] = ()
     news: Reason | None = None
     shortage: Reason | None = None

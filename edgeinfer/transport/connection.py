@@ -10,15 +10,16 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from edgeinfer.errors import UsageError
+from edgeinfer.guard.limits import MAX_EVENTS, MAX_MESSAGE_BYTES, MAX_PARTS
 from edgeinfer.transport import keys
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT
 
 RETRY_S = 1.0
 """ZeroMQ itself gives up for ever on a daemon that refuses a key; the key may be allowed a moment later."""
-MAX_MESSAGE_BYTES = 64 << 20
-"""A message is some kilobytes; what is larger does not come from a daemon of ours."""
 HEARTBEAT_MS, SILENCE_MS = 2000, 6000
 """The daemon is asked so often whether it is there; after so long without an answer it is looked for again."""
+RECONNECT_MS, SLOWEST_RECONNECT_MS = 50, 200
+"""After a connection that failed; twice as long each time. The daemon gives waiting subscribers a moment, no more."""
 SURE = 3
 """A handshake that breaks off so often in a row was no accident."""
 
@@ -50,6 +51,7 @@ class Connection:
         self._secured = pair is not None
         self._failures = 0
         self._retry_s = 0.0
+        self._skipping = False
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.SUB)
         self._monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(_EVENTS)
@@ -75,6 +77,34 @@ class Connection:
         self._listen()
         return True
 
+    def read(self, end: float | None = None) -> list[bytes] | None:
+        """The next message's parts, if one is there: MAX_PARTS at most, and one more where there were more.
+
+        A message of many parts is thrown away until `end` (time.monotonic) at the latest, and further by the next call.
+        """
+        parts: list[bytes] = []
+        try:
+            if self._skipping and not self._skip(end):
+                return None
+            parts.append(self.socket.recv(zmq.NOBLOCK))
+            while self.socket.getsockopt(zmq.RCVMORE) and len(parts) <= MAX_PARTS:
+                parts.append(self.socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return parts or None
+        self._skipping = bool(self.socket.getsockopt(zmq.RCVMORE))
+        if self._skipping:
+            self._skip(end)
+        return parts
+
+    def _skip(self, end: float | None) -> bool:
+        """Whether the rest of a message has been thrown away."""
+        while self.socket.getsockopt(zmq.RCVMORE):
+            if end is not None and time.monotonic() >= end:
+                return False
+            self.socket.recv(zmq.NOBLOCK)
+        self._skipping = False
+        return True
+
     def close(self) -> None:
         """Disconnects."""
         self.socket.disable_monitor()
@@ -89,7 +119,9 @@ class Connection:
         return max(0, round(min(left_s, RETRY_S / 4) * 1000))
 
     def _listen(self) -> None:
-        while self._monitor.poll(0):
+        for _ in range(MAX_EVENTS):
+            if not self._monitor.poll(0):
+                break
             event = parse_monitor_message(self._monitor.recv_multipart())
             self._note(event["event"])
         if self._retry_s and time.monotonic() >= self._retry_s:
@@ -131,7 +163,8 @@ def _configure(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.IPV6, 1)
-    socket.setsockopt(zmq.RECONNECT_IVL, 50)  # ms; the daemon gives waiting subscribers a moment, no more
+    socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, SLOWEST_RECONNECT_MS)
 
 
 def _secure(socket: zmq.Socket[bytes], server: str, pair: keys.KeyPair) -> None:

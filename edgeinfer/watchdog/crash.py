@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import secrets
+import stat
 import sys
 import threading
 import time
@@ -23,6 +25,7 @@ from msgspec import Struct
 
 from edgeinfer import __version__
 from edgeinfer.config.folders import own_folder
+from edgeinfer.guard.files import open_anything
 from edgeinfer.guard.printable import printable
 from edgeinfer.guard.redaction import redact
 
@@ -32,6 +35,7 @@ MAX_STACKS = 64 << 10
 """Of the stacks in the file, in characters."""
 MAX_FILE = 1 << 20
 KILLED = "killed"
+_MARKER = re.compile(r"\d+\.json")
 
 
 class Crash(Struct, frozen=True, kw_only=True):
@@ -186,12 +190,20 @@ class RunMarker:
 
 
 def _lost(folder: Path) -> Iterator[tuple[int, Run]]:
-    """The runs in `folder` that nobody holds any more, with the time of their last word. Their files are removed."""
+    """The runs in `folder` that nobody holds any more, with the time of their last word. Their files are removed.
+
+    Nothing else is: somebody may have files of his own there. An empty one is what a full disk left of ours.
+    """
     for path in folder.glob("*.json"):
-        with contextlib.suppress(OSError, msgspec.MsgspecError), path.open("r+b") as file:
+        with contextlib.suppress(OSError, msgspec.MsgspecError), open_anything(path, follow=False) as file:
+            status = os.fstat(file.fileno())
+            if not (_MARKER.fullmatch(path.name) and stat.S_ISREG(status.st_mode)):
+                continue
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run = msgspec.json.decode(file.read(MAX_FILE), type=Run) if status.st_size else None
             path.unlink()
-            yield os.fstat(file.fileno()).st_mtime_ns, msgspec.json.decode(file.read(MAX_FILE), type=Run)
+            if run is not None:
+                yield status.st_mtime_ns, run
 
 
 def now_ns() -> int:

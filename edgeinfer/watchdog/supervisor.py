@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeinfer.errors import TemporaryError
+from edgeinfer.watchdog import early
+from edgeinfer.watchdog.early import PARENT
 
 FINAL = frozenset({0, 64, 66, 69, 78})
 """Exit codes after which starting again would not help, or was not asked for."""
@@ -30,8 +32,6 @@ FROZEN_S = 10.0
 ABORT_S = 2.0
 """For the stacks, between SIGABRT and SIGKILL."""
 TICK_S = 0.2
-PARENT = "EDGEINFER_SUPERVISOR"
-"""The environment variable that tells the child its supervisor's PID."""
 _PR_SET_PDEATHSIG = 1
 Say = Callable[[str], None]
 
@@ -63,6 +63,7 @@ class Supervisor:
                 channel.bind(str(address))
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, self._pass_on)
+                early.release()
                 return self._loop(channel, {**os.environ, "NOTIFY_SOCKET": str(address), PARENT: str(os.getpid())})
 
     def _loop(self, channel: socket.socket, environ: Mapping[str, str]) -> int:
@@ -81,11 +82,17 @@ class Supervisor:
 
     def _run(self, channel: socket.socket, environ: Mapping[str, str]) -> int:
         """One life of the daemon. A machine without room for another process may have some later."""
+        # A child begins with what its parent ignores: SIGHUP would end it before it can say what it does about that.
+        previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             self._child = subprocess.Popen(self._argv, env=environ, start_new_session=True)  # noqa: S603 (ourselves)
         except OSError as error:
             self._say(f"the daemon can't be started: {error.strerror}")
             return TemporaryError.exit_code
+        finally:
+            signal.signal(signal.SIGHUP, previous)
+        if self._ending:  # asked to while the child was being made
+            self._child.send_signal(signal.SIGTERM)
         return self._watch(self._child, channel)
 
     def _watch(self, child: subprocess.Popen[bytes], channel: socket.socket) -> int:

@@ -23,7 +23,7 @@ from edgeinfer import __version__
 from edgeinfer.flow.statistics import BUCKETS_MS, Histogram, Statistics
 from edgeinfer.messages import MachineVitals
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
-from edgeinfer.web.server import Answer
+from edgeinfer.web.request import Answer
 
 
 class Metrics:
@@ -43,6 +43,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client's custom collectors."""
         numbers, latency = self._picture(), self._stats.sources()
+        sinks = numbers.sinks.items()
         yield _build({"edgeinfer": __version__, **numbers.versions})
         yield from _frames(numbers, latency)
         yield _histogram("edgeinfer_stage_duration_seconds", "time per frame", "stage", _stages(self._stats.stages()))
@@ -50,6 +51,11 @@ class Metrics:
         yield GaugeMetricFamily("edgeinfer_live_rate_ratio", "share of live sources' frames in use", numbers.rate)
         if numbers.subscribers is not None:
             yield GaugeMetricFamily("edgeinfer_zmq_subscribers", "connected and subscribed", numbers.subscribers)
+        yield _gauge(
+            "sink_up", "1 while it takes what it is given", {n: float(not s.trouble) for n, s in sinks}, "sink"
+        )
+        lost = {(name,): sink.lost for name, sink in sinks}
+        yield _counter("sink_messages_lost", "not taken by a sink", lost, ("sink",))
         if numbers.machine is not None:
             yield from _machine(numbers.machine)
 

@@ -11,7 +11,7 @@ from edgeinfer.flow.statistics import Statistics
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web import readiness
 from edgeinfer.web.readiness import Health
-from edgeinfer.web.server import Answer, Routes
+from edgeinfer.web.request import Answer, Routes
 
 NO_LIBRARY = b"metrics need prometheus-client, which is not installed: pip install 'edgeinfer[metrics]'\n"
 

@@ -25,7 +25,8 @@ def alive(seen: DaemonSnapshot) -> Health:
 
 
 def ready(seen: DaemonSnapshot, min_sources: int) -> Health:
-    """Whether it is alive, the model is loaded and has room, the socket is bound, and enough sources run.
+    """Whether it is alive, the model is loaded and has room, the socket is bound, no sink loses anything, and enough
+    sources run.
 
     A source that has come to its end as it should, a file's, counts as one that runs. `min_sources` above the number
     of sources means all of them.
@@ -37,6 +38,9 @@ def ready(seen: DaemonSnapshot, min_sources: int) -> Health:
         reasons.append(seen.shortage)
     if not seen.bound:
         reasons.append(Reason("socket", "nothing is published"))
+    for name, sink in seen.sinks.items():
+        if sink.trouble and name != "publish":
+            reasons.append(Reason("sink", f"{name}: {sink.trouble}"))
     running = [name for name, books in seen.sources.items() if books.state in ("running", "ended")]
     wanted = min(min_sources, len(seen.sources))
     if len(running) < wanted:

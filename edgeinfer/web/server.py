@@ -1,47 +1,29 @@
-"""A bounded HTTP server: GET and HEAD of a few fixed paths, few connections, short requests, short patience."""
+"""A bounded HTTP server on one thread: no peer holds anything but its own place, and that for a moment only."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BufferedIOBase
-from ipaddress import ip_address
-from typing import Any
+from dataclasses import dataclass, field
 
 from edgeinfer.errors import ConfigError, TemporaryError
+from edgeinfer.guard.limits import HTTP_DEADLINE_S, MAX_HTTP_PEERS, MAX_REQUEST_BYTES
 from edgeinfer.guard.reachability import is_loopback
+from edgeinfer.web.request import Routes, is_complete, respond
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 8
-MAX_REQUEST_BYTES = 16 << 10
-DEADLINE_S = 5.0
-"""From the connection to the end of the answer, however busy the peer keeps it."""
-BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a path gives."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-
-
-Routes = Mapping[str, Callable[[str], Answer]]
-"""Path → what makes its answer, from the request's Accept header. Called on a connection's thread."""
+DEADLINE_S = float(HTTP_DEADLINE_S)
+BACKLOG = 128
+TICK_S, REST_S = 0.2, 0.5
+_NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def parse_bind(bind: str, insecure: bool) -> tuple[str, int]:
@@ -58,26 +40,50 @@ def parse_bind(bind: str, insecure: bool) -> tuple[str, int]:
     return host, int(match[2])
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `routes` from `start` to `stop`. Connections beyond MAX_CONNECTIONS are turned away at once."""
+@dataclass(eq=False)
+class Peer:
+    """A connection: what has come of its request, and then what is still to be sent."""
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 16
+    socket: socket.socket
+    since_s: float
+    request: bytes = b""
+    answer: bytes | None = None
+    sent: int = field(default=0)
+
+    def read(self) -> bool:
+        """Reads what is there. Whether the request is complete. Raises OSError."""
+        data = self.socket.recv(MAX_REQUEST_BYTES - len(self.request))
+        self.request += data
+        return not data or is_complete(self.request)
+
+    def write(self) -> bool:
+        """Sends what can be sent. Whether that was all. Raises OSError."""
+        answer = self.answer or b""
+        if self.sent < len(answer):
+            self.sent += self.socket.send(memoryview(answer)[self.sent :])
+        return self.sent >= len(answer)
+
+
+class Server:
+    """Serves `routes` from `start` to `stop`. Where MAX_HTTP_PEERS are there already, the oldest gives way."""
 
     def __init__(self, host: str, port: int, routes: Routes) -> None:
         """Binds. Raises TemporaryError where the port is taken, ConfigError where the address can't be used."""
         self.routes = routes
         self.local_only = is_loopback(host)
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._open: dict[socket.socket, float] = {}
-        self._lock = threading.Lock()
         try:
-            super().__init__((host, port), Handler)
+            self._listener = _listen(host, port)
         except OSError as error:
             raise _refused(host, port, error) from None
-        self.port = int(self.server_address[1])
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.2,), name="http", daemon=True)
+        self.port = int(self._listener.getsockname()[1])
+        self._open: dict[Peer, None] = {}  # the oldest first
+        self._resting_until_s: float | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._wake, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._spare: int | None = None
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
         """Answers from now on."""
@@ -86,158 +92,128 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         """Ends it, with the connections that are open."""
         if self._thread.is_alive():
-            self.shutdown()
-        self.server_close()
-        self._expire(time.monotonic() + DEADLINE_S + 1)
+            self._wake.send(b"x")
+            self._thread.join()
+        else:
+            self._close()
 
-    def server_bind(self) -> None:
-        """Like the base class's, but for its look-up of our own name, which may take a resolver's patience."""
-        if self.allow_reuse_address:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+    def _run(self) -> None:
+        try:
+            self._reserve()
+            while self._turn():
+                pass
+        except Exception:
+            log.exception("http: unexpected error; nothing is answered any more")
+        finally:
+            self._close()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Takes a connection on, or turns it away where there are too many."""
-        with self._lock:
-            full = len(self._open) >= MAX_CONNECTIONS
-            if not full:
-                self._open[request] = time.monotonic()
-        if full:
-            with suppress(OSError):
-                request.settimeout(0.1)
-                request.sendall(BUSY)
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """The connection's end."""
-        with self._lock:
-            self._open.pop(request, None)
-        super().shutdown_request(request)
-
-    def service_actions(self) -> None:
-        """Called several times a second."""
+    def _turn(self) -> bool:
+        """Whether to go on, after what was to be done at this moment."""
+        for key, _ in self._selector.select(TICK_S):
+            if key.fileobj is self._woken:
+                return False
+            if key.fileobj is self._listener:
+                self._accept()
+            else:
+                self._serve(key.data)
         self._expire(time.monotonic())
+        return True
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that hung up is no news, and anything else is a bug."""
-        log.debug("http: a request failed", exc_info=True)
+    def _accept(self) -> None:
+        """Takes one: the kernel says that there are no more descriptors even where nobody waits for one."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in _NO_MORE and not self._make_room():
+                self._rest()
+            return
+        self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
+        if len(self._open) >= MAX_HTTP_PEERS:
+            self._drop(next(iter(self._open)))
+        connection.setblocking(False)
+        peer = Peer(connection, time.monotonic())
+        self._open[peer] = None
+        self._selector.register(connection, selectors.EVENT_READ, peer)
+        self._serve(peer)  # its request has mostly come with it
+
+    def _serve(self, peer: Peer) -> None:
+        if peer not in self._open:
+            return  # it gave way to another in this turn
+        try:
+            if peer.answer is None and peer.read():
+                peer.answer = respond(peer.request, self.routes, self.local_only)
+                self._selector.modify(peer.socket, selectors.EVENT_WRITE, peer)
+            if peer.answer is not None and peer.write():
+                self._drop(peer)
+        except BlockingIOError:
+            pass
+        except OSError:  # it has gone
+            self._drop(peer)
+        except Exception:  # one peer's request must not end the answers to all others
+            log.exception("http: a request failed")
+            self._drop(peer)
+
+    def _drop(self, peer: Peer) -> None:
+        """The connection's end."""
+        del self._open[peer]
+        self._selector.unregister(peer.socket)
+        with suppress(OSError):
+            peer.socket.shutdown(socket.SHUT_RDWR)
+        peer.socket.close()
+        self._reserve()
+
+    def _make_room(self) -> bool:
+        """Frees a descriptor where the process has no more: the one that is kept for that, or the oldest peer's."""
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+            return True
+        if self._open:
+            self._drop(next(iter(self._open)))
+        return False
+
+    def _reserve(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _rest(self) -> None:
+        """Leaves those that knock alone for a moment, instead of trying again and again."""
+        self._selector.unregister(self._listener)
+        self._resting_until_s = time.monotonic() + REST_S
 
     def _expire(self, now_s: float) -> None:
-        with self._lock:
-            late = [connection for connection, since_s in self._open.items() if now_s - since_s > DEADLINE_S]
-        for connection in late:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        for peer in [peer for peer in self._open if now_s - peer.since_s > DEADLINE_S]:
+            self._drop(peer)
+        if self._resting_until_s is not None and now_s >= self._resting_until_s:
+            self._resting_until_s = None
+            self._reserve()
+            self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _close(self) -> None:
+        for peer in list(self._open):
+            self._drop(peer)
+        self._selector.close()
+        for each in (self._listener, self._wake, self._woken):
+            each.close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request; the connection is closed after it (HTTP/1.0)."""
-
-    server: Server
-    timeout = DEADLINE_S
-
-    def version_string(self) -> str:
-        """No versions for strangers."""
-        return "edgeinfer"
-
-    def setup(self) -> None:
-        """Bounds what is read."""
-        super().setup()
-        self._limited = _Limited(self.rfile, MAX_REQUEST_BYTES)
-        self.rfile = self._limited  # type: ignore[assignment]
-
-    def do_GET(self) -> None:
-        """Answers with the body."""
-        self._respond(with_body=True)
-
-    def do_HEAD(self) -> None:
-        """Answers without it."""
-        self._respond(with_body=False)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        """A request is no news, and its path is somebody else's text."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """A line of text, without what the peer sent."""
-        status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
-        self.request_version = "HTTP/1.0"  # it may have been no HTTP at all, and then no status would be sent
-        self._send(Answer(status, f"{status.phrase}\n".encode(), "text/plain"), self.command != "HEAD")
-        self.close_connection = True
-
-    def _respond(self, with_body: bool) -> None:
-        if self._limited.exhausted:
-            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            return
-        if self.server.local_only and not _is_local_name(self.headers.get("Host", "")):
-            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)  # a web page that has its own name point to us
-            return
-        make = self.server.routes.get(self.path.partition("?")[0])
-        if make is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        try:
-            answer = make(self.headers.get("Accept", ""))
-        except Exception:
-            log.exception("http: %s failed", self.path.partition("?")[0])
-            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
-            return
-        self._send(answer, with_body)
-
-    def _send(self, answer: Answer, with_body: bool) -> None:
-        self.send_response(answer.status)
-        for name, value in (
-            ("Content-Type", answer.content_type),
-            ("Content-Length", str(len(answer.body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Connection", "close"),
-        ):
-            self.send_header(name, value)
-        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "GET, HEAD")
-        self.end_headers()
-        if with_body:
-            self.wfile.write(answer.body)
-
-
-class _Limited:
-    """A stream that ends after so many bytes."""
-
-    def __init__(self, stream: BufferedIOBase, limit: int) -> None:
-        self._stream = stream
-        self._left = limit
-
-    @property
-    def exhausted(self) -> bool:
-        return self._left <= 0
-
-    def readline(self, size: int = -1) -> bytes:
-        line = self._stream.readline(self._left if size < 0 else min(size, self._left))
-        self._left -= len(line)
-        return line
-
-    def close(self) -> None:
-        self._stream.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._stream.closed
-
-
-def _is_local_name(host: str) -> bool:
-    """Whether a Host header names this machine by an address or as localhost."""
-    name = re.sub(r":\d{1,5}$", "", host).strip("[]").lower()
-    if not name or name in _LOOPBACK_NAMES:
-        return True
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _refused(host: str, port: int, error: OSError) -> ConfigError | TemporaryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.messages import MachineVitals
-from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
+from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot, SourceSnapshot
 from edgeinfer.types import Timing
 from edgeinfer.web.metrics import Metrics
 from reference.tables import table as markdown
@@ -14,6 +14,7 @@ EVERYTHING = DaemonSnapshot(
     versions={"tensorrt": "1", "cuda": "1", "onnxruntime": "1"},
     sources={"cam": SourceSnapshot("running", None, 2, 1, 0, {"overload": 1}, 1.0)},
     subscribers=1,
+    sinks={"sinks.jsonl": SinkSnapshot()},
     machine=MachineVitals(
         throttled=["cpu"],
         temperatures_c={"cpu": 50.0},

@@ -23,10 +23,13 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "`last_crash`": messages.LastCrash,
     "`vitals`": messages.Vitals,
     "`vitals.machine`": messages.MachineVitals,
+    "an item of `vitals.sinks`": messages.SinkVitals,
     "`info`": messages.InfoMessage,
     "`model` of `info`": messages.ModelInfo,
 }
 """Heading → struct, in the order of the page."""
+NOTHING_FOLLOWS = r"(?!\n)"
+"""Said for Python's `$` alone (see `messages.SOURCE_PATTERN`)."""
 
 
 def fields_of_messages() -> str:
@@ -118,7 +121,7 @@ def describe(kind: types.Type) -> str:  # noqa: C901, PLR0911 (one per type)
             limits = (("≥", kind.ge), (">", kind.gt), ("≤", kind.le), ("<", kind.lt))
             return ", ".join([name, *(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)])
         case types.StrType(pattern=pattern):
-            return "text" if pattern is None else f"text that matches `{pattern}`"
+            return "text" if pattern is None else f"text that matches `{pattern.removesuffix(NOTHING_FOLLOWS)}`"
         case types.BoolType():
             return "`true` or `false`"
         case types.VarTupleType(item_type=item) | types.ListType(item_type=item):

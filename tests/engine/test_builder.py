@@ -16,9 +16,10 @@ from edgeinfer.engine.build import builder, worker
 from edgeinfer.engine.build.builder import BuildLimits
 from edgeinfer.engine.build.progress import BuildProgress
 from edgeinfer.engine.build.protocol import Failed, Logged, Step, Warned
-from edgeinfer.engine.errors import BuildError, BuildKilledError, CacheError, ToleranceError
+from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError, CacheError, ToleranceError
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.errors import OutOfMemoryError, UnavailableError
+from edgeinfer.guard.limits import MAX_BUILD_S
 from tests.engine.fakes import fake_toolkit
 from tests.engine.test_ensure import task
 
@@ -122,12 +123,17 @@ def test_the_childs_error_is_raised_as_what_it_was(failed: Failed, kind: type[Ex
 def test_limits_of_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     here, cancel = os.getpid(), threading.Event()
     monkeypatch.setattr(builder, "available_bytes", lambda: 100 << 20)
-    builder._check(here, BuildLimits(memory_bytes=1 << 40, reserve_bytes=100 << 20), cancel, 1e9)
+    builder._check(here, BuildLimits(memory_bytes=1 << 40, reserve_bytes=100 << 20, timeout_s=None), cancel, 1e9)
     with pytest.raises(BuildKilledError, match=r"and 1 MiB are allowed; raise --memory"):
         builder._check(here, BuildLimits(memory_bytes=1 << 20, reserve_bytes=None), cancel, 0)
     with pytest.raises(BuildKilledError, match="stopped with 100 MiB of memory left"):
         builder._check(here, BuildLimits(reserve_bytes=(100 << 20) + 1), cancel, 0)
-    assert BuildLimits() == BuildLimits(memory_bytes=None, reserve_bytes=128 << 20, timeout_s=None)
+    assert BuildLimits() == BuildLimits(memory_bytes=None, reserve_bytes=128 << 20, timeout_s=MAX_BUILD_S)
+    with pytest.raises(BuildCancelledError, match="took longer than 14400 s"):
+        builder._check(here, BuildLimits(reserve_bytes=None), cancel, MAX_BUILD_S + 1)
+    monkeypatch.setattr(builder, "total_bytes", lambda: 8 << 20)
+    with pytest.raises(BuildKilledError, match="and 7 MiB are allowed"):
+        builder._check(here, BuildLimits(reserve_bytes=None), cancel, 0)
     monkeypatch.setattr(builder, "_meminfo", lambda: {"MemTotal": 7})
     assert builder.total_memory_bytes() == 7
     assert builder.resident_bytes(1 << 30) == 0

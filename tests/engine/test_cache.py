@@ -136,6 +136,14 @@ def test_damage_is_refused_and_taken_out_for_a_new_build(cache: Cache, file: str
     assert not engine.folder.exists()
 
 
+def test_a_manifest_that_is_too_large_is_damage(cache: Cache) -> None:
+    engine = put(cache)
+    with (engine.folder / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)  # it takes no room, and would take memory
+    with pytest.raises(PlanError, match="damaged"):
+        cache.get(engine.key)
+
+
 def test_a_missing_plan_or_manifest_is_damage(cache: Cache) -> None:
     for name in ("engine.plan", "manifest.json"):
         engine = put(cache)
@@ -318,22 +326,46 @@ def test_the_list_shows_what_is_broken(cache: Cache) -> None:
     items = cache.entries()
     assert items[0] == good
     assert sorted(item.key for item in items if isinstance(item, BrokenEngine)) == sorted([bad.key, "note.txt"])
-    assert set(cache.prune(0)) == {good.key, bad.key, "note.txt"}
-    assert list(cache.engines.iterdir()) == []
+    assert set(cache.prune(0)) == {good.key, bad.key}
+    assert [path.name for path in cache.engines.iterdir()] == ["note.txt"], "it is no engine, so it is somebody's"
 
 
 def test_a_workspace_sweeps_up_after_killed_builds(cache: Cache) -> None:
-    (cache.tmp / "left").mkdir()
-    (cache.tmp / "left/engine.plan").write_bytes(b"half")
-    (cache.tmp / "file").write_bytes(b"half")
+    left = [cache.tmp / name for name in ("build-abcd1234.dead", "tmpabcd1234", f"{'a' * 64}.01234567")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "engine.plan").write_bytes(b"half")
     with cache.lock(no_wait):
         Cache(cache.root).tidy()  # somebody builds: hands off
-        assert len(list(cache.tmp.iterdir())) == 2
+        assert len(list(cache.tmp.iterdir())) == 3
         with cache.workspace() as work:
             assert list(cache.tmp.iterdir()) == [work]
-    (cache.tmp / "left").mkdir()
+    left[0].mkdir()
     cache.tidy()
     assert list(cache.tmp.iterdir()) == []
+
+
+def test_sweeping_touches_only_names_of_our_own_and_follows_no_link(cache: Cache, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "letter").write_text("dear")
+    (cache.tmp / "notes").write_text("mine")
+    (cache.tmp / "build-abcd1234").symlink_to(theirs)
+    (cache.tmp / "build-efgh5678").mkdir()
+    (cache.tmp / "build-efgh5678/link").symlink_to(theirs)
+    cache.tidy()
+    assert sorted(path.name for path in cache.tmp.iterdir()) == ["build-abcd1234", "notes"]
+    assert (theirs / "letter").read_text() == "dear"
+
+
+def test_an_engine_with_somebodys_file_beside_it_is_not_removed(cache: Cache) -> None:
+    engine = put(cache)
+    (engine.folder / "letter").write_text("dear")
+    assert cache.prune(0) == []
+    cache.remove(engine.key)
+    with pytest.raises(CacheError, match="Directory not empty"):
+        put(cache)
+    assert (engine.folder / "letter").read_text() == "dear"
 
 
 def test_a_manifest_of_a_later_schema_is_not_read() -> None:

@@ -366,7 +366,8 @@ def test_what_a_build_may_take_is_asked_for_in_the_users_units(on_orin: Toolkit)
         ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
         return task_of({n: v for n, v in context.params.items() if n not in ignored}, with_extras=True).extras
 
-    assert extras() == Extras(verification=SampleSource(str(card_samples.PHOTOS), load_model("nanodet-g").card.input))
+    photos = SampleSource(str(card_samples.PHOTOS), load_model("nanodet-g").card.input)
+    assert extras() == Extras(verification=photos, limits=BuildLimits(timeout_s=None)), "a person may wait longer"
     found = extras(
         *("--memory", "2G", "--timeout", "60", "--tolerance", "0.1,0.01", "--no-verify", "--keep-anyway"),
         *("--timing-cache", "/t/cache"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgeinfer.engine.build import network
 from edgeinfer.engine.build.construct import Construction
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
@@ -20,8 +22,8 @@ from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.errors import BuildError, BuildKilledError
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.plan import read_header
-from edgeinfer.engine.toolkit import Toolkit
-from edgeinfer.errors import UnavailableError, UsageError
+from edgeinfer.engine.toolkit import Toolkit, make_logger
+from edgeinfer.errors import InputError, UnavailableError, UsageError
 from edgeinfer.models.onnxfile import read_model
 from tests.engine.fakes import VERSIONS, FakeDevice, fake_toolkit, open_fake
 from tests.engine.samples import NANODET
@@ -406,3 +408,42 @@ def test_the_fakes_lack_what_the_versions_lack() -> None:
         fake_toolkit("11.4.0.106").trt.BuilderFlag.FP16  # noqa: B018
     with pytest.raises(TypeError):
         1 << old.BuilderFlag.FP16
+
+
+def test_a_network_that_was_exchanged_since_is_not_built(
+    double: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolkit = fake_toolkit(VERSIONS[0])
+    digest = read_model(double).sha256
+    build(toolkit, double, tmp_path, model_sha256=digest)
+    with pytest.raises(InputError, match="files changed since the build was asked for"):
+        build(toolkit, double, tmp_path, model_sha256="0" * 64)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(double.read_bytes())
+    parse = network.parse
+
+    def exchanged(*args: Any) -> Any:
+        path.write_bytes(double.read_bytes())
+        return parse(*args)
+
+    monkeypatch.setattr(network, "parse", exchanged)
+    with pytest.raises(InputError, match="files changed since the build was asked for"):
+        build(toolkit, path, tmp_path, model_sha256=digest)
+
+
+def test_a_networks_names_do_not_swell_what_is_said(tmp_path: Path) -> None:
+    helper = onnx.helper
+    nodes = [helper.make_node("Thing", ["x"], [f"y{n}"], name=f"{n}" + "n" * 100_000) for n in range(60)]
+    ends = [helper.make_tensor_value_info(name, 1, [1]) for name in ("x", "y0")]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    kit = fake_toolkit(VERSIONS[0])
+    kit.trt.world.refused = dict.fromkeys(range(60), "no such thing")
+    with pytest.raises(BuildError, match=r"can't build 60 of 60 nodes: .*; and 44 more") as caught:
+        build(kit, path, tmp_path)
+    assert len(caught.value.message) < 2000
+    heard: list[str] = []
+    logger = make_logger(kit.trt, deque(), heard.append)
+    logger.log(kit.trt.ILogger.Severity.ERROR, "x" * 1_000_000)
+    assert len(heard[0]) < 2100

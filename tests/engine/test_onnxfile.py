@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeinfer.errors import InputError
-from edgeinfer.models.onnxfile import ELEMENT_TYPES, MAX_DEPTH, Tensor, check_external, file_digest, read_model
+from edgeinfer.guard.limits import MAX_GRAPH_DEPTH
+from edgeinfer.models.onnxfile import ELEMENT_TYPES, Tensor, check_external, file_digest, read_model
 from tests.engine.samples import NANODET
 
 anywhere = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,7 +121,7 @@ def write_external(path: Path, *locations: str, location_flag: bool = True) -> N
         ("below", "no regular file"),
         ("pipe", "no regular file"),
         ("none", "can't be read"),
-        ("*/_ORT_MEM_ADDR_/*", "can't be read"),
+        ("*/_ORT_MEM_ADDR_/*", "is no name for an external file"),
     ],
 )
 @pytest.mark.parametrize("look", [read_model, check_external])
@@ -238,7 +239,7 @@ def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
     graph = helper.make_graph([], "g", [], [])
-    for depth in range(1, MAX_DEPTH + 1):
+    for depth in range(1, MAX_GRAPH_DEPTH + 1):
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
         (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
         check_external(tmp_path / "m.onnx")

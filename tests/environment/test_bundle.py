@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import string
@@ -138,9 +139,11 @@ def test_secrets_in_files(tmp_path: Path, secret: str) -> None:
 
 def test_only_the_owner_can_read_the_file_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "bundle.json"
-    path.write_text("old")
-    bundle.write({"a": 1}, path)
-    assert json.loads(path.read_text()) == {"a": 1}
+    path.touch()
+    for number in (1, 2):
+        made = {"edgeinfer_doctor_bundle": 1, "a": number}
+        bundle.write(made, path)
+        assert json.loads(path.read_text()) == made
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
@@ -151,3 +154,15 @@ def test_a_file_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None
         with pytest.raises(UsageError, match="can't write"):
             bundle.write({}, path)
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_file_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text("dear")
+    (tmp_path / "link").symlink_to(letter)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("letter", "link", "pipe"):
+        with pytest.raises(UsageError, match=name):
+            bundle.write({}, tmp_path / name)
+    assert letter.read_text() == "dear"
+    assert (tmp_path / "link").is_symlink()

@@ -40,7 +40,8 @@ from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.sources import images
 from edgeinfer.transport import keys
 from edgeinfer.transport.endpoint import check_endpoint
-from edgeinfer.web.server import Answer, Server, parse_bind
+from edgeinfer.web.request import Answer
+from edgeinfer.web.server import Server, parse_bind
 from tests.engine.plans import make_plan
 from tests.test_messages import example
 from tests.test_zmq import Peer, serve_until

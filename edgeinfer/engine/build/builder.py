@@ -24,6 +24,8 @@ from edgeinfer.engine.build.progress import BuildProgress, OnProgress, by_clock
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Failed, Logged, Step, Warned
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.limits import MAX_BUILD_S, MIN_FREE_BYTES
+from edgeinfer.guard.memory import total_bytes
 
 POLL_S = 0.2
 LOG_LINES = 60
@@ -37,13 +39,14 @@ CHILD = "from edgeinfer.engine.build.worker import main; main()"
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a build may take.
 
-    memory_bytes: largest resident size of the child. reserve_bytes: memory that must stay available on the machine,
-    GPU memory included where that is shared. timeout_s: seconds. None: no limit.
+    memory_bytes: largest resident size of the child; None: seven eighths of all memory that there is for us.
+    reserve_bytes: memory that must stay available on the machine, GPU memory included where that is shared.
+    timeout_s: seconds. None: no limit.
     """
 
     memory_bytes: int | None = None
-    reserve_bytes: int | None = 128 << 20
-    timeout_s: float | None = None
+    reserve_bytes: int | None = MIN_FREE_BYTES
+    timeout_s: float | None = MAX_BUILD_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,10 @@ def _check(pid: int, limits: BuildLimits, cancel: threading.Event, elapsed: floa
             f"the build took longer than {limits.timeout_s:g} s", "raise --timeout, or lower --opt-level"
         )
     used, left = resident_bytes(pid), available_bytes()
-    if limits.memory_bytes is not None and used > limits.memory_bytes:
+    most = total_bytes() * 7 // 8 if limits.memory_bytes is None else limits.memory_bytes
+    if used > most:
         raise BuildKilledError(
-            f"the build took {used >> 20} MiB of memory, and {limits.memory_bytes >> 20} MiB are allowed",
+            f"the build took {used >> 20} MiB of memory, and {most >> 20} MiB are allowed",
             "raise --memory, or lower --workspace or --opt-level",
         )
     if limits.reserve_bytes is not None and left < limits.reserve_bytes:

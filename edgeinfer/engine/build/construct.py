@@ -22,9 +22,9 @@ from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.options import Profile, profiles
 from edgeinfer.engine.store.manifest import Verification
 from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
-from edgeinfer.errors import OutOfMemoryError, UnavailableError, UsageError
+from edgeinfer.errors import InputError, OutOfMemoryError, UnavailableError, UsageError
 from edgeinfer.gpu.device import Device, open_device
-from edgeinfer.models.onnxfile import read_model
+from edgeinfer.models.onnxfile import read_model, unchanged
 
 Emit = Callable[[Event], None]
 OpenDevice = Callable[[], AbstractContextManager[Device]]
@@ -45,6 +45,8 @@ class Construction:
         self.log: deque[str] = deque(maxlen=LOG_LINES)
         self.logger = make_logger(toolkit.trt, self.log, lambda line: emit(Logged(line)))
         self.model = read_model(Path(request.model))
+        if request.model_sha256 not in ("", self.model.sha256):
+            raise _changed(self.model.path)
         self.precision = plan_precision(toolkit.trt, self.model, request.precision, request.options.calibrator)
 
     def run(self) -> Built:
@@ -93,11 +95,16 @@ class Construction:
         strong = self.precision.strongly_typed
         definition = network.create_network(self.toolkit, builder, strong)
         parser = network.parse(self.toolkit, self.logger, definition, self.model, self.model.path)
+        if not unchanged(self.model.marks):
+            raise _changed(self.model.path)
         if (
             self.precision.convert
         ):  # only what TensorRT takes is converted, so that it complains of the caller's own nodes
             definition = network.create_network(self.toolkit, builder, strong)
-            parser = network.parse(self.toolkit, self.logger, definition, self.model, self._converted())
+            converted = self._converted()
+            if not unchanged(self.model.marks):  # it was read once more
+                raise _changed(self.model.path)
+            parser = network.parse(self.toolkit, self.logger, definition, self.model, converted)
         return definition, parser
 
     def _converted(self) -> Path:
@@ -173,6 +180,11 @@ class Construction:
         chosen = samples.load(given, self.model, shapes) if given else samples.noise(self.model, shapes, VERIFIED_NOISE)
         tolerance = request.tolerance or verify.TOLERANCES[request.precision]
         return verify.verify(reference, runner, chosen, tolerance, given.path if given else "noise")
+
+
+def _changed(path: Path) -> InputError:
+    """What the engine is kept for is the network that was read first."""
+    return InputError(f"{path}: the network's files changed since the build was asked for", "build again")
 
 
 def make_builder(toolkit: Toolkit, logger: Any, log: deque[str]) -> Any:

@@ -8,12 +8,16 @@ from typing import Any
 
 from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.toolkit import Toolkit, member
+from edgeinfer.guard.limits import MAX_NODES_TOLD
 from edgeinfer.models.onnxfile import Node, OnnxModel
 
 WAYS_OUT = (
     "export it with another opset, load a plugin that has the operator (--plugin), or use ONNX Runtime: with its "
     "TensorRT provider, which takes the supported part of a graph, or plain (`--backend onnxruntime`)"
 )
+
+
+MAX_NAME, MAX_REASON = 40, 200
 
 
 def create_network(toolkit: Toolkit, builder: Any, strongly_typed: bool) -> Any:
@@ -44,10 +48,12 @@ def _account(toolkit: Toolkit, logger: Any, parser: Any, model: OnnxModel, path:
     whole = refused.pop(-1, None)
     if whole is not None and not refused:
         return f"{model.path}: {toolkit} can't read the graph: {whole[1]}"
-    nodes = (
-        f"node {index} {node.name!r} ({node.operator}): {reason}" for index, (node, reason) in sorted(refused.items())
-    )
-    return f"{model.path}: {toolkit} can't build {len(refused)} of {len(model.nodes)} nodes: {'; '.join(nodes)}"
+    nodes = [
+        f"node {index} {node.name[:MAX_NAME]!r} ({node.operator[:MAX_NAME]}): {reason[:MAX_REASON]}"
+        for index, (node, reason) in sorted(refused.items())[:MAX_NODES_TOLD]
+    ]
+    more = f"; and {len(refused) - len(nodes)} more" if len(refused) > len(nodes) else ""
+    return f"{model.path}: {toolkit} can't build {len(refused)} of {len(model.nodes)} nodes: {'; '.join(nodes)}{more}"
 
 
 def _errors(parser: Any, nodes: tuple[Node, ...]) -> Iterator[tuple[int, tuple[Node, str]]]:

@@ -13,12 +13,14 @@ from edgeinfer.engine.store.plan import Version
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One build. All paths are absolute; the plan goes to `work`/engine.plan.
 
+    model_sha256: of the network that is meant (see `onnxfile.Identity`), "" for whichever lies there.
     workspace: holds `work`; the child removes it when its parent dies.
     precision: a concrete one, also where `options.precision` is "best". verification: None for noise as input.
     calibration_cache, timing_cache: read if there, and written afterwards.
     """
 
     model: str
+    model_sha256: str = ""
     flavour: str
     tensorrt: Version
     options: BuildOptions

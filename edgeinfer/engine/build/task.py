@@ -17,6 +17,7 @@ from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.errors import UsageError
+from edgeinfer.guard.limits import MAX_CACHE_BYTES
 from edgeinfer.models.onnxfile import OnnxModel, read_model
 
 
@@ -35,7 +36,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     keep_beyond_tolerance: bool = False
     timing_cache: str | None = None
     limits: BuildLimits = BuildLimits()
-    max_cache_bytes: int | None = 8 << 30
+    max_cache_bytes: int | None = MAX_CACHE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Task:
         calibration = f"{fields.model} {fields.external_data} {fields.profiles} {fields.calibration} {version}"
         return BuildRequest(
             model=str(self.model.path),
+            model_sha256=self.model.sha256,
             flavour=self.machine.flavour,
             tensorrt=self.machine.tensorrt,
             options=msgspec.structs.replace(self.options, pools=self._pools()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
-from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError, is_lack_of_memory
 from edgeinfer.models.onnxfile import OnnxModel
 from edgeinfer.types import AnyArray
 
@@ -121,10 +122,14 @@ def reference_runner(model: OnnxModel) -> Run:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise UnavailableError(f"ONNX Runtime can't be imported: {error}", "pip install 'edgeinfer[cpu]'") from error
+    os.environ["ORT_LOAD_CONFIG_FROM_MODEL"] = "0"  # it would take settings from the network's metadata
     try:
-        session = onnxruntime.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not what the file's name says
+        session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base
-        raise UnavailableError(f"ONNX Runtime can't run {model.path}: {error}") from error
+        kind = OutOfMemoryError if is_lack_of_memory(error) else UnavailableError
+        raise kind(f"ONNX Runtime can't run {model.path}: {error}") from error
     names = [output.name for output in session.get_outputs()]
     return lambda sample: dict(zip(names, session.run(names, sample), strict=True))
 

@@ -1,5 +1,6 @@
 """The engine cache: a folder per engine, put there whole or not at all.
 
+CACHEDIR.TAG                 says that this is the cache: nothing is written or removed in a folder without it
 engines/KEY/engine.plan      the plan as TensorRT wrote it
 engines/KEY/manifest.json    its side-car; its modification time is the last use
 engines/KEY/strikes          one byte per start that has not ended well so far
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import secrets
 import shutil
@@ -24,12 +26,15 @@ from pathlib import Path
 
 from edgeinfer.config.folders import own_folder
 from edgeinfer.engine.errors import CrashLoopError, PlanError
-from edgeinfer.engine.store import lock, manifest, strikes, trust
+from edgeinfer.engine.store import lock, manifest, marker, strikes, trust
 from edgeinfer.engine.store.disk import delete, folder_bytes, sync, told
 from edgeinfer.engine.store.manifest import Manifest
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.store.strikes import MAX_STRIKES
 from edgeinfer.errors import EdgeinferError, UsageError
+from edgeinfer.guard.limits import MAX_MANIFEST_BYTES
+
+log = logging.getLogger(__name__)
 
 PLAN, MANIFEST = "engine.plan", "manifest.json"
 
@@ -108,21 +113,28 @@ def crashing(key: str, crashes: int) -> str:
 
 
 class Cache:
-    """The cache in the folder `root`, made where it is missing. Raises UnsafeError or CacheError.
+    """The cache in the folder `root`. Raises UnsafeError, or CacheError where that is somebody's folder and no cache.
 
     `taken_out` says why, in words, of every key whose engine this object found unfit.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, writing: bool = True) -> None:
+        """Made where it is missing. Without `writing` it is only looked at: call nothing then that changes it."""
         self.root = root
         self.taken_out: dict[str, str] = {}
-        self.engines, self.tmp, self.quarantined = root / "engines", root / "tmp", root / "quarantine"
+        self.engines, self.tmp, self.quarantined = (root / name for name in marker.FOLDERS)
         with told(root):
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            trust.check_folder(root.resolve())
+            if writing:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if writing or os.path.lexists(root):
+                trust.check_folder(root.resolve())
+            if writing:
+                marker.claim(root)
             for folder in (self.engines, self.tmp, self.quarantined):
-                folder.mkdir(exist_ok=True, mode=0o700)
-                trust.check_folder(folder)
+                if writing:
+                    folder.mkdir(exist_ok=True, mode=0o700)
+                if writing or os.path.lexists(folder):
+                    trust.check_folder(folder)
 
     def lock(self, waiting: Callable[[float], None]) -> AbstractContextManager[int]:
         """Held while building; see `build_lock`."""
@@ -135,7 +147,7 @@ class Cache:
             return None
         trust.check_folder(folder)
         path = folder / MANIFEST
-        record = manifest.decode(trust.read_private(path), str(path))
+        record = manifest.decode(trust.read_private(path, MAX_MANIFEST_BYTES), str(path))
         if record.key != key:
             raise PlanError(f"{path}: describes engine {record.key[:12]}", "build the engine again")
         return CachedEngine(folder, record)
@@ -174,7 +186,8 @@ class Cache:
 
     def entries(self) -> list[CachedEngine | BrokenEngine]:
         """Everything in the cache, last used first, broken ones at the end."""
-        items = [self._item(folder) for folder in sorted(self.engines.iterdir())]
+        folders = sorted(self.engines.iterdir()) if self.engines.is_dir() else []
+        items = [self._item(folder) for folder in folders]
         return sorted(items, key=lambda item: -item.used_at if isinstance(item, CachedEngine) else 1.0)
 
     def _item(self, folder: Path) -> CachedEngine | BrokenEngine:
@@ -188,7 +201,7 @@ class Cache:
         """A fresh folder for one build, gone afterwards. Call with the lock held: it sweeps up after killed builds."""
         self._sweep()
         with told(self.root):
-            folder = Path(tempfile.mkdtemp(dir=self.tmp))
+            folder = Path(tempfile.mkdtemp(dir=self.tmp, prefix=marker.WORKSPACE))
         try:
             yield folder
         finally:
@@ -226,7 +239,8 @@ class Cache:
         """Takes an engine out of use and keeps it for a look, in place of an earlier one of the same key."""
         self.taken_out[key] = why
         self._discard(self.quarantined / key)
-        (self.engines / key).rename(self.quarantined / key)
+        with told(self.root):
+            (self.engines / key).rename(self.quarantined / key)
 
     def strike(self, key: str) -> None:
         """Call before an engine is first run. Three strikes that nobody took back put it into quarantine."""
@@ -248,9 +262,10 @@ class Cache:
     def prune(self, max_bytes: int, keep: str = "") -> list[str]:
         """Removes quarantined engines, then the least recently used, until the rest fits. Returns their keys, in order.
 
-        The engine `keep` stays whatever its size.
+        The engine `keep` stays whatever its size, and so does what is no engine of ours.
         """
-        folders = [*sorted(self.quarantined.iterdir()), *(item.folder for item in reversed(self.entries()))]
+        found = [*sorted(self.quarantined.iterdir()), *(item.folder for item in reversed(self.entries()))]
+        folders = [folder for folder in found if marker.KEY.fullmatch(folder.name) and marker.is_engine(folder)]
         sizes = {folder: folder_bytes(folder) for folder in folders}
         total, removed = sum(sizes.values()), []
         for folder in folders:
@@ -261,11 +276,17 @@ class Cache:
         return removed
 
     def _discard(self, path: Path) -> None:
+        if not os.path.lexists(path):
+            return
+        if not marker.is_engine(path):
+            log.warning("%s: not removed, it holds more than an engine", path)
+            return
         trash = self.tmp / f"{path.name}.{secrets.token_hex(4)}"
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another process was quicker
             path.rename(trash)
             delete(trash)
 
     def _sweep(self) -> None:
         for left in self.tmp.iterdir():
-            delete(left)
+            if marker.LEFT.fullmatch(left.name) and not left.is_symlink():
+                delete(left)

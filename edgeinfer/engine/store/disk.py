@@ -24,7 +24,7 @@ def sync(path: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Removes a file or a folder with all that is in it, as far as that goes."""
+    """Removes a file or a folder with all that is in it, as far as that goes. Follows no link."""
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()

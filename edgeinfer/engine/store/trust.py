@@ -28,15 +28,18 @@ def check_file(path: Path) -> None:
         raise UnsafeError(f"{path}: can't be read ({error.strerror})", "check the path") from error
 
 
-def read_private(path: Path) -> bytes:
-    """The bytes of a regular file that only we (or root) may write. Raises UnsafeError, or PlanError if unreadable."""
+def read_private(path: Path, limit: int = -1) -> bytes:
+    """The bytes of a regular file that only we (or root) may write, up to `limit` of them where it is not negative.
+
+    Raises UnsafeError, or PlanError if unreadable.
+    """
     try:
         with open_anything(path, follow=False) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnsafeError(f"{path}: no regular file", "remove it")
             _check_owner(path, status)
-            return file.read()
+            return file.read(limit)
     except OSError as error:
         if path.is_symlink():
             raise UnsafeError(f"{path}: a symbolic link, where a file should be", "remove it") from error

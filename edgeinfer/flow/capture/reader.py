@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,8 +12,7 @@ from edgeinfer.contract import breach
 from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
-from edgeinfer.guard.printable import printable
-from edgeinfer.guard.redaction import redact
+from edgeinfer.guard.printable import indented, printable
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.types import Capture
 
@@ -72,7 +70,8 @@ class Reader(threading.Thread):
             self.error = _bare(error)
         except BaseException as error:  # a plugin's bug, or its sys.exit, must not pass for the end of the source
             self.error = EdgeinferError(f"source {self._job.name}: {type(error).__name__}: {error}")
-            log.debug("%s", redact(traceback.format_exc()))
+            for line in indented(error):
+                log.debug("%s", line)
         finally:
             self.finished = True
             self._done()
