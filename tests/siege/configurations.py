@@ -13,40 +13,43 @@ from pathlib import Path
 from tests.siege.stage import Stage
 
 
-def spoil(path: Path, rng: random.Random) -> None:
+def spoil(path: Path, way: str) -> str:
     """Puts something else in the place of a file, which is gone for a moment in some cases, as with careless users."""
-    rng.choice(_WAYS)(path, rng)
+    _WAYS[way](path)
+    return way
 
 
-def _fifo(path: Path, rng: random.Random) -> None:
+def _fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path, 0o600)
 
 
-def _folder(path: Path, rng: random.Random) -> None:
+def _folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-def _link(path: Path, rng: random.Random) -> None:
-    path.unlink()
-    path.symlink_to(rng.choice(("/dev/zero", "/dev/null", "/proc/self/mem", path.name)))
+def _link(to: str) -> Callable[[Path], object]:
+    def link(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(to or path.name)
+
+    return link
 
 
-def _for_all(path: Path, rng: random.Random) -> None:
-    path.chmod(0o666)
-
-
-_WAYS: list[Callable[[Path, random.Random], object]] = [
-    _fifo,
-    _folder,
-    _link,
-    _for_all,
-    lambda path, _: path.unlink(),
-    lambda path, _: path.write_bytes(b""),
-    lambda path, rng: path.write_bytes(rng.randbytes(2000)),
-    lambda path, _: path.write_bytes(b"x" * (3 << 20)),
-]
+_WAYS: dict[str, Callable[[Path], object]] = {
+    "a pipe": _fifo,
+    "a folder": _folder,
+    "a link to itself": _link(""),
+    "a link to /dev/zero": _link("/dev/zero"),
+    "a link to the memory": _link("/proc/self/mem"),
+    "for everybody to write": lambda path: path.chmod(0o666),
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "rubbish": lambda path: path.write_bytes(os.urandom(2000)),
+    "too large": lambda path: path.write_bytes(b"x" * (3 << 20)),
+}
+WAYS = tuple(_WAYS)
 
 
 def _merges(depth: int, width: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.siege.attacks import ATTACKS, Attack
-from tests.siege.memory import Watch, budget, until_gone
+from tests.siege.memory import Watch, budget, together, until_gone
 from tests.siege.outcome import Outcome, read_lines
 from tests.siege.stage import GOOD, SUBSCRIBERS, TRIAL, Stage
 from tests.siege.witness import Witness
@@ -33,6 +33,7 @@ class Going:
     """An attack, and when it is to be over."""
 
     attack: Attack
+    detail: str
     until_s: float
     ends: ExitStack
 
@@ -78,6 +79,7 @@ def siege(folder: Path, seconds: float, seed: int, tell: Callable[[str], None], 
         outcome.heard = {name: witness.heard for name, witness in witnesses.items()}
         outcome.lines = read_lines(stage.lines)
         outcome.broken_list, outcome.peaks = stage.broken_list, watch.peaks
+        outcome.budget["together"] = together(outcome.budget, watch.peaks.children)
         outcome.log = stage.log.read_text("utf-8", "replace")
     return outcome
 
@@ -112,9 +114,10 @@ def _attack(stage: Stage, seconds: float, rng: random.Random, outcome: Outcome, 
         while (now_s := time.monotonic()) < started_s + seconds and stage.alive:
             _end_those_due(going, now_s)
             while len(going) < rng.randint(*AT_ONCE):
-                going.append(_begin(plan, going, stage, rng))
-                outcome.attacks[going[-1].attack.name] += 1
-                tell(going[-1].attack.name)
+                one = _begin(plan, going, stage, rng)
+                going.append(one)
+                outcome.attacks[one.attack.name] += 1
+                tell(f"{one.attack.name}{one.detail and f' ({one.detail})'}")
             time.sleep(0.2)
     finally:
         _end_those_due(going, float("inf"))
@@ -131,8 +134,8 @@ def _begin(plan: Iterator[Attack], going: Sequence[Going], stage: Stage, rng: ra
     taken = {one.attack.name for one in going} | {one.attack.group for one in going if one.attack.group}
     attack = next(one for one in plan if not {one.name, one.group} & taken)
     ends = ExitStack()
-    ends.enter_context(attack.begin(stage, random.Random(rng.random())))
-    return Going(attack, time.monotonic() + rng.uniform(*LENGTH_S), ends)
+    detail = ends.enter_context(attack.begin(stage, random.Random(rng.random())))
+    return Going(attack, detail, time.monotonic() + rng.uniform(*LENGTH_S), ends)
 
 
 def _end_those_due(going: list[Going], now_s: float) -> None:

@@ -64,6 +64,11 @@ def budget(baseline: int, trial_bytes: int) -> dict[str, int]:
     }
 
 
+def together(allowed: dict[str, int], children: int) -> int:
+    """Bytes that the daemon and so many processes may hold."""
+    return allowed["daemon"] + allowed["frames"] + allowed["trial"] + children * allowed["child"]
+
+
 class Watch(threading.Thread):
     """Looks at the daemon and its processes from `start` to `close`. Remembers every process there was."""
 

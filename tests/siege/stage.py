@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Stage:
         self.clip = folder / "clip.mp4"
         self.broken_list: list[tuple[int, int]] = []
         self.extra: dict[str, Any] = {}
+        self._decks: dict[str, list[str]] = {}
         write_camera_clip(self.clip, frames=150)
         self.model = networks.good(folder)
         self.hostile_networks = networks.hostile(folder)
@@ -200,6 +202,13 @@ class Stage:
         if not path.exists():
             cv2.imwrite(str(path), np.zeros((6000, 8000, 3), np.uint8))
         return str(path)
+
+    def deal(self, deck: str, cards: Sequence[str], rng: random.Random, count: int = 1) -> list[str]:
+        """So many of the cards: none comes again before all have been dealt."""
+        left = self._decks.setdefault(deck, [])
+        while len(left) < count:
+            left[:0] = rng.sample(cards, len(cards))
+        return [left.pop() for _ in range(count)]
 
     # --- the daemon ---
 
