@@ -94,20 +94,20 @@ def test_a_peer_that_ends_while_its_subscriptions_wait_does_not_end_us() -> None
         "sink = open(Options(bind='tcp://127.0.0.1:*'))\nprint(sink.endpoint, flush=True)\nsys.stdin.readline()\n"
         "sink.service()\nsink.close()\nprint('well', flush=True)\n"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    endpoint = process.stdout.readline().strip()
-    for _ in range(3):
-        peer = Peer(endpoint)
-        with suppress(OSError):
-            peer.subscribe([b"%d" % number for number in range(100)])
-        peer.socket.close()
-    with pytest.raises(subprocess.TimeoutExpired):  # longer than any heartbeat would take
-        process.wait(4)
-    out, err = process.communicate("go on\n", timeout=20)
-    assert (out, process.returncode) == ("well\n", 0), err
+    ) as process:
+        assert process.stdout is not None
+        endpoint = process.stdout.readline().strip()
+        for _ in range(3):
+            peer = Peer(endpoint)
+            with suppress(OSError):
+                peer.subscribe([b"%d" % number for number in range(100)])
+            peer.socket.close()
+        with pytest.raises(subprocess.TimeoutExpired):  # longer than any heartbeat would take
+            process.wait(4)
+        out, err = process.communicate("go on\n", timeout=20)
+        assert (out, process.returncode) == ("well\n", 0), err
 
 
 @pytest.mark.parametrize("message", [b"\0\3\7xx", b"\0\0", b"\1\3\7ab\0\2\1c"], ids=["a message", "nothing", "parts"])
@@ -258,7 +258,7 @@ def test_of_strangers_who_has_said_nothing_goes_first(monkeypatch: pytest.Monkey
 # --- floods ---
 
 SERVE = """
-import json, sys, time, psutil
+import contextlib, json, sys, time, psutil
 from edgeinfer.sinks.zmq import Curve, Options, open
 from tests.test_messages import example
 curve = Curve(secret_key=sys.argv[1], allow=sys.argv[2]) if len(sys.argv) > 1 else None
@@ -273,7 +273,8 @@ while not select.select([sys.stdin], [], [], 0.01)[0]:
     sink.service()
     number += 1
     longest = max(longest, time.monotonic() - start)
-    peak = max(peak, us.memory_info().rss)
+    with contextlib.suppress(OSError):  # not one descriptor left
+        peak = max(peak, us.memory_info().rss)
 print(json.dumps({"grown": peak - before, "longest": longest, "sent": number}), flush=True)
 sink.close()
 """
@@ -293,11 +294,11 @@ def serving(*args: str, code: str = SERVE) -> Iterator[tuple[str, Callable[[], d
         assert process.returncode == 0, "it has ended by itself"
         return dict(json.loads(out))
 
-    try:
-        yield process.stdout.readline().strip(), end
-    finally:
-        process.kill()
-        process.wait()
+    with process:
+        try:
+            yield process.stdout.readline().strip(), end
+        finally:
+            process.kill()
 
 
 def flood(endpoint: str, stop: threading.Event, block: Callable[[], bytes]) -> None:
@@ -517,7 +518,9 @@ def test_places_are_fitted_to_the_descriptors(monkeypatch: pytest.MonkeyPatch) -
 def test_an_allowed_client_gets_in_after_a_flood_with_few_descriptors(tmp_path: Path) -> None:
     safe = Safe(tmp_path, "laptop")
     limited = SERVE.replace(
-        "import json", "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\nimport json", 1
+        "import contextlib, json",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\nimport contextlib, json",
+        1,
     )
     with serving(safe.curve.secret_key, safe.curve.allow, code=limited) as (endpoint, end):
         for _ in range(3):

@@ -499,7 +499,11 @@ class Peer:
         self.socket.settimeout(20)
         answer = b""
         while b"READY" not in answer:  # what comes before it would be taken for part of the handshake
-            answer += self.socket.recv(4096)
+            block = self.socket.recv(4096)
+            if not block:
+                self.socket.close()
+                raise ConnectionError("cut before the end of the handshake")
+            answer += block
         self.socket.settimeout(0.2)
 
     def subscribe(self, topics: Iterable[bytes]) -> None:

@@ -41,8 +41,6 @@ _LAST, _MORE = (
 )  # as plain numbers: an enum's `|` costs microseconds
 REPLAY_S = 1.0
 """After `REPLAYS` of them at once, latched messages are sent again at most so often: they go to everybody."""
-BACKLOG = 512
-"""Connections that the kernel keeps until ZeroMQ takes them."""
 MAX_WANTED = 64
 """Prefixes that are asked for at a time; of more all is sent again."""
 AT_ONCE_S = 0.002
@@ -200,7 +198,6 @@ def _configure(socket: zmq.Socket[bytes], options: Options, pair: keys.KeyPair |
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    socket.setsockopt(zmq.BACKLOG, BACKLOG)
     # No heartbeats of ours: libzmq (4.3.5) aborts the process where one is due on a connection that has ended while its
     # subscriptions still wait (libzmq issues 4364 and 4767). The kernel finds out who has gone.
     for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10), (zmq.TCP_KEEPALIVE_INTVL, 5)):

@@ -53,7 +53,8 @@ class Door:
         self._owner, self._allowed = owner, allowed
         self._pace = Pace(time.monotonic)
         self._said = RationedLog(log)
-        self.peers = Peers(places(), self._pace, None if allowed is None else self._is_allowed)
+        room = places()
+        self.peers = Peers(room, self._pace, None if allowed is None else self._is_allowed)
         self.inside_s = 0.0
         self.error: BaseException | None = None
         self._serial = 0
@@ -64,6 +65,7 @@ class Door:
         self._questions = context.socket(zmq.ROUTER)
         self._questions.bind("inproc://zeromq.zap.01")
         owner.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        owner.setsockopt(zmq.BACKLOG, room.strangers)  # the rest waits outside, and costs no descriptor
         owner.monitor(f"inproc://edgeinfer.monitor.{id(owner)}", _EVENTS)
         self._monitor = context.socket(zmq.PAIR)
         self._monitor.setsockopt(zmq.RCVHWM, BACKLOG)
