@@ -493,15 +493,20 @@ class Peer:
 
     def __init__(self, endpoint: str) -> None:
         self.socket = connected(endpoint)
-        self.socket.settimeout(0.2)
+        try:
+            self._shake_hands()
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _shake_hands(self) -> None:
+        self.socket.settimeout(20)
         self.socket.sendall(self.GREETING)
         self.socket.sendall(self.ready(b"SUB"))
-        self.socket.settimeout(20)
         answer = b""
         while b"READY" not in answer:  # what comes before it would be taken for part of the handshake
             block = self.socket.recv(4096)
             if not block:
-                self.socket.close()
                 raise ConnectionError("cut before the end of the handshake")
             answer += block
         self.socket.settimeout(0.2)

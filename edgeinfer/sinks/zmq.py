@@ -39,6 +39,7 @@ _LAST, _MORE = (
     int(zmq.NOBLOCK),
     int(zmq.NOBLOCK) | int(zmq.SNDMORE),
 )  # as plain numbers: an enum's `|` costs microseconds
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 REPLAY_S = 1.0
 """After `REPLAYS` of them at once, latched messages are sent again at most so often: they go to everybody."""
 MAX_WANTED = 64
@@ -130,6 +131,12 @@ class ZmqPublisher:
     def _listen(self) -> None:
         """Takes note of subscriptions, before a message goes to somebody who may not have it; never for long."""
         self._door.inside_s = start_s = time.monotonic()
+        if int(self._socket.getsockopt(_EVENTS)) & _READABLE or self._peers.is_behind:
+            self._door.stirred_s = start_s
+            self._take_note(start_s + AT_ONCE_S)
+        self._door.inside_s = 0.0
+
+    def _take_note(self, end_s: float) -> None:
         found = self._peers.catch_up()
         for _ in range(EVENTS_AT_ONCE):
             try:
@@ -139,12 +146,11 @@ class ZmqPublisher:
             prefix = None if subscription is None else self._peers.change(subscription)
             if prefix is not None:
                 found.append(prefix)
-            if time.monotonic() - start_s > AT_ONCE_S:
+            if time.monotonic() > end_s:
                 break
         self._wanted.update(found)
         if len(self._wanted) > MAX_WANTED:
             self._wanted = {b""}
-        self._door.inside_s = 0.0
 
     def _replay(self) -> None:
         now = time.monotonic()

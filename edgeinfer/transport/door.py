@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import struct
 import threading
 import time
@@ -31,6 +32,8 @@ DOMAIN = "edgeinfer"
 REFRESH_S = 0.5
 WATCH_S = 0.005
 """How long the publisher may be inside of ZeroMQ before those who keep it there are looked for."""
+CALM_S, STIR_S = 0.05, 2.0
+"""How long it waits where nothing has come for so long; otherwise twice `WATCH_S`."""
 PAUSE_S = 0.001
 BATCH = 100
 """So many events, then a pause: a flood must not keep the interpreter from the other threads."""
@@ -42,9 +45,10 @@ _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPE
 
 
 class Door:
-    """Made before the socket is bound; `open` once it is. `allowed` is the list of clients, None without CURVE.
+    """Made before the socket is bound. `allowed` is the list of clients, None without CURVE.
 
-    `peers` is the book. The publisher sets `inside_s` while it is in a call of its socket.
+    `peers` is the book. The publisher sets `inside_s` while it is in a call of its socket, and
+    `stirred_s` when a subscription came.
     """
 
     def __init__(
@@ -55,7 +59,7 @@ class Door:
         self._said = RationedLog(log)
         room = places()
         self.peers = Peers(room, self._pace, None if allowed is None else self._is_allowed)
-        self.inside_s = 0.0
+        self.inside_s = self.stirred_s = 0.0
         self.error: BaseException | None = None
         self._serial = 0
         self._late: list[tuple[float, int, Question, str]] = []
@@ -70,6 +74,9 @@ class Door:
         self._monitor = context.socket(zmq.PAIR)
         self._monitor.setsockopt(zmq.RCVHWM, BACKLOG)
         self._monitor.connect(f"inproc://edgeinfer.monitor.{id(owner)}")
+        self._poller = zmq.Poller()
+        for socket in (self._monitor, self._questions):
+            self._poller.register(socket, zmq.POLLIN)
         self._ended = False
         self._thread = threading.Thread(target=self._live, name="door", daemon=True)
         self._thread.start()
@@ -94,9 +101,11 @@ class Door:
     def _live(self) -> None:
         try:
             while not self._ended:
-                self._wait()
-                self._listen()
-                self._answer_questions()
+                ready = self._wait()
+                if self._monitor in ready:
+                    self._listen()
+                if self._questions in ready:
+                    self._answer_questions()
                 self._answer_late()
                 self._tick()
         except BaseException as error:
@@ -114,11 +123,18 @@ class Door:
         while struct.unpack_from("=H", self._monitor.recv_multipart()[0])[0] != zmq.EVENT_MONITOR_STOPPED:
             pass
 
-    def _wait(self) -> None:
-        pause_s = 2 * WATCH_S if self.peers.count else REFRESH_S
+    def _wait(self) -> set[zmq.Socket[bytes]]:
+        """Who has something to say. While there are changes it looks at the publisher often."""
+        now = time.monotonic()
+        pause_s = REFRESH_S
+        if self.peers.count:
+            pause_s = 2 * WATCH_S if now - self.stirred_s < STIR_S else CALM_S
         if self._late:
-            pause_s = min(pause_s, max(0.0, self._late[0][0] - time.monotonic()))
-        zmq.select([self._monitor, self._questions], [], [], pause_s)
+            pause_s = min(pause_s, max(0.0, self._late[0][0] - now))
+        ready = {socket for socket, _ in self._poller.poll(math.ceil(pause_s * 1000))}
+        if ready:
+            self.stirred_s = time.monotonic()
+        return ready
 
     def _listen(self) -> None:
         with suppress(zmq.Again):

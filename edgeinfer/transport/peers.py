@@ -119,6 +119,11 @@ class Peers:
                 return None
             return self._book(peer, subscription)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something to catch up with."""
+        return bool(self._early)
+
     def catch_up(self) -> list[bytes]:
         """Books what came before its connection was told of. Returns as `change` does."""
         with self._lock:
