@@ -223,6 +223,31 @@ def test_a_subscription_that_is_faster_than_the_news_of_its_connection_is_kept(b
     assert book.peers.catch_up() == []
 
 
+def test_a_connection_of_whose_beginning_nothing_is_known_is_cut(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "EARLY_S", -1.0)
+    assert book.subscribe(1, b"a") is None
+    assert book.peers.catch_up() == []
+    assert book.gone == [1]
+
+
+def test_a_flood_of_commands_is_cut(sink: ZmqPublisher) -> None:
+    """Pings, which ZeroMQ answers by itself."""
+    peer, other = Peer(sink.endpoint), Peer(sink.endpoint)
+    for one in (peer, other):
+        one.subscribe([b"e"])
+    serve_until(sink, lambda: sink.subscribers == 2, "both")
+
+    def cut() -> bool:
+        with suppress(OSError):
+            peer.socket.sendall((bytes([4, 7]) + b"\4PING\0\0") * 20_000)
+        return peer.is_cut
+
+    serve_until(sink, cut, "the end")
+    assert not other.is_cut
+    for one in (peer, other):
+        one.socket.close()
+
+
 def test_of_the_address_that_has_most_the_newest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     book = Book(4, 9)
     monkeypatch.setattr(wire, "cut", book.cut)

@@ -532,6 +532,7 @@ def test_a_peer_with_too_many_subscriptions_is_cut_and_others_are_not(caplog: py
     sink = open_publisher(Options(bind="tcp://127.0.0.1:*"))
     with Subscriber(sink.endpoint, kinds=("status",)) as other:
         peer = Peer(sink.endpoint)
+        peer.socket.settimeout(20)  # half a frame would make other frames of those that follow
         flood = threading.Thread(target=flood_with, args=(peer,))
         flood.start()
         serve_until(sink, lambda: not flood.is_alive(), "the flood to be cut")

@@ -130,7 +130,7 @@ INBOUND = _bound(
     "test_subscriptions_wait_at_the_expense_of_who_sends_them",
 )
 RECEIVE_BUFFER_BYTES = _bound(
-    8 << 10,
+    64 << 10,
     "bytes",
     "what the kernel keeps of one peer (Linux doubles it)",
     "the peer waits",

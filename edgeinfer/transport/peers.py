@@ -127,10 +127,13 @@ class Peers:
     def catch_up(self) -> list[bytes]:
         """Books what came before its connection was told of. Returns as `change` does."""
         with self._lock:
-            waiting = [entry for entry in self._early if time.monotonic() - entry[0] < EARLY_S]
+            waiting = list(self._early)
             self._early.clear()
             found = []
             for since_s, subscription in waiting:
+                if time.monotonic() - since_s > EARLY_S:  # where it is still there, nobody keeps its book
+                    self._cut(subscription.descriptor, "nothing is known of its beginning")
+                    continue
                 count = len(self._early)
                 prefix = self.change(subscription)
                 if len(self._early) > count:
@@ -154,7 +157,7 @@ class Peers:
                 if not peer.serial and peer.since_s < end_s:
                     self._cut(descriptor, f"it has not subscribed to anything in {SILENCE_S} s")
                 elif peer.serial:
-                    peer.known_bytes, peer.booked_bytes = wire.received_bytes(descriptor), 0
+                    self._look_at(descriptor, peer)
         self._said.settle()
 
     def stem(self) -> None:
@@ -173,6 +176,13 @@ class Peers:
                     return
                 total -= unbooked[descriptor]
                 self._cut(descriptor, "it floods the publisher with subscriptions", is_offence=True)
+
+    def _look_at(self, descriptor: int, peer: Peer) -> None:
+        """ZeroMQ keeps to itself what is neither a subscription nor a message: pings, commands that nobody knows."""
+        received = wire.received_bytes(descriptor)
+        if received - peer.known_bytes - peer.booked_bytes > MAX_UNBOOKED_BYTES:
+            self._cut(descriptor, "it floods the publisher with commands", is_offence=True)
+        peer.known_bytes, peer.booked_bytes = received, 0
 
     def _admit(self, peer: Peer, subscription: Subscription) -> bool:
         """A stranger's first subscription."""
