@@ -109,7 +109,7 @@ MAX_BOOK_BYTES = _bound(
     "test_the_subscriptions_of_all_have_a_budget",
 )
 MAX_UNBOOKED_BYTES = _bound(
-    32 << 10,
+    128 << 10,
     "bytes",
     "sent by peers while the publisher's thread is busy with them, beyond what it has booked",
     "the peer that has sent most is disconnected",

@@ -180,7 +180,7 @@ class Peers:
     def _look_at(self, descriptor: int, peer: Peer) -> None:
         """ZeroMQ keeps to itself what is neither a subscription nor a message: pings, commands that nobody knows."""
         received = wire.received_bytes(descriptor)
-        if received - peer.known_bytes - peer.booked_bytes > MAX_UNBOOKED_BYTES:
+        if received - peer.known_bytes - peer.booked_bytes > 2 * MAX_UNBOOKED_BYTES:
             self._cut(descriptor, "it floods the publisher with commands", is_offence=True)
         peer.known_bytes, peer.booked_bytes = received, 0
 
