@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,14 @@ from msgspec import structs
 from edgeinfer.cli import run
 from edgeinfer.client import Subscriber
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, TemporaryError, UnavailableError, UsageError
+from edgeinfer.guard.limits import LOG_LINES, MAX_KEY_FILE_BYTES
 from edgeinfer.messages import DAEMON, StatusMessage
 from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Curve, Options
 from edgeinfer.sinks.zmq import open as open_publisher
-from edgeinfer.transport import keys
+from edgeinfer.transport import door, keys
+from edgeinfer.transport.allowlist import AllowList
+from edgeinfer.transport.zap import Question
 from tests.conftest import Cli
 from tests.test_messages import example
 from tests.test_run import one_error_line
@@ -231,10 +235,10 @@ def test_what_is_no_file_of_keys(tmp_path: Path) -> None:
         keys.read_list(tmp_path / "pipe")
     with pytest.raises(InputError, match="Is a directory"):
         keys.read_list(tmp_path / "folder")
-    (tmp_path / "large").write_text("# " + "x" * keys.MAX_BYTES)
+    (tmp_path / "large").write_text("# " + "x" * MAX_KEY_FILE_BYTES)
     with pytest.raises(ConfigError, match="larger than 1024 KiB"):
         keys.read_list(tmp_path / "large")
-    (tmp_path / "large").write_text("# " + "x" * (keys.MAX_BYTES - 2))
+    (tmp_path / "large").write_text("# " + "x" * (MAX_KEY_FILE_BYTES - 2))
     assert keys.read_list(tmp_path / "large") == []
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="not a file of keys"):
@@ -255,7 +259,7 @@ def test_a_list_that_becomes_unreadable_lets_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / "clients"
     key = keys.generate().public
     keys.allow(path, keys.Client(key, "a"))
-    allowed = keys.AllowList(path)
+    allowed = AllowList(path)
     assert key in allowed
     assert not allowed.refresh()
     path.write_text("rubbish\n")
@@ -275,7 +279,7 @@ def test_a_list_is_another_one_where_its_keys_are_others(tmp_path: Path) -> None
     path = tmp_path / "clients"
     one, other = keys.generate().public, keys.generate().public
     path.write_text(f"{one}\n")
-    allowed = keys.AllowList(path)
+    allowed = AllowList(path)
     path.write_text(f"# a comment\n{one}\n")
     assert not allowed.refresh(), "the same keys"
     before = path.stat()
@@ -380,7 +384,7 @@ def test_a_key_that_is_taken_back_ends_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_first: bool
 ) -> None:
     """Whoever reads the changed list first."""
-    monkeypatch.setattr(zmq_sink, "REFRESH_S", 0.0)
+    monkeypatch.setattr(door, "REFRESH_S", 0.01)
     for name in ("server", "laptop", "desk"):
         keys.write_pair(keys.generate(), tmp_path / name)
     for name in ("laptop", "desk"):
@@ -395,33 +399,49 @@ def test_a_key_that_is_taken_back_ends_its_connection(
         serve_until(sink, lambda: sink.subscribers == 2, "both")
         gone = keys.revoke(tmp_path / "clients", "laptop")
         if asked_first:
-            assert sink._guard is not None
-            assert not sink._guard.callback("edgeinfer", gone.public.encode())
+            assert not sink._door._may_enter(question(gone.public))
         serve_until(sink, lambda: sink.subscribers == 1, "the end of one")
         for _ in range(20):
             sink.service()
         assert sink.subscribers == 1, "the other one stays"
 
 
-def test_each_stranger_is_named_once_and_not_too_many(
-    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guard = serving.sink._guard
-    assert guard is not None
-    strangers = [keys.generate().public for _ in range(guard.MAX_TOLD + 5)]
+def question(key: str) -> Question:
+    """libzmq's, of a client with this key."""
+    return Question((b"",), b"1", door.DOMAIN, "127.0.0.1", "CURVE", key)
+
+
+def test_each_stranger_is_named_once_and_not_too_many(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    strangers = [keys.generate().public for _ in range(LOG_LINES + 5)]
     for key in (*strangers, *strangers):
-        assert not guard.callback("edgeinfer", key.encode())
+        assert not serving.sink._door._may_enter(question(key))
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.split()[7] for text in told] == strangers[: guard.MAX_TOLD]
+    assert [text.split()[7] for text in told] == strangers[:LOG_LINES]
+    serving.sink._door._said.settle(final=True)
+    assert "refused clients: … and 5 more" in caplog.text
 
 
-def test_a_list_that_is_damaged_is_told_of_once(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
-    serving.list.write_text("rubbish\n")
-    guard = serving.sink._guard
-    assert guard is not None
-    wait_for(lambda: "nobody is let in" in caplog.text, "the warning")
+@pytest.mark.parametrize("asked_first", [False, True], ids=["the door notices", "a client's question notices"])
+def test_a_list_that_is_damaged_is_told_of_once(
+    serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, asked_first: bool
+) -> None:
+    """Whoever reads it first."""
     laptop = keys.read_public(str(serving.folder / "laptop.pub")).public
-    assert not guard.callback("edgeinfer", laptop.encode())
+    serving.list.write_text("rubbish\n")
+    if asked_first:
+        assert not serving.sink._door._may_enter(question(laptop))
+    wait_for(lambda: "nobody is let in" in caplog.text, "the warning")
+    assert not serving.sink._door._may_enter(question(laptop))
+    serving.sink._door.refresh()
+    assert caplog.text.count("nobody is let in") == 1
+
+
+def test_a_question_that_is_none_of_ours(serving: Serving) -> None:
+    laptop = keys.read_public(str(serving.folder / "laptop.pub")).public
+    assert serving.sink._door._may_enter(question(laptop))
+    good = question(laptop)
+    others = [replace(good, domain="other"), replace(good, mechanism="PLAIN"), replace(good, mechanism="NULL", key="")]
+    assert not any(serving.sink._door._may_enter(other) for other in (*others, replace(good, key="")))
 
 
 def test_a_key_that_is_allowed_later_gets_in_and_is_refused_no_more(serving: Serving) -> None:

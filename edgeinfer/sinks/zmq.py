@@ -6,19 +6,30 @@ import errno
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import zmq
 from msgspec import Meta, Struct
-from zmq.auth.thread import ThreadAuthenticator
 
-from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
+from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
+from edgeinfer.guard.limits import (
+    EVENTS_AT_ONCE,
+    HANDSHAKE_MS,
+    INBOUND,
+    MAX_ZMTP_FRAME_BYTES,
+    RECEIVE_BUFFER_BYTES,
+    REPLAYS,
+    UNREAD_MS,
+)
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.transport import keys
+from edgeinfer.transport.allowlist import AllowList
+from edgeinfer.transport.door import Door
 from edgeinfer.transport.endpoint import DEFAULT_ENDPOINT, check_endpoint, reaches_out
 from edgeinfer.transport.ipc import lock_ipc
-from edgeinfer.transport.peers import Peers
+from edgeinfer.transport.subscription import read
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
@@ -28,20 +39,13 @@ _LAST, _MORE = (
     int(zmq.NOBLOCK),
     int(zmq.NOBLOCK) | int(zmq.SNDMORE),
 )  # as plain numbers: an enum's `|` costs microseconds
-REPLAY_S = 0.05
-"""Latched messages are sent again at most so often: they go to everybody, and asking for them costs nothing."""
-REFRESH_S = 0.5
-INBOUND = 4
-"""Subscriptions that one peer may have under way. What is more waits in the kernel, at the peer's expense; without
-that bound a peer makes libzmq grow by 300 MB a second and holds up every send (measured)."""
-MAX_SUBSCRIPTION_BYTES = 4096
-"""Subscriptions are all that we expect from a peer."""
-HANDSHAKE_MS = 5000
-"""Whoever has not said by then what he is has to go."""
-HEARTBEAT_MS, SILENCE_MS = 2000, 6000
-"""A peer is asked so often whether it is there, and given up after so long without an answer."""
-DOMAIN = "edgeinfer"
-"""Without a ZAP domain libzmq lets in any client that knows the server's public key (zmq_setsockopt(3))."""
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
+REPLAY_S = 1.0
+"""After `REPLAYS` of them at once, latched messages are sent again at most so often: they go to everybody."""
+MAX_WANTED = 64
+"""Prefixes that are asked for at a time; of more all is sent again."""
+AT_ONCE_S = 0.002
+"""So long subscriptions are looked at between two messages."""
 
 
 class Curve(Struct, frozen=True, kw_only=True):
@@ -83,13 +87,15 @@ class ZmqPublisher:
         self._encoding: Encoding = options.format
         self._latched: dict[bytes, bytes] = {}
         self._wanted: set[bytes] = set()
-        self._next_replay_s = self._next_refresh_s = 0.0
+        self._replays, self._replayed_s = float(REPLAYS), time.monotonic()
+        pair = None if options.curve is None else keys.read_pair(Path(options.curve.secret_key))
+        allowed = None if options.curve is None else AllowList(Path(options.curve.allow))
         self._lock = lock_ipc(options.bind)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
-        self._peers = Peers(self._socket)
-        self._guard = None if options.curve is None else Guard(self._context, self._socket, options.curve)
-        _configure(self._socket, options)
+        _configure(self._socket, options, pair)
+        self._door = Door(self._context, self._socket, allowed)
+        self._peers = self._door.peers
         try:
             _bind(self._socket, options.bind)
         except EdgeinferError:
@@ -109,101 +115,75 @@ class ZmqPublisher:
         frames = [topic(kind, message.source), encode(message, self._encoding)]
         if kind in LATCHED:
             self._latched[frames[0]] = frames[1]
+        self._listen()
         self._send(frames)
 
     def service(self) -> None:
-        """Sends latched messages to whoever has just subscribed to them, and lets go of who must not stay."""
-        self._peers.update()
-        for _ in range(1000):  # a flood of subscriptions must not hold the publisher up
+        """Sends latched messages to whoever has just subscribed to them.
+
+        Raises FatalError where the thread that lets subscribers in has ended.
+        """
+        if self._door.error is not None:
+            raise FatalError(f"publish: nobody can be let in any more: {self._door.error}")
+        self._listen()
+        self._replay()
+
+    def _listen(self) -> None:
+        """Takes note of subscriptions, before a message goes to somebody who may not have it; never for long."""
+        self._door.inside_s = start_s = time.monotonic()
+        if int(self._socket.getsockopt(_EVENTS)) & _READABLE or self._peers.is_behind:
+            self._door.stirred_s = start_s
+            self._take_note(start_s + AT_ONCE_S)
+        self._door.inside_s = 0.0
+
+    def _take_note(self, end_s: float) -> None:
+        found = self._peers.catch_up()
+        for _ in range(EVENTS_AT_ONCE):
             try:
-                prefix = self._peers.event(self._socket.recv(zmq.NOBLOCK, copy=False))
+                subscription = read(self._socket.recv(_LAST, copy=False))
             except zmq.Again:
                 break
+            prefix = None if subscription is None else self._peers.change(subscription)
             if prefix is not None:
-                self._wanted.add(prefix)
-        self._replay()
-        self._refresh()
+                found.append(prefix)
+            if time.monotonic() > end_s:
+                break
+        self._wanted.update(found)
+        if len(self._wanted) > MAX_WANTED:
+            self._wanted = {b""}
 
     def _replay(self) -> None:
-        if not self._wanted or time.monotonic() < self._next_replay_s:
+        now = time.monotonic()
+        self._replays = min(REPLAYS, self._replays + (now - self._replayed_s) / REPLAY_S)
+        self._replayed_s = now
+        if not self._wanted or self._replays < 1:
             return
-        self._next_replay_s = time.monotonic() + REPLAY_S
         wanted, self._wanted = tuple(self._wanted), set()
-        for name, payload in self._latched.items():
-            if name.startswith(wanted):
-                self._send([name, payload])
+        due = [entry for entry in self._latched.items() if entry[0].startswith(wanted)]
+        if due:
+            self._replays -= 1
+        for name, payload in due:
+            self._send([name, payload])
 
     def forget(self, source: str) -> None:
         """See `Forgetful`. New subscribers are sent nothing of `source` any more."""
         for kind in LATCHED:
             self._latched.pop(topic(kind, source), None)
 
-    def _refresh(self) -> None:
-        if self._guard is not None and time.monotonic() >= self._next_refresh_s:
-            self._next_refresh_s = time.monotonic() + REFRESH_S
-            self._guard.refresh(self._peers)
-
     def close(self) -> None:
         """See `Sink.close`. What is queued gets 200 ms to leave."""
-        self._peers.close()
+        self._door.close()
         self._socket.close(linger=200)
-        if self._guard is not None:
-            self._guard.close()
         self._context.term()
         if self._lock:
             self._lock.close()
 
     def _send(self, frames: list[bytes]) -> None:
-        try:
+        self._door.inside_s = time.monotonic()
+        with suppress(zmq.Again):  # XPUB drops by itself; this can't happen while XPUB_NODROP is off
             self._socket.send(frames[0], _MORE)
             self._socket.send(frames[1], _LAST)
-        except zmq.Again:  # XPUB drops by itself; this can't happen while XPUB_NODROP is off
-            return
-
-
-class Guard:
-    """Lets in the clients whose key is on the list. Made before the socket is bound.
-
-    A thread of pyzmq's answers libzmq's questions (ZAP, ZeroMQ RFC 27); were it to end, nobody would be let in.
-    """
-
-    MAX_TOLD = 20
-    """So many unknown keys are named one by one."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], owner: zmq.Socket[bytes], options: Curve) -> None:
-        """Raises what `keys.read_pair` and `keys.read_list` raise."""
-        pair = keys.read_pair(Path(options.secret_key))
-        self._allowed = keys.AllowList(Path(options.allow))
-        self._told: set[str] = set()
-        quiet = logging.getLogger(f"{__name__}.zap")
-        quiet.setLevel(logging.CRITICAL)  # it would write a line per client; ours say more
-        self._authenticator = ThreadAuthenticator(context, log=quiet)
-        self._authenticator.configure_curve_callback(DOMAIN, self)
-        self._authenticator.start()
-        owner.setsockopt(zmq.CURVE_SERVER, 1)
-        owner.setsockopt(zmq.CURVE_SECRETKEY, pair.secret.encode())
-        owner.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """pyzmq's question, from its thread: may the holder of this public key (Z85) come in?"""
-        self._allowed.refresh()
-        public = key.decode()
-        if public in self._allowed:
-            return True
-        if public not in self._told and len(self._told) < self.MAX_TOLD:
-            self._told.add(public)
-            log.warning("publish: a client was refused, its key %s is not on the list", public)
-        return False
-
-    def refresh(self, peers: Peers) -> None:
-        """Reads the list again where it has changed, and cuts those who are not on it any more."""
-        if self._allowed.refresh() and self._allowed.error:
-            log.warning("publish.curve.allow: %s; nobody is let in", self._allowed.error)
-        peers.keep(self._allowed)
-
-    def close(self) -> None:
-        """Ends the thread. Call once the socket is closed."""
-        self._authenticator.stop()
+        self._door.inside_s = 0.0
 
 
 def check(options: Options) -> None:
@@ -214,20 +194,25 @@ def check(options: Options) -> None:
         keys.read_list(Path(options.curve.allow))
 
 
-def _configure(socket: zmq.Socket[bytes], options: Options) -> None:
+def _configure(socket: zmq.Socket[bytes], options: Options, pair: keys.KeyPair | None) -> None:
     # Tell of every subscription, or a second subscriber would get no status; and of the end of each, or a peer would be
     # held to have what it has given up while another has it too.
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)
     socket.setsockopt(zmq.SNDHWM, options.high_water_mark)
     socket.setsockopt(zmq.RCVHWM, INBOUND)
+    socket.setsockopt(zmq.RCVBUF, RECEIVE_BUFFER_BYTES)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_ZMTP_FRAME_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-    for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 30), (zmq.TCP_KEEPALIVE_INTVL, 10)):
+    # No heartbeats of ours: libzmq (4.3.5) aborts the process where one is due on a connection that has ended while its
+    # subscriptions still wait (libzmq issues 4364 and 4767). The kernel finds out who has gone.
+    for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10), (zmq.TCP_KEEPALIVE_INTVL, 5)):
         socket.setsockopt(option, value)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+    socket.setsockopt(zmq.TCP_MAXRT, UNREAD_MS)
+    if pair is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret.encode())
     socket.setsockopt(zmq.IPV6, "[" in options.bind)
 
 

@@ -18,6 +18,11 @@ def check_endpoint(endpoint: str, secured: bool) -> None:
     if endpoint.startswith("ipc://"):
         if endpoint == "ipc://" or "\0" in endpoint:
             raise ConfigError(f"publish.bind: {endpoint!r} names no path", "for instance ipc:///run/edgeinfer.sock")
+        if endpoint.startswith("ipc://@"):
+            raise ConfigError(
+                f"publish.bind: {endpoint}: an abstract socket has no mode: everybody here could read it",
+                "choose a path: for instance ipc:///run/edgeinfer.sock",
+            )
         if len(endpoint.removeprefix("ipc://").encode()) > MAX_IPC_PATH:
             raise ConfigError(f"publish.bind: {endpoint}: longer than {MAX_IPC_PATH} bytes", "choose a shorter path")
         return

@@ -19,7 +19,7 @@ def lock_ipc(endpoint: str) -> TextIO | None:
     else lies there or others could put something there, TemporaryError where a daemon has it.
     """
     path = Path(endpoint.removeprefix("ipc://"))
-    if not endpoint.startswith("ipc://") or path.name == "*" or str(path).startswith("@"):
+    if not endpoint.startswith("ipc://") or path.name == "*":
         return None
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):

@@ -10,7 +10,6 @@ import os
 import re
 import stat
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +17,8 @@ import zmq
 
 from edgeinfer.errors import ConfigError, InputError, TemporaryError, UnavailableError, UsageError
 from edgeinfer.guard.files import open_anything
+from edgeinfer.guard.limits import MAX_KEY_FILE_BYTES
 from edgeinfer.guard.ownership import writers
-
-MAX_BYTES = 1 << 20
-"""Of a key file or an allow list; some 15,000 clients."""
 
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -124,41 +121,6 @@ def revoke(path: Path, text: str) -> Client:
     return found[0]
 
 
-class AllowList:
-    """An allow list that is read again when its file changes. While it can't be read, nobody is let in.
-
-    Thread-safe: it holds one immutable set at a time.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Raises what `read_list` raises: a wrong list is found at the start, not when the first client comes."""
-        self._path = path
-        self._seen = self._stamp()
-        self._keys = frozenset(client.public for client in read_list(path))
-        self.error = ""
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def refresh(self) -> bool:
-        """Reads the file again where it has changed; true where the list is another one now."""
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return False
-        self._seen, before = stamp, self._keys
-        try:
-            self._keys, self.error = frozenset(client.public for client in read_list(self._path)), ""
-        except (InputError, ConfigError) as error:
-            self._keys, self.error = frozenset(), error.message
-        return self._keys != before
-
-    def _stamp(self) -> tuple[int, ...]:
-        with suppress(OSError, ValueError):
-            status = self._path.stat()
-            return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid)
-        return ()
-
-
 def _clients(text: str, path: Path) -> list[Client]:
     clients = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -184,12 +146,12 @@ def _read(path: Path, secret: bool = False) -> str:
     try:
         with open_anything(path) as file:
             _check(path, os.fstat(file.fileno()), secret)
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(MAX_KEY_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: {reason}", "`edgeinfer keys new NAME` makes a pair of keys") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 10} KiB", "is this the right file?")
+    if len(data) > MAX_KEY_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_KEY_FILE_BYTES >> 10} KiB", "is this the right file?")
     try:
         return data.decode("ascii")
     except UnicodeDecodeError:
