@@ -54,6 +54,16 @@ def test_a_pair_is_written_once_and_its_secret_is_private(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["laptop.key"]
 
 
+def test_a_path_that_looks_like_a_key_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters, dots and slashes, forty in all: such a path was taken for the key, and nobody was let in."""
+    monkeypatch.chdir(tmp_path)
+    pair = keys.generate()
+    keys.write_pair(pair, tmp_path / "x".ljust(36, "x"))
+    text = "x" * 36 + ".pub"
+    assert len(text) == len(pair.public)
+    assert keys.read_public(text).public == pair.public
+
+
 def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     pair = keys.generate()
     assert pair.secret not in repr(pair)

@@ -77,9 +77,9 @@ def read_pair(path: Path) -> KeyPair:
 
 def read_public(text: str) -> Client:
     """A public key, given as such or as the path of a .pub or .key file. Raises InputError, ConfigError."""
-    if _Z85.fullmatch(text):
-        return Client(text, "")
     path = Path(text)
+    if _Z85.fullmatch(text) and not path.exists():  # a path may be forty such characters too
+        return Client(text, "")
     if path.suffix == ".key":
         return Client(read_pair(path).public, path.stem)
     found = _clients(_read(path), path)
