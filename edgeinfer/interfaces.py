@@ -229,6 +229,16 @@ class Recovering(Protocol):
 
 
 @runtime_checkable
+class Selective(Protocol):
+    """What a sink has besides that says whether it looks at pictures. One that doesn't may keep many messages waiting.
+
+    Without it a sink is held to look at them.
+    """
+
+    pictures: bool
+
+
+@runtime_checkable
 class Forgetful(Protocol):
     """What a sink has besides that keeps something for every source."""
 

@@ -218,6 +218,7 @@ class Stuck:
     """A sink whose reader has stopped reading."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         self.go = threading.Event()

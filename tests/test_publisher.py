@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from edgeinfer.flow.publisher import QUEUE_DEPTH, Publisher
 from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
+from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
@@ -144,6 +145,7 @@ class Slow(Recorder):
     """Blocks until it may go on."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,6 +169,30 @@ def test_messages_that_a_slow_sink_has_not_taken_are_counted_and_told() -> None:
     lost = DEPTH + 11 - len(slow.messages)
     assert lost in (10, 11), "one may be in the sink's hands already"
     assert sinks.unwritten == {"slow": (lost, SLOW)}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "most"), [(True, OUTBOX_PICTURES), (False, OUTBOX_MESSAGES), (None, OUTBOX_PICTURES)]
+)
+def test_few_pictures_wait_for_a_sink_that_looks_at_them(pictures: bool | None, most: int) -> None:
+    class Looking(Recorder):
+        blocks = True
+        go = threading.Event()
+        results: ClassVar[list[Result | None]] = []
+
+        def write(self, message: Message, result: Result | None) -> None:
+            self.go.wait(WAIT_S)
+            self.results.append(result)
+
+    if pictures is not None:
+        Looking.pictures = pictures  # type: ignore[attr-defined] # (some have none)
+    sinks = SinkSet({"looking": Looking()}, nothing)
+    for number in range(OUTBOX_MESSAGES + 10):
+        sinks.write(example("detections", number), result())
+    Looking.go.set()
+    sinks.close()
+    assert most <= len(Looking.results) <= most + 1, "one may be in the sink's hands already"
+    assert all((given is None) == (pictures is False) for given in Looking.results)
 
 
 def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:

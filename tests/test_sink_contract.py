@@ -208,6 +208,7 @@ class Slow:
     """A sink whose every write waits for the test."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         self.written: list[Message] = []

@@ -17,6 +17,7 @@ from edgeinfer.config.settings import Config, writes_to_stdout
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.descriptors import raise_limit
 from edgeinfer.guard.memory import bound_arenas
 from edgeinfer.interfaces import Sink
 from edgeinfer.systemd import journal, notify
@@ -34,6 +35,7 @@ def command(supervise: bool, **options: Any) -> int:
         return supervised()
     die_with_supervisor()
     bound_arenas()
+    raise_limit()
     read = config_reader(**options)
     with Signals(reloads=True) as signals:
         config = read()

@@ -9,20 +9,20 @@ import threading
 import time
 from collections.abc import Callable
 
-from edgeinfer.guard.limits import OUTBOX_MESSAGES, SINK_PATIENCE_S
-from edgeinfer.interfaces import Recovering, Sink
+from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES, SINK_PATIENCE_S
+from edgeinfer.interfaces import Recovering, Selective, Sink
 from edgeinfer.messages import Message
 from edgeinfer.types import Result
 
 log = logging.getLogger(__name__)
 
-DEPTH, PATIENCE_S = OUTBOX_MESSAGES, float(SINK_PATIENCE_S)
+DEPTH, PICTURES, PATIENCE_S = OUTBOX_MESSAGES, OUTBOX_PICTURES, float(SINK_PATIENCE_S)
 _TICK_S = 0.1
 SLOW = "its reader or disk is too slow, or has stopped"
 
 
 class Outbox(threading.Thread):
-    """Passes messages on to `sink`, in order, on a thread of its own.
+    """Passes messages on to `sink`, in order, on a thread of its own; without their results where it needs no pictures.
 
     When it is full, what a live source has to say is lost and counted in `refused`; a file's results wait for room,
     but not for a sink that takes nothing for PATIENCE_S. An error of the sink is raised by the next `write`; `error`
@@ -47,7 +47,9 @@ class Outbox(threading.Thread):
         self._retired = threading.Event()
         self._accepted = self._written = 0
         self._stuck = False
-        self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(DEPTH)
+        self._pictures = sink.pictures if isinstance(sink, Selective) else True
+        self._depth = PICTURES if self._pictures else DEPTH
+        self._queue: queue.Queue[tuple[Message, Result | None] | None] = queue.Queue(self._depth)
         self.start()
 
     @property
@@ -78,8 +80,8 @@ class Outbox(threading.Thread):
             raise self.error
         patient = result is not None and not result.frame.live and not self._stuck
         self._accepted += 1
-        if self._put((message, result), patient):
-            self._stuck = self._stuck and self._queue.qsize() > DEPTH // 2
+        if self._put((message, result if self._pictures else None), patient):
+            self._stuck = self._stuck and self._queue.qsize() > self._depth // 2
         elif self.error is None:
             self._accepted -= 1
             self.refused += 1

@@ -471,6 +471,13 @@ OUTBOX_MESSAGES = _bound(
     "a live source's message is lost for this sink and counted; a file's waits",
     "test_a_live_result_does_not_wait_for_room_and_is_counted_as_lost",
 )
+OUTBOX_PICTURES = _bound(
+    32,
+    "messages",
+    "the same for a sink that looks at pictures, which wait with them",
+    "a live source's message is lost for this sink and counted; a file's waits",
+    "test_few_pictures_wait_for_a_sink_that_looks_at_them",
+)
 SINK_PATIENCE_S = _bound(
     30,
     "seconds",

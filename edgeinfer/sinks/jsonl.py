@@ -35,6 +35,7 @@ class JsonLines:
     """See `Sink` and `Recovering`. A line is there whole as soon as it is written, or not at all."""
 
     blocks = True
+    pictures = False
 
     def __init__(self, file: LineFile | StandardOutput, options: Options) -> None:
         self._file = file
