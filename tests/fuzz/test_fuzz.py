@@ -71,6 +71,14 @@ def answered() -> Iterator[None]:
     assert len(text.encode()) < 10_000
 
 
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(0, 6))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))])
+
+
 # --- configuration ---
 
 words = st.sampled_from(
@@ -316,14 +324,6 @@ def test_bytes_on_the_http_port(web: Server, parts: list[bytes]) -> None:
 
 
 # --- files ---
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    data = bytearray(whole)
-    for _ in range(draw(st.integers(0, 6))):
-        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(st.integers(0, len(data)))])
 
 
 plans = st.builds(make_plan, st.tuples(*[st.integers(0, 255)] * 4), st.binary(max_size=60))
