@@ -35,7 +35,7 @@ from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.messages import decode, encode
 from edgeinfer.models.onnxfile import check_external, read_model
-from edgeinfer.sinks.zmq import Options, ZmqPublisher
+from edgeinfer.sinks.zmq import Curve, Options, ZmqPublisher
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.sources import images
 from edgeinfer.transport import keys
@@ -69,6 +69,14 @@ def answered() -> Iterator[None]:
         text = str(error)
     assert "\n" not in text
     assert len(text.encode()) < 10_000
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(0, 6))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data[: draw(st.integers(0, len(data)))])
 
 
 # --- configuration ---
@@ -239,7 +247,7 @@ frames = st.builds(
 
 
 @given(st.binary(max_size=400), st.lists(frames, max_size=5), st.booleans())
-@fuzz(0.1, short=25)
+@fuzz(0.005, short=8, seconds=30)
 def test_bytes_on_the_publishers_port(
     publisher: ZmqPublisher, start: bytes, rest: list[bytes], handshake: bool
 ) -> None:
@@ -247,6 +255,40 @@ def test_bytes_on_the_publishers_port(
     with peer, suppress(OSError):
         peer.sendall(b"".join(rest) if handshake else start)
     with Subscriber(publisher.endpoint, kinds=("info",)) as subscriber:  # beside and after that it serves others
+        serve_until(publisher, lambda: subscriber.receive(0) is not None, "info")
+    serve_until(publisher, lambda: publisher.subscribers == 0, "the end of all of them")
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\3\1" + b"CURVE".ljust(20, b"\0") + bytes(32)
+HELLO = b"\5HELLO\1\0" + bytes(72) + bytes(range(32)) + bytes(8) + bytes(80)
+"""The beginning of CurveZMQ (ZeroMQ RFC 26), up to where a client that has no key is found out."""
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ZmqPublisher, Path]]:
+    """A publisher with CURVE, and the folder that holds the keys of one client."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("server", "client"):
+        keys.write_pair(keys.generate(), folder / name)
+    keys.allow(folder / "allowed", keys.read_public(str(folder / "client.pub")))
+    curve = Curve(secret_key=str(folder / "server.key"), allow=str(folder / "allowed"))
+    sink = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=curve))
+    sink.write(example("info"), None)
+    yield sink, folder
+    sink.close()
+
+
+@given(
+    st.deferred(lambda: damaged(GREETING + bytes([4, len(HELLO)]) + HELLO))
+    | st.lists(frames, max_size=4).map(lambda parts: GREETING + b"".join(parts))
+)
+@fuzz(0.005, short=6, seconds=30)
+def test_greetings_of_strangers_with_keys(secured: tuple[ZmqPublisher, Path], start: bytes) -> None:
+    publisher, folder = secured
+    with connect(int(publisher.endpoint.rpartition(":")[2])) as peer, suppress(OSError):
+        peer.sendall(start)
+    server, ours = folder / "server.pub", folder / "client.key"
+    with Subscriber(publisher.endpoint, kinds=("info",), server_key=server, key=ours) as subscriber:
         serve_until(publisher, lambda: subscriber.receive(0) is not None, "info")
     serve_until(publisher, lambda: publisher.subscribers == 0, "the end of all of them")
 
@@ -282,14 +324,6 @@ def test_bytes_on_the_http_port(web: Server, parts: list[bytes]) -> None:
 
 
 # --- files ---
-
-
-@st.composite
-def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
-    data = bytearray(whole)
-    for _ in range(draw(st.integers(0, 6))):
-        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
-    return bytes(data[: draw(st.integers(0, len(data)))])
 
 
 plans = st.builds(make_plan, st.tuples(*[st.integers(0, 255)] * 4), st.binary(max_size=60))

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +24,14 @@ from edgeinfer.backends.tensorrt import Options, Preparation
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.decoders.boxes_scores import candidates
 from edgeinfer.errors import EdgeinferError
-from edgeinfer.frames import pool
+from edgeinfer.frames import pool, store
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.device import free_memory
 from edgeinfer.gpu.kernel_launch import load_kernels
-from edgeinfer.gpu.memory import Pair
+from edgeinfer.gpu.memory import DeviceBuffer, Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
@@ -150,6 +152,32 @@ def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], heigh
     pair.close()
 
 
+def test_a_picture_of_another_process_is_read_where_that_wrote_it() -> None:
+    """Memory that is shared with a source's process can be pinned like our own, and is let go of before it is freed."""
+    try:
+        cuda = Cuda()
+        stream = cuda.stream()
+    except EdgeinferError as error:
+        pytest.skip(f"needs a GPU: {error}")
+    options, held = DemoOptions(realtime=False), store.held
+    pins, direct = Pins(cuda, mapped=False), Demo(options)
+    source = open_isolated(Order("demo", "demo:", options), "cam", 20)
+    back = np.empty((options.height, options.width, 3), np.uint8)
+    device = DeviceBuffer(cuda, back.nbytes)
+    with closing(device), closing(source):
+        for index in range(6):
+            capture = source.read()
+            assert capture is not None
+            address = pins.address(capture.image)
+            assert address, "it would be copied once more"
+            cuda.upload(device.address, address, back.nbytes, stream)
+            cuda.download(back.ctypes.data, device.address, back.nbytes, stream)
+            cuda("cudaStreamSynchronize", stream)
+            assert (back == direct.render(index)).all()
+    del capture
+    assert store.held - held < 2 * back.nbytes, "what was pinned is given back"
+
+
 @pytest.mark.parametrize("threshold", [0.4, 0.05, 0.001, 0.0])
 def test_the_gpu_chooses_the_candidates_that_the_cpu_chooses(prepared: Preparation, threshold: float) -> None:
     backend = opened(prepared, Filter("boxes", "scores", threshold))
@@ -213,7 +241,7 @@ def test_opening_and_closing_leaks_no_gpu_memory(prepared: Preparation) -> None:
 POISON = """
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_launch import load_kernels
-from edgeinfer.gpu.memory import Pair
+from edgeinfer.gpu.memory import DeviceBuffer, Pair
 from edgeinfer.config.card import load_model
 from edgeinfer.errors import FatalError
 
