@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
@@ -23,7 +25,7 @@ from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.preprocess.picture import picture_input
 from edgeinfer.sources import video
 from edgeinfer.sources._header import size
-from edgeinfer.sources._picture import Room, read_picture
+from edgeinfer.sources._picture import DECODING_BYTES_A_PIXEL, Room, read_picture
 
 SIDES = st.integers(1, 70)
 EXIF = b"\xff\xe1" + struct.pack(">H", 34) + b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
@@ -118,4 +120,35 @@ def test_pictures_are_decoded_while_there_is_room() -> None:
 
 
 def test_the_largest_picture_has_room() -> None:
-    assert 3 * MAX_PIXELS <= MAX_DECODING_BYTES
+    assert DECODING_BYTES_A_PIXEL * MAX_PIXELS <= MAX_DECODING_BYTES
+
+
+DECODES = """
+import os, sys
+import cv2, numpy as np
+from edgeinfer.guard.confine import confine
+data = np.frombuffer(open(sys.argv[1], "rb").read(), np.uint8)
+cv2.imdecode(cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1], cv2.IMREAD_COLOR)
+confine(int(sys.argv[2]), parent=os.getppid())
+sys.exit(cv2.imdecode(data, cv2.IMREAD_COLOR) is None)
+"""
+SLOWLY = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("suffix", "how", "turned"),
+    [(".jpg", (), False), (".jpg", (), True), (".jpg", SLOWLY, False), (".jpg", SLOWLY, True), (".png", (), False)]
+    + [(suffix, (), False) for suffix in (".bmp", ".webp", ".tiff")],
+)
+def test_decoding_takes_no_more_than_is_counted(
+    tmp_path: Path, suffix: str, how: tuple[int, ...], turned: bool
+) -> None:
+    """What OpenCV has at once: the picture, its copy, and a progressive JPEG's coefficients."""
+    height, width = 3000, 4000
+    data = cv2.imencode(suffix, np.zeros((height, width, 3), np.uint8), how)[1].tobytes()
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(data[:2] + EXIF + data[2:] if turned else data)
+    memory = DECODING_BYTES_A_PIXEL * height * width + len(data) + (4 << 20)
+    command = [sys.executable, "-c", DECODES, str(path), str(memory)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0

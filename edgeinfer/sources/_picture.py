@@ -21,6 +21,8 @@ from edgeinfer.sources._header import size
 from edgeinfer.types import Image
 
 HEAD_BYTES = 1 << 16
+DECODING_BYTES_A_PIXEL = 9
+"""What OpenCV holds at once while it decodes: the picture and a copy of it, and a progressive JPEG's coefficients."""
 
 
 class Room:
@@ -69,7 +71,7 @@ def _read(path: Path, file: BinaryIO, max_bytes: int) -> Image:
     pixels = MAX_PIXELS if found is None else found[0] * found[1]
     if pixels > MAX_PIXELS:
         raise _too_large(path)
-    with _room.taken(status.st_size + 3 * pixels):
+    with _room.taken(status.st_size + DECODING_BYTES_A_PIXEL * pixels):
         return _decode(path, head + file.read(max_bytes - len(head)))
 
 
