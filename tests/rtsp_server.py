@@ -59,7 +59,10 @@ async def serve(folder: str, port: int) -> None:
     print(server._server.sockets[0].getsockname()[1], flush=True)
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
-    await server.serve_forever()
+    serving, parent = asyncio.ensure_future(server.serve_forever()), os.getppid()
+    while os.getppid() == parent:  # whoever started us may be killed without a chance to end us
+        await asyncio.wait([serving], timeout=1)
+    os._exit(0)
 
 
 if __name__ == "__main__":

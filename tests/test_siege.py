@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,22 @@ def test_a_program_ends_with_its_block(tmp_path: Path) -> None:
         assert url.startswith("rtsp://127.0.0.1:")
         assert memory.held(random.choice(list(children()))).private > 0
     assert not children()
+
+
+@pytest.mark.long
+@pytest.mark.alone
+@pytest.mark.timeout(300)
+def test_a_siege_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/siege.py", "9", "4"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=program.ROOT, env=environment) as siege:
+        assert siege.stdout is not None
+        assert b" s: " in siege.stdout.readline(), "the first attack has begun"
+        others = psutil.Process(siege.pid).children(recursive=True)
+        siege.kill()
+    assert len(others) > 10, "the daemon, its processes, cameras, subscribers, attacks"
+    _, left = psutil.wait_procs(others, timeout=60)
+    assert not left
 
 
 def children() -> set[int]:
