@@ -50,7 +50,8 @@ def _endless_description(peer: socket.socket, rng: random.Random, port: int) -> 
         head = _request(peer)
         answer = b"RTSP/1.0 200 OK\r\n" + _sequence(head) + b"\r\n"
         if head.startswith(b"DESCRIBE"):
-            peer.sendall(answer + b"Content-Type: application/sdp\r\nContent-Length: 2147483647\r\n\r\nv=0\r\n")
+            size = b"Content-Length: %d\r\n\r\n" % rng.choice((2**31 - 1, 400_000_000, 100_000_000))
+            peer.sendall(answer + b"Content-Type: application/sdp\r\n" + size + b"v=0\r\n")
             _say(peer, _forever(lambda: b"a=x:" + b"y" * 1000 + b"\r\n"))
         peer.sendall(answer + b"Public: OPTIONS, DESCRIBE, SETUP, PLAY\r\n\r\n")
 
