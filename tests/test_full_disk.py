@@ -90,6 +90,21 @@ def numbers(path: Path) -> list[int]:
 # JSON lines
 
 
+def test_half_a_line_is_taken_back_though_the_sink_after_it_is_open_already(tmp_path: Path) -> None:
+    """A reload opens a sink that has failed again while the old one still writes."""
+    path = tmp_path / "out.jsonl"
+    old = opened(path)
+    old.write(numbered(0), None)
+    new = opened(path)
+    with no_file_beyond(path.stat().st_size + 100):
+        old.write(numbered(1), None)
+    assert numbers(path) == [0]
+    old.close()
+    new.write(numbered(2), None)
+    new.close()
+    assert numbers(path) == [0, 2]
+
+
 def test_lines_on_a_full_disk_are_lost_whole_and_it_goes_on_when_there_is_room(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -173,13 +188,14 @@ def test_half_a_line_of_a_killed_process_is_cut_off_and_nothing_else(
 def test_what_another_process_writes_at_this_moment_is_not_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     other = opened(path)
+    other.write(numbered(0), None)
     with path.open("ab") as file:
         file.write(b'{"kind":"detections"')
     ours = opened(path)
     ours.write(numbered(1), None)
     for sink in (ours, other):
         sink.close()
-    assert path.read_bytes().startswith(b'{"kind":"detections"\n{')
+    assert path.read_bytes() == encode(numbered(0)) + b'\n{"kind":"detections"\n' + encode(numbered(1)) + b"\n"
 
 
 def test_a_file_that_is_moved_away_or_removed_is_begun_anew(tmp_path: Path) -> None:

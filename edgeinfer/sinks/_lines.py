@@ -30,6 +30,8 @@ class LineFile:
         self._descriptor: int | None = None
         self._regular = self._half = False
         self._open()
+        if self._regular:  # held from the first line on: until then another of ours may have to take back half of one
+            self.close()
 
     def append(self, line: bytes) -> None:
         """Writes a line, which ends in a line feed, or nothing. Raises OSError; the next call tries anew."""
