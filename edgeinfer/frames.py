@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import math
 import mmap
@@ -24,6 +25,7 @@ import numpy as np
 from edgeinfer.errors import InputError, StalledError
 from edgeinfer.guard.limits import MAX_FRAME_BYTES, MAX_IDLE_FRAME_BYTES
 from edgeinfer.guard.memory import total_bytes
+from edgeinfer.guard.scarcity import is_scarce
 from edgeinfer.types import Image
 
 SHARE = 4
@@ -33,6 +35,7 @@ _POLL_S = 0.002
 T = TypeVar("T")
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """Older Pythons keep a descriptor open for each mapping."""
+_MFD_NOEXEC_SEAL = 8
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -55,7 +58,7 @@ class Block(mmap.mmap):
 
         Sealed (memfd_create(2)): were its file cut short, reading it would end this process with SIGBUS.
         """
-        descriptor = os.memfd_create("edgeinfer-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = _memfd(os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
@@ -68,6 +71,16 @@ class Block(mmap.mmap):
     def of(descriptor: int, size: int) -> Block:
         """The same memory in the other process."""
         return _described(Block(descriptor, size, **_UNTRACKED), lent=True)
+
+
+def _memfd(flags: int) -> int:
+    """Memory that never is a program's. Some systems allow no other (vm.memfd_noexec), older ones don't know of it."""
+    try:
+        return os.memfd_create("edgeinfer-frame", flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create("edgeinfer-frame", flags)
 
 
 def _described(block: Block, lent: bool) -> Block:
@@ -116,11 +129,11 @@ class Store:
 
     def take(self, size: int) -> Block:
         """See `Supply`."""
-        return self._waited(size, lambda: self._free[size].pop() if self._free[size] else self._made(size))
+        return self._waited(size, lambda: self._free[size].pop() if self._free[size] else self._made(size, Block.new))
 
     def lend(self, size: int) -> tuple[Block, int]:
         """A fresh block for another process, and its descriptor. Waits and raises as `take` does."""
-        return self._waited(size, lambda: Block.shared(size) if self._reserved(size) else None)
+        return self._waited(size, lambda: self._made(size, Block.shared))
 
     def _waited(self, size: int, attempt: Callable[[], T | None]) -> T:
         if size > self.limit:
@@ -144,8 +157,16 @@ class Store:
             else:
                 self._free[len(block)].append(block)
 
-    def _made(self, size: int) -> Block | None:
-        return Block.new(size) if self._reserved(size) else None
+    def _made(self, size: int, make: Callable[[int], T]) -> T | None:
+        if not self._reserved(size):
+            return None
+        try:
+            return make(size)
+        except OSError as error:
+            self._held -= size
+            if not is_scarce(error):
+                raise
+            return None  # memory or descriptors, which others may let go of in a moment
 
     def _reserved(self, size: int) -> bool:
         """Makes room, if need be of blocks that no one asked for lately; false where all are in use."""

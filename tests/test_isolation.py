@@ -91,7 +91,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
         import odd.source  # type: ignore[import-not-found] # noqa: PLC0415 (made above)
 
         order = Order("odd.source", "odd.source:", odd.source.Options(then=then))
-        opened.append(open_isolated(order, "cam", patience_s, memory_bytes))
+        opened.append(open_isolated(order, "cam", lambda _: patience_s, memory_bytes))
         return opened[-1]
 
     yield open_odd
@@ -133,7 +133,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def test_pictures_are_those_of_the_source_and_are_not_copied() -> None:
-    source = open_isolated(DEMO, "cam", 20)
+    source = open_isolated(DEMO, "cam", lambda _: 20)
     try:
         direct = demo.Demo(demo.Options(width=320, height=240, realtime=False))
         for index in range(20):
@@ -154,7 +154,7 @@ def test_pictures_are_those_of_the_source_and_are_not_copied() -> None:
 
 def test_memory_goes_round_and_is_given_back() -> None:
     before = frames.store.held
-    source = open_isolated(DEMO, "cam", 20)
+    source = open_isolated(DEMO, "cam", lambda _: 20)
     kept = [read(source).image for _ in range(5)]
     copies = [image.copy() for image in kept]
     for _ in range(50):
@@ -228,7 +228,7 @@ def test_a_process_that_dies_or_stops_is_replaced(number: int) -> None:
     desk, pids = Desk(), list[int]()
 
     def open_noted() -> IsolatedSource:
-        source = open_isolated(LIVE, "cam", 1)
+        source = open_isolated(LIVE, "cam", lambda _: 1)
         pids.append(source.pid)
         return source
 
@@ -245,7 +245,7 @@ def test_a_process_that_dies_or_stops_is_replaced(number: int) -> None:
 
 def test_where_the_process_that_makes_them_dies_so_do_its_children_and_there_are_others() -> None:
     own = Nursery()
-    first = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", 20)
+    first = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", lambda _: 20)
     read(first)
     template = psutil.Process(first.pid).parent()
     assert template is not None
@@ -254,7 +254,7 @@ def test_where_the_process_that_makes_them_dies_so_do_its_children_and_there_are
     first.close()
     with contextlib.suppress(TemporaryError):  # that it is gone shows when it is asked for the first time
         own.fork("demo").end()
-    second = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", 20)
+    second = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", lambda _: 20)
     read(second)
     second.close()
     wait_until(lambda: gone(first.pid), "a child outlived the process that it was forked from")
@@ -273,7 +273,7 @@ def test_where_no_process_can_be_made_it_is_tried_again(monkeypatch: pytest.Monk
 def test_no_process_outlives_its_daemon() -> None:
     code = (
         "import time\nfrom edgeinfer.isolation.source import *\nfrom edgeinfer.sources import demo\n"
-        "source = open_isolated(Order('demo', 'demo:', demo.Options()), 'cam', 5)\nsource.read()\n"
+        "source = open_isolated(Order('demo', 'demo:', demo.Options()), 'cam', lambda _: 5)\nsource.read()\n"
         "print(source.pid, flush=True)\ntime.sleep(60)"
     )
     daemon = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -305,7 +305,7 @@ def test_a_camera_whose_pictures_never_end_takes_no_more_than_its_share() -> Non
 
     def open_noted() -> IsolatedSource:
         order = Order("rtsp", camera.url, rtsp.Options(decoder="av", connect_s=3))
-        source = open_isolated(order, "cam", 4, 64 << 20)
+        source = open_isolated(order, "cam", lambda _: 4, 64 << 20)
         watched.append(source.pid)
         return source
 
@@ -369,7 +369,7 @@ ANSWERS = st.one_of(
 @settings(deadline=None, max_examples=60)
 def test_whatever_a_process_says_the_error_is_one_of_a_source(answers: list[dict[str, Any] | bytes]) -> None:
     liar = Liar(*answers)
-    source = IsolatedSource(liar, {}, "cam", 20)
+    source = IsolatedSource(liar, {}, "cam", lambda _: 20)
     with contextlib.suppress(EdgeinferError, UnreadableItem):
         for _ in answers:
             source.read()
@@ -396,12 +396,12 @@ def test_whatever_a_process_says_the_error_is_one_of_a_source(answers: list[dict
 )
 def test_a_process_that_talks_nonsense_is_ended(answer: Any) -> None:
     liar = Liar(answer)
-    assert failure(IsolatedSource(liar, {}, "cam", 20)).code == "crashed"
+    assert failure(IsolatedSource(liar, {}, "cam", lambda _: 20)).code == "crashed"
     assert liar.ended == 1
 
 
 def test_descriptors_that_nobody_asked_for_are_closed() -> None:
-    source = IsolatedSource(Liar(*[3] * 20), {}, "cam", 20)
+    source = IsolatedSource(Liar(*[3] * 20), {}, "cam", lambda _: 20)
     before = psutil.Process().num_fds()
     for _ in range(20):
         assert source.read() is None
@@ -411,7 +411,7 @@ def test_descriptors_that_nobody_asked_for_are_closed() -> None:
 
 def test_a_process_that_asks_for_memory_again_and_again_is_ended() -> None:
     liar = Liar(*[{"need": 48}] * 10)
-    source = IsolatedSource(liar, {}, "cam", 20)
+    source = IsolatedSource(liar, {}, "cam", lambda _: 20)
     before = frames.store.held
     assert failure(source).code == "crashed"
     assert frames.store.held == before
@@ -419,7 +419,7 @@ def test_a_process_that_asks_for_memory_again_and_again_is_ended() -> None:
 
 @pytest.mark.parametrize("size", [4 * MAX_PIXELS + 1, 1 << 61])
 def test_pictures_that_are_too_large_are_refused_before_there_is_memory_for_them(size: int) -> None:
-    source = IsolatedSource(Liar({"need": size}), {}, "cam", 20)
+    source = IsolatedSource(Liar({"need": size}), {}, "cam", lambda _: 20)
     before = frames.store.held
     error = failure(source)
     assert (error.code, error.lasting) == ("codec", True)
@@ -447,7 +447,7 @@ def test_an_error_comes_as_what_it_was(error: Exception) -> None:
 
 
 def test_a_frame_does_not_change_when_its_memory_is_lent_again() -> None:
-    source = open_isolated(DEMO, "cam", 20)
+    source = open_isolated(DEMO, "cam", lambda _: 20)
     images = [read(source).image for _ in range(6)]
     first = np.array(images[0])
     del images[1:]

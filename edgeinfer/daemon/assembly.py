@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 
 from edgeinfer.config import plugins, strict
@@ -18,6 +19,8 @@ from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.messages import ModelInfo
 
 log = logging.getLogger(__name__)
+
+PROCESS_GRACE_S = 60.0
 
 ANSWER_S = 2.0
 """After its source counts as lost, a process that has not answered hangs; its thread is not given up yet then."""
@@ -50,7 +53,7 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
         wait=ladder.wait,
         max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
         frozen_s=ladder.frozen_s,
-        limits=Deadlines(ladder.stall_s, ladder.timeout_s),
+        limits=deadlines(config),
     )
 
 
@@ -63,7 +66,14 @@ def open_source(config: SourceConfig, name: str) -> Source:
     order = Order(config.uri.plugin, config.uri.text, config.options)
     memory_mb = config.isolation.memory_mb
     memory_bytes = None if memory_mb is None else memory_mb << 20
-    return open_isolated(order, f"source {name}", config.ladder.timeout_s + ANSWER_S, memory_bytes)
+    limits = deadlines(config)
+    return open_isolated(order, f"source {name}", lambda fps: limits.at_rate(fps).timeout + ANSWER_S, memory_bytes)
+
+
+def deadlines(config: SourceConfig) -> Deadlines:
+    """How patient a source's capture thread is. A process of its own is ended in time, so its thread never hangs."""
+    usual = Deadlines(config.ladder.stall_s, config.ladder.timeout_s)
+    return replace(usual, grace=PROCESS_GRACE_S) if config.isolation.isolated else usual
 
 
 def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:

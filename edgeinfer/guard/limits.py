@@ -73,7 +73,7 @@ MAX_CHILD_BYTES = _bound(
     "sources.NAME.memory_mb",
 )
 MIN_CHILD_BYTES = _bound(
-    128 << 20,
+    256 << 20,
     "bytes",
     "the least that such a process may have, however many there are",
     "the kernel ends these processes first where the machine's memory is used up",
@@ -87,17 +87,25 @@ MAX_PIPELINE_BYTES = _bound(
     "test_a_pipeline_that_swells_gets_no_more",
 )
 MAX_LENT = _bound(
-    3,
+    8,
     "blocks",
-    "memory lent to such a process for pictures that it has not given yet",
-    "the process is ended, and the source is opened again: `crashed`",
-    "test_a_process_that_asks_for_memory_again_and_again_is_ended",
+    "memory lent to such a process for pictures that it has not given yet; a sixteenth of all frames' in bytes, or one "
+    "picture",
+    "it gets no more for now: the source is `stalled`",
+    "test_a_process_gets_so_much_memory_and_no_more",
+)
+MAX_SOURCE_BLOCKS = _bound(
+    128,
+    "blocks",
+    "memory lent to such a process altogether, with the frames of it that somebody still uses",
+    "it gets no more for now: the source is `stalled`",
+    "test_a_process_gets_so_much_memory_and_no_more",
 )
 
 # Descriptors and threads
 
 MAX_CHILD_DESCRIPTORS = _bound(
-    64,
+    256,
     "descriptors",
     "one process that decodes a source",
     "it can open no more, and the source is opened again",

@@ -12,6 +12,9 @@ from edgeinfer.frames import Block, block_of
 from edgeinfer.isolation import talk
 from edgeinfer.types import Image
 
+SPARE = 3
+"""Blocks that are kept for the next pictures."""
+
 
 class Borrowed:
     """See `Supply`: blocks that the parent has lent. One is free when neither side uses it. Used by one thread."""
@@ -25,29 +28,34 @@ class Borrowed:
 
     def take(self, size: int) -> Block:
         """See `Supply.take`. Where none is free, the parent lends another."""
-        self._settle()
-        for number, block in self._blocks.items():
-            if len(block) == size and number not in self._used_here | self._used_there:
+        for number in self._free():
+            if len(self._blocks[number]) == size:
                 self._used_here.add(number)
-                return block
+                return self._blocks[number]
         return self._borrow(size)
 
-    def give(self, image: Image) -> int:
-        """The number of an image's block, which is the parent's until it says that it is free."""
+    def can_give(self, image: Image) -> bool:
+        """Whether an image lies at the beginning of a block that the parent does not have already."""
+        block = block_of(image)
+        number = self._number(block)
+        return (
+            number is not None and number not in self._used_there and image.ctypes.data == self._blocks[number].address
+        )
+
+    def give(self, image: Image) -> dict[str, Any]:
+        """What to tell of an image: its block, which is the parent's until it says that it is free, and what is not
+        needed any more."""
         number = self._number(block_of(image))
+        assert number is not None  # noqa: S101 (see `can_give`)
         self._used_there.add(number)
-        return number
+        return {"picture": number, "drop": self._given_up(keep=SPARE)}
 
     def take_back(self, order: dict[str, Any]) -> None:
-        """What the parent does not use any more, and what it wants back for good."""
+        """What the parent does not use any more."""
         self._used_there.difference_update(order.get("free", ()))
-        for number in order.get("drop", ()):
-            self._used_there.discard(number)
-            self._used_here.discard(number)
-            del self._blocks[number]
 
     def _borrow(self, size: int) -> Block:
-        talk.send(self._peer, {"need": size})
+        talk.send(self._peer, {"need": size, "drop": self._given_up(keep=0)})
         answer, descriptors = talk.receive(self._peer, None)
         self.take_back(answer)
         if "lend" not in answer:
@@ -59,11 +67,20 @@ class Borrowed:
         self._used_here.add(answer["lend"])
         return block
 
-    def _settle(self) -> None:
-        while self.returned:
-            block = self.returned.popleft()
-            if block in self._blocks.values():
-                self._used_here.discard(self._number(block))
+    def _given_up(self, keep: int) -> list[int]:
+        """Takes leave of all free blocks but so many."""
+        free = self._free()
+        dropped = free[: max(0, len(free) - keep)]
+        for number in dropped:
+            del self._blocks[number]
+        return dropped
 
-    def _number(self, block: Block | None) -> int:
-        return next(number for number, known in self._blocks.items() if known is block)
+    def _free(self) -> list[int]:
+        while self.returned:
+            number = self._number(self.returned.popleft())
+            if number is not None:
+                self._used_here.discard(number)
+        return [number for number in self._blocks if number not in self._used_here | self._used_there]
+
+    def _number(self, block: Block | None) -> int | None:
+        return next((number for number, known in self._blocks.items() if known is block), None)

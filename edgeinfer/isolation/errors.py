@@ -17,6 +17,8 @@ from edgeinfer.errors import (
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.isolation.talk import Nonsense
 
+MAX_TEXT = 2100
+"""Characters; errors are cut to 2000 anyway."""
 KINDS: dict[str, type[EdgeinferError]] = {
     kind.__name__: kind
     for kind in (ConfigError, InputError, StalledError, TemporaryError, UnavailableError, EdgeinferError)
@@ -27,21 +29,19 @@ KINDS: dict[str, type[EdgeinferError]] = {
 def to_plain(error: BaseException) -> dict[str, Any]:
     """An error as JSON can say it. What is no error of ours is told by its type and text."""
     if isinstance(error, UnreadableItem):
-        return {"error": "UnreadableItem", "message": str(error)}
+        return {"error": "UnreadableItem", "message": str(error)[:MAX_TEXT]}
     if isinstance(error, CameraError):
-        return {
-            "error": "CameraError",
-            "message": error.message,
-            "hint": error.hint,
-            "code": error.code,
-            "lasting": error.lasting,
-        }
+        return {**_texts("CameraError", error), "code": error.code[:MAX_TEXT], "lasting": error.lasting}
     if isinstance(error, MemoryError):
         return {"error": "MemoryError"}
     if isinstance(error, EdgeinferError):
         kind = next(name for name, kind in KINDS.items() if isinstance(error, kind))
-        return {"error": kind, "message": error.message, "hint": error.hint}
-    return {"error": "EdgeinferError", "message": f"{type(error).__name__}: {error}"}
+        return _texts(kind, error)
+    return {"error": "EdgeinferError", "message": f"{type(error).__name__}: {error}"[:MAX_TEXT]}
+
+
+def _texts(kind: str, error: EdgeinferError) -> dict[str, Any]:
+    return {"error": kind, "message": error.message[:MAX_TEXT], "hint": error.hint[:MAX_TEXT]}
 
 
 def from_plain(answer: dict[str, Any], what: str) -> Exception:

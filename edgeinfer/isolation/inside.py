@@ -6,11 +6,12 @@ import contextlib
 import socket
 from typing import Any
 
+import msgspec
+
 from edgeinfer import frames
 from edgeinfer.config import plugins
 from edgeinfer.contract import breach
 from edgeinfer.errors import ConfigError, StalledError
-from edgeinfer.frames import block_of
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
@@ -43,7 +44,7 @@ def _serve(peer: socket.socket) -> None:
 
 def _opened(wanted: dict[str, Any]) -> Source:
     module = plugins.load("sources", wanted["plugin"])
-    source: Source = module.open(wanted["uri"], plugins.options(module, wanted["options"], "options"))
+    source: Source = module.open(wanted["uri"], msgspec.json.decode(wanted["options"], type=module.Options))
     return source
 
 
@@ -63,10 +64,10 @@ def _described(capture: Capture, borrowed: Borrowed) -> dict[str, Any]:
             "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
         )
     image = capture.image
-    if (block := block_of(image)) is None or image.ctypes.data != block.address:
-        image = frames.pool.copy(image)  # it made the memory itself
+    if not borrowed.can_give(image):
+        image = frames.pool.copy(image)  # it made the memory itself, or shows the same picture again
     return {
-        "picture": borrowed.give(image),
+        **borrowed.give(image),
         "height": image.shape[0],
         "width": image.shape[1],
         "t_ns": capture.t_ns,

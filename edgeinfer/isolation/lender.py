@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeinfer.errors import StalledError
 from edgeinfer.frames import Block, Store
-from edgeinfer.guard.limits import MAX_LENT
+from edgeinfer.guard.limits import MAX_LENT, MAX_SOURCE_BLOCKS
 from edgeinfer.isolation.talk import Nonsense
+
+SHARE = 16
+"""A process may hold so large a part of all frames' memory without using it, a sixteenth; or one picture."""
 
 
 class Lender:
@@ -32,25 +35,31 @@ class Lender:
     def lend(self, size: int) -> tuple[int, int]:
         """Another block: its number, and a descriptor that the caller closes.
 
-        Raises Nonsense where enough is lent already, and what `Store.lend` raises.
+        Raises StalledError where enough is lent already, and what `Store.lend` raises.
         """
-        if sum(len(self._blocks[number]) == size for number in self._lent) >= MAX_LENT:
-            raise Nonsense("it asks for memory again and again")
+        unused = sum(len(self._blocks[number]) for number in self._lent)
+        share = self._store.limit // SHARE
+        if len(self._lent) >= MAX_LENT or len(self._blocks) >= MAX_SOURCE_BLOCKS or (unused and unused + size > share):
+            raise StalledError("it holds as much memory for pictures as one source may")
         block, descriptor = self._store.lend(size)
         self._next += 1
         self._blocks[self._next] = block
         self._lent.add(self._next)
         return self._next, descriptor
 
-    def news(self, size: int | None = None) -> dict[str, Any]:
-        """What to tell the process: blocks that it may use again, and those of another size than it wants now."""
+    def freed(self) -> list[int]:
+        """Blocks that nobody here uses any more: the process may, and is to be told so."""
         free = self._collect()
         self._lent.update(free)
-        drop = [] if size is None else [number for number in self._lent if len(self._blocks[number]) != size]
-        for number in drop:
+        return free
+
+    def drop(self, numbers: object) -> None:
+        """Takes back for good what the process does not need any more. Raises Nonsense for what it does not have."""
+        for number in numbers if isinstance(numbers, list) else [numbers]:
+            if not isinstance(number, int) or number not in self._lent:
+                raise Nonsense("it gives up what it does not have")
             self._lent.discard(number)
             self._store.returned.append(self._blocks.pop(number))
-        return {"free": free, "drop": drop}
 
     def pixels(self, number: object, size: int) -> npt.NDArray[np.uint8]:
         """The first `size` bytes of a block that was lent. Ours from now on, until nobody refers to them any more.

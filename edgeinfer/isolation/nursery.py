@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +22,11 @@ from edgeinfer.guard.memory import total_bytes
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.spawned import Spawned, ended_how, spawn
 
-ANSWER_S = 15.0
-"""It loads libraries first, from a slow disk perhaps."""
-FAILURES = (TimeoutError, talk.Gone, talk.Nonsense)
+WAIT_S = 4.0
+"""So long a source waits for the others, for the template and for its answer, each; then it tries again later."""
+END_S = 1.0
+HANGS_S = 60.0
+"""A template that has said nothing for so long, though it was asked, is replaced. From a slow disk it starts slowly."""
 USUAL = 4
 """Half of the memory is shared by so many processes at least."""
 _CODE = """
@@ -40,79 +46,144 @@ def share_of_memory(children: int, total: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A process for one source. `peer` is our end of the talk with it."""
+    """A process for one source. `peer` is our end of the talk with it, `handle` its pidfd, -1 on an old kernel."""
 
     pid: int
     peer: socket.socket
+    handle: int
     nursery: Nursery
 
     def end(self) -> str:
         """Ends it, however it is. Returns how it ended where that was no wish of ours, in words."""
         self.peer.close()
-        return self.nursery.end(self.pid)
+        if self.handle < 0:
+            return self.nursery.end(self)
+        how = self.nursery.end(self)
+        with contextlib.suppress(OSError):  # where nobody answered for it; one that has ended has no signal to get
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+        os.close(self.handle)
+        return how
 
 
 class Nursery:
-    """Thread-safe; everybody waits while one process is being made."""
+    """Thread-safe. Nobody waits here for longer than a few seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._template: Spawned | None = None
-        self._living: set[int] = set()
+        self._ready = False
+        self._asked_s = 0.0
+        self._last_id = 0
+        self._living: dict[int, socket.socket] = {}
+        self._orphans: set[int] = set()
 
     def fork(self, plugin: str, memory_bytes: int | None = None) -> Forked:
         """A process that will open a source of that plugin. Raises TemporaryError where there can be none now."""
-        with self._lock:
+        with self._held(WAIT_S):
+            self._reap()
             ours, theirs = self._begin()
             share = memory_bytes or share_of_memory(len(self._living) + 1, total_bytes())
             try:
                 with theirs:
-                    answer = self._ask({"fork": plugin, "memory_bytes": share}, theirs.fileno())
-            except FAILURES:
-                self._forget()
+                    answer = self._ask({"fork": plugin, "memory_bytes": share}, WAIT_S, theirs.fileno())
+                if "pid" not in answer:
+                    raise TemporaryError(f"no process for a source: {answer.get('refused')}")
+            except BaseException:
                 ours.close()
-                raise TemporaryError("no process for a source: the one that makes them has ended or hangs") from None
-            self._living.add(answer["pid"])
-            return Forked(answer["pid"], ours, self)
+                raise
+            self._living[answer["pid"]] = ours
+            return Forked(answer["pid"], ours, _handle(answer["pid"]), self)
 
-    def end(self, pid: int) -> str:
+    def end(self, child: Forked) -> str:
         """Ends a process of ours and says how it had ended, if it had."""
-        with self._lock:
-            if pid not in self._living:
+        with contextlib.suppress(TemporaryError), self._held(END_S):
+            if self._living.get(child.pid) is not child.peer:  # of a template that there was before
                 return ""
-            self._living.discard(pid)
-            try:
-                return _in_words(self._ask({"end": pid})["status"])
-            except FAILURES:
-                self._forget()
-                return ""
+            del self._living[child.pid]
+            return _in_words(self._ask({"end": child.pid}, END_S).get("status"))
+        return ""
 
     def close(self) -> None:
         """Ends all of it."""
         with self._lock:
             self._forget()
 
+    @contextmanager
+    def _held(self, timeout_s: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=timeout_s):
+            raise TemporaryError("no process for a source: others wait for theirs")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _begin(self) -> tuple[socket.socket, socket.socket]:
         """The two ends of a talk, once there is a process that can be forked."""
         try:
             if self._template is None:
-                self._template = spawn([sys.executable, "-I", "-c", _CODE, json.dumps(sys.path)])
+                self._template = spawn([sys.executable, "-I", "-c", _CODE, json.dumps([str(p) for p in sys.path])])
+                self._ready, self._asked_s = False, time.monotonic()
+            if not self._ready:
+                self._receive(WAIT_S)
+                self._ready = True
             return talk.pair()
         except OSError as error:
             raise TemporaryError(f"no process for a source: {error.strerror or error}") from None
 
-    def _ask(self, order: dict[str, Any], *descriptors: int) -> dict[str, Any]:
+    def _ask(self, order: dict[str, Any], timeout_s: float, *descriptors: int) -> dict[str, Any]:
+        """The answer to an order. One to an order before that nobody waited for any more is passed over."""
         if self._template is None:
-            raise talk.Gone
-        talk.send(self._template.peer, order, *descriptors)
-        return talk.receive(self._template.peer, ANSWER_S)[0]
+            return {}
+        self._last_id += 1
+        self._asked_s = time.monotonic()
+        try:
+            talk.send(self._template.peer, {"id": self._last_id, **order}, *descriptors)
+        except (talk.Gone, TimeoutError):
+            raise self._lost("has ended") from None
+        end = time.monotonic() + timeout_s
+        while True:
+            answer = self._receive(end - time.monotonic())
+            if answer.get("id") == self._last_id:
+                return answer
+
+    def _receive(self, timeout_s: float) -> dict[str, Any]:
+        """What the template says next. Raises TemporaryError; it is forgotten where it has ended, or hangs."""
+        assert self._template is not None  # noqa: S101 (whoever asks has made it)
+        try:
+            return talk.receive(self._template.peer, timeout_s)[0]
+        except TimeoutError:
+            if time.monotonic() - self._asked_s > HANGS_S:
+                raise self._lost("hangs") from None
+            raise TemporaryError("no process for a source yet: the one that makes them is slow") from None
+        except (talk.Gone, talk.Nonsense):
+            raise self._lost("has ended") from None
+
+    def _lost(self, how: str) -> TemporaryError:
+        self._forget()
+        return TemporaryError(f"no process for a source: the one that makes them {how}")
 
     def _forget(self) -> None:
-        """Its children end with it."""
+        """Its children end with it. Where we are the first process of a container, they become ours to wait for."""
+        self._orphans |= self._living.keys()
         self._living.clear()
         if self._template is not None:
             self._template.kill()
         self._template = None
+        self._reap()
+
+    def _reap(self) -> None:
+        for pid in list(self._orphans):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue  # not yet
+            self._orphans.discard(pid)
+
+
+def _handle(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # Linux before 5.3
+        return -1
 
 
 def _in_words(status: object) -> str:

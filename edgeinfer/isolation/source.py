@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +23,15 @@ from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
 from edgeinfer.types import Capture
 
-OPEN_S = 20.0
+OPEN_S = 25.0
+"""Longer than connecting may take, `connect_s`."""
 LEAVE_S = 1.0
 """So long a process may take leave of its camera."""
 MAX_TIME_NS = MAX_SIZE = 1 << 62
-MAX_FPS = 1e6
+MIN_FPS, MAX_FPS = 1 / 3600, 1e6
+"""A rate beyond these is none."""
+MAX_NEEDS = 20
+"""In one answer: a source makes a few pictures to give one."""
 
 
 class Process(Protocol):
@@ -51,10 +57,14 @@ class Order:
 
     def to_plain(self) -> dict[str, Any]:
         """As the process reads it."""
-        return {"plugin": self.plugin, "uri": self.uri, "options": msgspec.to_builtins(self.options)}
+        return {"plugin": self.plugin, "uri": self.uri, "options": msgspec.json.encode(self.options).decode()}
 
 
-def open_isolated(order: Order, what: str, patience_s: float, memory_bytes: int | None = None) -> IsolatedSource:
+Patience = Callable[[float], float]
+"""Frames per second that a source says it gives → seconds that a read of it may take."""
+
+
+def open_isolated(order: Order, what: str, patience_s: Patience, memory_bytes: int | None = None) -> IsolatedSource:
     """A source, opened in a process of its own. `what` is the source as errors call it.
 
     Where it is live, the process is ended when a read takes longer than `patience_s`; `memory_bytes` are its own beyond
@@ -67,7 +77,7 @@ def open_isolated(order: Order, what: str, patience_s: float, memory_bytes: int 
 class IsolatedSource:
     """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does."""
 
-    def __init__(self, process: Process, order: dict[str, Any], what: str, patience_s: float | None) -> None:
+    def __init__(self, process: Process, order: dict[str, Any], what: str, patience_s: Patience) -> None:
         self._process, self._what = process, what
         self._lender = Lender(frames.store)
         self._ended = False
@@ -76,14 +86,15 @@ class IsolatedSource:
         except BaseException:
             self.close()
             raise
-        self._patience_s = patience_s if self.live else None
+        self._patience_s = patience_s(self.fps) if self.live else None
 
     def _open(self, order: dict[str, Any]) -> tuple[bool, float]:
         opened = self._ask({"open": order}, OPEN_S).get("opened")
         with self._guarded():
             if not isinstance(opened, dict) or not isinstance(opened.get("fps"), int | float):
                 raise talk.Nonsense("it was to be opened")
-            return bool(opened.get("live")), min(max(0.0, opened["fps"]), MAX_FPS)
+            fps = float(opened["fps"])
+            return bool(opened.get("live")), fps if MIN_FPS <= fps <= MAX_FPS else 0.0
 
     @property
     def pid(self) -> int:
@@ -93,7 +104,7 @@ class IsolatedSource:
     def read(self) -> Capture | None:
         """See `Source.read`."""
         while True:
-            answer = self._ask({"read": True, **self._lender.news()}, self._patience_s)
+            answer = self._ask({"read": True}, self._patience_s)
             if "end" in answer:
                 return None
             with self._guarded():
@@ -114,7 +125,8 @@ class IsolatedSource:
             raise too_many(self._what)
         if answer.get("clock") not in CAPTURE_CLOCKS:
             raise talk.Nonsense("no such clock")
-        t_ns, t_mono_ns = (whole(answer, name, 0, MAX_TIME_NS) for name in ("t_ns", "t_mono_ns"))
+        t_ns = whole(answer, "t_ns", 0, MAX_TIME_NS)
+        t_mono_ns = whole(answer, "t_mono_ns", 0, time.monotonic_ns())  # from the future it would hold up what comes
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
         image = self._lender.pixels(answer.get("picture"), height * width * 3).reshape(height, width, 3)
@@ -123,35 +135,41 @@ class IsolatedSource:
 
     def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
         """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
-        end = None if patience_s is None else time.monotonic() + patience_s
+        end = math.inf if patience_s is None else time.monotonic() + patience_s
         with self._guarded():
-            talk.send(self._process.peer, order)
-            while True:
-                left_s = None if end is None else max(0.0, end - time.monotonic())
+            talk.send(self._process.peer, {**order, "free": self._lender.freed()})
+            for _ in range(MAX_NEEDS):
+                left_s = None if end == math.inf else end - time.monotonic()
                 answer, descriptors = talk.receive(self._process.peer, left_s)
                 talk.close(descriptors)  # nobody asked for any
+                self._lender.drop(answer.get("drop", []))
                 if "need" not in answer:
                     break
-                self._lend(answer)
+                end += self._lend(answer)
+            else:
+                raise talk.Nonsense("it asks for memory again and again")
             error = from_plain(answer, self._what) if "error" in answer else None
         if error is not None:
             raise error
         return answer
 
-    def _lend(self, answer: dict[str, Any]) -> None:
+    def _lend(self, answer: dict[str, Any]) -> float:
+        """Answers a `need`. Returns the seconds that it took: waiting for memory is no fault of the process."""
+        began = time.monotonic()
         size = whole(answer, "need", 1, MAX_SIZE)
         if size > 4 * MAX_PIXELS:
             raise too_many(self._what)
-        news = self._lender.news(size)
+        free = self._lender.freed()
         try:
             number, descriptor = self._lender.lend(size)
         except StalledError as error:
-            talk.send(self._process.peer, {"refused": error.message, **news})
-            return
+            talk.send(self._process.peer, {"refused": error.message, "free": free})
+            return time.monotonic() - began
         try:
-            talk.send(self._process.peer, {"lend": number, **news}, descriptor)
+            talk.send(self._process.peer, {"lend": number, "free": free}, descriptor)
         finally:
             os.close(descriptor)
+        return time.monotonic() - began
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:

@@ -46,7 +46,7 @@ class Spawned:
         """Ends it at once."""
         self.peer.close()
         self.child.kill()
-        self.child.wait()
+        self._waited(TERM_S)
 
     def _waited(self, timeout_s: float) -> int | None:
         try:

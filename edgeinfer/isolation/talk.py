@@ -44,7 +44,7 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
 
     Raises Gone, Nonsense, and TimeoutError where nothing comes.
     """
-    peer.settimeout(timeout_s)
+    peer.settimeout(None if timeout_s is None else max(0.001, timeout_s))
     try:
         data, descriptors, _, _ = socket.recv_fds(peer, MAX_BYTES, _MAX_DESCRIPTORS)
     except TimeoutError:

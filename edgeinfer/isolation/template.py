@@ -15,15 +15,16 @@ import time
 from typing import Any, NoReturn
 
 from edgeinfer.config import plugins
-from edgeinfer.errors import EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError
 from edgeinfer.guard.confine import confine
 from edgeinfer.guard.limits import MAX_CHILD_DESCRIPTORS
 from edgeinfer.isolation import talk
+from edgeinfer.isolation.errors import to_plain
 from edgeinfer.isolation.inside import serve
 
 LEAVE_S = 1.0
 """Children learn of the parent's end as we do, and get so long to take leave of their cameras."""
-WAIT_S = 1.0
+WAIT_S = 0.5
 
 
 def main() -> None:
@@ -32,13 +33,21 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when it is over
     with contextlib.suppress(talk.Gone, talk.Nonsense):
+        talk.send(control, {"ready": True})
         while True:
             order, descriptors = talk.receive(control, None)
-            if "fork" in order:
-                talk.send(control, {"pid": _fork(control, order, *descriptors)})
-            else:
-                talk.send(control, {"status": _end(order["end"])})
+            talk.send(control, {"id": order["id"], **_obeyed(control, order, descriptors)})
     time.sleep(LEAVE_S)
+
+
+def _obeyed(control: socket.socket, order: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+    """The answer to an order. What fails is told, and harms no child that there is."""
+    try:
+        return {"pid": _fork(control, order, *descriptors)} if "fork" in order else {"status": _end(order["end"])}
+    except Exception as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
+    finally:
+        talk.close(descriptors)
 
 
 def _fork(control: socket.socket, order: dict[str, Any], descriptor: int) -> int:
@@ -52,33 +61,40 @@ def _fork(control: socket.socket, order: dict[str, Any], descriptor: int) -> int
     pid = os.fork()
     if pid == 0:
         control.close()
-        _live(descriptor, order["memory_bytes"], parent)
-    os.close(descriptor)
+        _live(socket.socket(fileno=descriptor), order["memory_bytes"], parent)
     return pid
 
 
-def _live(descriptor: int, memory_bytes: int, parent: int) -> NoReturn:
-    """A child's life."""
+def _live(peer: socket.socket, memory_bytes: int, parent: int) -> NoReturn:
+    """A child's life, at the head of a session of its own: what it starts ends with it."""
     code = 1
     try:
-        confine(memory_bytes, parent=parent, file_bytes=0, descriptors=MAX_CHILD_DESCRIPTORS)
-        serve(socket.socket(fileno=descriptor))
+        os.setsid()
+        try:
+            confine(memory_bytes, parent=parent, file_bytes=0, descriptors=MAX_CHILD_DESCRIPTORS)
+        except (OSError, ValueError) as error:
+            hint = "isolated: false reads the source in a thread"
+            talk.send(peer, to_plain(ConfigError(f"its process can't be held to its limits here: {error}", hint)))
+        else:
+            serve(peer)
         code = 0
     finally:
         os._exit(code)  # nothing of the template's is the child's to clean up, and a library's thread may hang
 
 
 def _end(pid: int) -> int | None:
-    """Ends a child that may have ended already. Its exit status as `waitpid` gives it, None where it does not end."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """Ends a child that may have ended already, and all that it has started.
+
+    Its exit status as `waitpid` gives it, None where it does not end.
+    """
     end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        try:
-            found, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            return None
+    while True:
+        for kill in (os.killpg, os.kill):  # the first finds nobody while the child has no session yet
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+        found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             return status
+        if time.monotonic() > end:
+            return None  # it hangs in the kernel
         time.sleep(0.002)
-    return None  # it hangs in the kernel

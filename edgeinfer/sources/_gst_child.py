@@ -19,6 +19,7 @@ from typing import Any
 
 WAIT_NS = 300_000_000
 START_NS = 5_000_000_000
+SPARE = 3
 LASTING = {"unauthorized", "not_found", "codec"}
 
 CODES = {
@@ -65,11 +66,16 @@ class Memory:
         self.free: list[int] = []
 
     def take_back(self, order: dict[str, Any]) -> None:
-        """What the parent does not use any more, and what it wants back for good."""
+        """What the parent does not use any more."""
         self.free += order.get("free", ())
-        for number in order.get("drop", ()):
+
+    def given_up(self, keep: int) -> list[int]:
+        """Takes leave of all free blocks but so many."""
+        dropped = self.free[: max(0, len(self.free) - keep)]
+        for number in dropped:
             self.maps.pop(number).close()
             self.free.remove(number)
+        return dropped
 
     def write(self, data: Any) -> int | None:
         """Puts a picture into a block. Returns its number, None where there is no room for it now."""
@@ -83,7 +89,7 @@ class Memory:
 
     def borrow(self, size: int) -> list[int]:
         """Another block, where the parent lends one."""
-        send(self.peer, {"need": size})
+        send(self.peer, {"need": size, "drop": self.given_up(0)})
         answer, descriptors = receive(self.peer)
         self.take_back(answer)
         if "lend" not in answer:
@@ -100,6 +106,7 @@ class ChildPipeline:
     def __init__(self, gst: Any, spec: dict[str, Any], memory: Memory) -> None:
         self.gst = gst
         self.memory = memory
+        self.waiting: Any = None
         text = self.choose(spec["pipelines"])
         try:
             self.pipeline = gst.parse_launch(text)
@@ -149,7 +156,7 @@ class ChildPipeline:
 
     def next(self) -> dict[str, Any]:
         """The answer to `read`."""
-        sample = self.sink.emit("try-pull-sample", WAIT_NS)
+        sample, self.waiting = self.waiting or self.sink.emit("try-pull-sample", WAIT_NS), None
         if sample is None:
             self.check_bus()
             return {"end": True} if self.sink.get_property("eos") else {"none": True}
@@ -164,10 +171,12 @@ class ChildPipeline:
         finally:
             buffer.unmap(info)
         if number is None:
+            self.waiting = None if self.live else sample
             return {"none": True}
         height = structure.get_int("height")[1]
         return {
             "picture": number,
+            "drop": self.memory.given_up(SPARE),
             "width": structure.get_int("width")[1],
             "height": height,
             "stride": size // height,

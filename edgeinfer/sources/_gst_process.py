@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from edgeinfer.errors import CameraError, StalledError, TemporaryError, UnavailableError
 from edgeinfer.frames import pool
@@ -87,13 +88,13 @@ class GstSource(IsolatedSource):
             if is_scarce(error):
                 raise TemporaryError(f"no process for GStreamer: {error.strerror}") from None
             raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
-        super().__init__(process, recipe.to_plain(), recipe.what, ANSWER_S)
+        super().__init__(process, recipe.to_plain(), recipe.what, lambda _: ANSWER_S)
 
     def read(self) -> Capture | None:
         """See `Source.read`. A buffer with the time stamp of the one before is no new picture."""
         deadline = time.monotonic() + READ_DEADLINE_S
         while True:
-            answer = self._ask({"read": True, **self._lender.news()}, ANSWER_S)
+            answer = self._ask({"read": True}, ANSWER_S)
             if "end" in answer:
                 if self.live:
                     raise CameraError("closed", f"{self._recipe.what}: the stream ended")
@@ -129,10 +130,23 @@ class GstSource(IsolatedSource):
         rows = self._lender.pixels(answer.get("picture"), height * stride).reshape(height, stride)
         pixels = rows[:, : width * channels].reshape(height, width, channels)
         if channels == 4:
-            image = pool.empty(height, width)
+            image = self._room(height, width)
             cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR, dst=image)
             return image
-        return pixels if stride == width * 3 else pool.copy(pixels)
+        if stride == width * 3:
+            return pixels
+        image = self._room(height, width)
+        np.copyto(image, pixels)
+        return image
+
+    def _room(self, height: int, width: int) -> Image:
+        """Memory for a picture. One that is not a camera's waits for it however long that takes."""
+        while True:
+            try:
+                return pool.empty(height, width)
+            except StalledError:
+                if self.live:
+                    raise
 
 
 @functools.lru_cache(maxsize=1)

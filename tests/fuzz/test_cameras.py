@@ -34,7 +34,7 @@ BEYOND = 400 << 20
 def read_as_the_daemon_does(url: str) -> None:
     """Opens the camera and reads a little."""
     with answered():
-        source = open_isolated(Order("rtsp", url, QUICK), "cam", 10, MEMORY)
+        source = open_isolated(Order("rtsp", url, QUICK), "cam", lambda _: 10, MEMORY)
         with closing(source):
             for _ in range(READS):
                 with suppress(UnreadableItem, StalledError):
@@ -75,7 +75,7 @@ def packed(unit: bytes, most: int = 1200) -> Iterator[bytes]:
 def test_what_is_not_damaged_gives_pictures() -> None:
     sps, pps, payloads = stream()
     with hostile_camera(lambda: payloads * 20, sdp(sps, pps)) as camera:
-        source = open_isolated(Order("rtsp", camera.url, QUICK), "cam", 10, MEMORY)
+        source = open_isolated(Order("rtsp", camera.url, QUICK), "cam", lambda _: 10, MEMORY)
         with closing(source):
             capture = source.read()
             assert capture is not None

@@ -161,7 +161,7 @@ def test_a_picture_of_another_process_is_read_where_that_wrote_it() -> None:
         pytest.skip(f"needs a GPU: {error}")
     options, held = DemoOptions(realtime=False), store.held
     pins, direct = Pins(cuda, mapped=False), Demo(options)
-    source = open_isolated(Order("demo", "demo:", options), "cam", 20)
+    source = open_isolated(Order("demo", "demo:", options), "cam", lambda _: 20)
     back = np.empty((options.height, options.width, 3), np.uint8)
     device = DeviceBuffer(cuda, back.nbytes)
     with closing(device), closing(source):
