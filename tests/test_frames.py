@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,23 @@ def test_a_frame_that_there_can_never_be_room_for() -> None:
 
 def test_frames_have_a_part_of_the_memory_only() -> None:
     assert 0 < Store().limit <= min(MAX_FRAME_BYTES, total_bytes() // frames.SHARE)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_memory_that_could_not_be_had_is_not_counted(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*_: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(frames, "PATIENCE_S", 0.01)
+    store = Store(limit=2 * SIZE)
+    with monkeypatch.context() as short:
+        short.setattr(Block, "shared", fail)
+        short.setattr(Block, "new", fail)
+        for attempt in (store.lend, store.take, store.lend):
+            with pytest.raises(StalledError, match="no room"):
+                attempt(SIZE)
+    assert store.held == 0
+    assert len(store.take(SIZE)) == SIZE
 
 
 def test_what_is_lent_to_another_process_counts_and_is_given_to_nobody_else() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeinfer import frames
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
@@ -145,6 +147,27 @@ def test_a_pipeline_that_swells_gets_no_more(gst_python: str) -> None:
         except (CameraError, psutil.NoSuchProcess):
             ended = True
     source.close()
+
+
+@pytest.mark.parametrize("layout", ["BGR", "BGRx"])
+def test_a_file_loses_no_picture_while_there_is_no_memory(
+    gst_python: str, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    size = 64 * 48 * 4
+    monkeypatch.setattr(frames, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(frames.store, "_limit", frames.store.held + 5 * size)
+    text = f"videotestsrc num-buffers=12 ! video/x-raw,format={layout},width=64,height=48,framerate=10/1"
+    source = opened(f"gst:{text}")
+    kept, places = deque[Capture](), []
+    letting_go = threading.Timer(0.5, kept.clear)
+    letting_go.start()
+    while (capture := source.read()) is not None:
+        places.append(capture.t_media_ns)
+        kept.append(capture)
+        if len(kept) > 4:
+            kept.popleft()
+    source.close()
+    assert places == [index * 100_000_000 for index in range(12)]
 
 
 @pytest.mark.slow

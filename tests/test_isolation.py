@@ -34,13 +34,14 @@ from edgeinfer.errors import (
 )
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
-from edgeinfer.guard.limits import MAX_CHILD_BYTES, MAX_CHILD_DESCRIPTORS, MAX_PIXELS, MIN_CHILD_BYTES
+from edgeinfer.guard.limits import MAX_CHILD_BYTES, MAX_CHILD_DESCRIPTORS, MAX_LENT, MAX_PIXELS, MIN_CHILD_BYTES
 from edgeinfer.interfaces import Source, UnreadableItem
 from edgeinfer.isolation import nursery as nurseries
 from edgeinfer.isolation import source as isolated
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.errors import from_plain, to_plain
-from edgeinfer.isolation.nursery import Nursery, share_of_memory
+from edgeinfer.isolation.lender import Lender
+from edgeinfer.isolation.nursery import Forked, Nursery, share_of_memory
 from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
 from edgeinfer.sources import demo, rtsp
 from edgeinfer.types import Capture
@@ -72,7 +73,8 @@ class Odd:
 
     def read(self):
         exec(self.then)
-        return stamped(np.zeros((4, 4, 3), np.uint8), "arrival")
+        blank = np.zeros((4, 4, 3), np.uint8)
+        return stamped(self.__dict__.pop("image", blank), "arrival")
 
     def close(self):
         pass
@@ -209,6 +211,65 @@ def test_a_process_has_few_descriptors_and_writes_no_file(odd: Callable[[str], I
     assert not path.exists() or not path.read_text()
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        "from edgeinfer.frames import pool; self.small, self.image = pool.empty(2, 2), pool.empty(4, 4)",
+        "from edgeinfer.frames import pool; self.kept = [*getattr(self, 'kept', []), pool.empty(4, 4)][-6:]",
+        "from edgeinfer.frames import pool; self.same = getattr(self, 'same', None) or [pool.empty(4, 4)]; "
+        "self.image = self.same[0]",
+        "from edgeinfer.frames import pool; self.image = pool.empty(8, 4)[4:]",
+    ],
+)
+def test_memory_may_be_used_as_in_a_thread(odd: Callable[[str], IsolatedSource], then: str) -> None:
+    source = odd(then)
+    kept = [read(source) for _ in range(12)]
+    assert {capture.image.shape for capture in kept} == {(4, 4, 3)}
+
+
+def test_an_error_of_any_length_comes(odd: Callable[[str], IsolatedSource]) -> None:
+    error = failure(odd("raise CameraError('codec', 'é' * 700_000, 'x' * 700_000)"))
+    assert error.code == "codec"
+    assert error.message.startswith("é" * 100)
+
+
+def test_what_a_process_has_started_ends_with_it(odd: Callable[[str], IsolatedSource]) -> None:
+    source = odd("import subprocess; self.other = subprocess.Popen(['sleep', '600'])")
+    read(source)
+    (other,) = psutil.Process(source.pid).children()
+    source.close()
+    wait_until(lambda: gone(other.pid), "it holds the camera still")
+
+
+def test_a_fork_that_fails_is_no_harm_to_the_others() -> None:
+    own = Nursery()
+    first = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", lambda _: 20)
+    answer = own._ask({"fork": "demo", "memory_bytes": 1}, 20)  # without the descriptor that it needs
+    assert "refused" in answer
+    read(first)
+    first.close()
+    own.close()
+
+
+def test_a_template_that_is_slow_is_waited_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nurseries, "WAIT_S", 0.02)
+    own = Nursery()
+    with pytest.raises(TemporaryError, match="slow"):
+        own.fork("demo")
+    forked: list[Forked] = []
+
+    def forks() -> bool:
+        with contextlib.suppress(TemporaryError):
+            forked.append(own.fork("demo"))
+        return bool(forked)
+
+    wait_until(forks, "it is killed while it is still starting")
+    source = IsolatedSource(forked[0], LIVE.to_plain(), "cam", lambda _: 20)
+    read(source)
+    source.close()
+    own.close()
+
+
 def test_a_process_that_hangs_is_ended(odd: Callable[..., IsolatedSource]) -> None:
     source = odd("time.sleep(600)", patience_s=0.2)
     assert failure(source).code == "hung"
@@ -331,7 +392,8 @@ class Liar:
 
     pid = 4242
 
-    def __init__(self, *answers: dict[str, Any] | bytes | int) -> None:
+    def __init__(self, *answers: dict[str, Any] | bytes | int, opened: dict[str, Any] | None = None) -> None:
+        self._opened = {"live": True, "fps": 0} if opened is None else opened
         self.peer, self._theirs = talk.pair()
         self.ended = 0
         self._answers = answers
@@ -340,7 +402,7 @@ class Liar:
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError, talk.Gone, talk.Nonsense), self._theirs:
-            for answer in ({"opened": {"live": True, "fps": 0}}, *self._answers):
+            for answer in ({"opened": self._opened}, *self._answers):
                 talk.close(talk.receive(self._theirs, 20)[1])
                 if isinstance(answer, int):  # so many descriptors that nobody asked for
                     socket.send_fds(self._theirs, [b'{"end": true}'], [0] * answer)
@@ -409,8 +471,51 @@ def test_descriptors_that_nobody_asked_for_are_closed() -> None:
     source.close()
 
 
+def test_a_process_gets_so_much_memory_and_no_more() -> None:
+    store = frames.Store(limit=1600)
+    lender = Lender(store)
+    for _ in range(MAX_LENT):
+        os.close(lender.lend(10)[1])
+    with pytest.raises(StalledError, match="as much memory"):
+        lender.lend(10)
+    lender.close()
+    os.close(lender.lend(300)[1])  # one picture may be of any size
+    with pytest.raises(StalledError, match="as much memory"):
+        lender.lend(10)
+    lender.drop([MAX_LENT + 1])
+    assert store.held == 0
+
+
+def test_memory_that_was_used_once_is_given_back_for_others() -> None:
+    before = frames.store.held
+    source = open_isolated(DEMO, "cam", lambda _: 20)
+    kept = [read(source) for _ in range(30)]
+    size = kept[0].image.nbytes
+    kept.clear()
+    for _ in range(3):
+        read(source)
+    assert frames.store.held - before <= 6 * size
+    source.close()
+
+
+@pytest.mark.parametrize(("told", "fps"), [(0.1, 0.1), (30, 30.0), (1e-9, 0.0), (1e12, 0.0), (-1, 0.0)])
+def test_a_slow_source_has_its_time_and_an_absurd_rate_is_none(told: float, fps: float) -> None:
+    asked = list[float]()
+    source = IsolatedSource(
+        Liar(opened={"live": True, "fps": told}), {}, "cam", lambda rate: asked.append(rate) or 20.0
+    )
+    assert asked == [source.fps] == [fps]
+    source.close()
+
+
+def test_a_picture_from_the_future_is_none() -> None:
+    liar = Liar({"need": 48}, {**PICTURE, "t_mono_ns": time.monotonic_ns() + 10**12})
+    source = IsolatedSource(liar, {}, "cam", lambda _: 20)
+    assert failure(source).code == "crashed"
+
+
 def test_a_process_that_asks_for_memory_again_and_again_is_ended() -> None:
-    liar = Liar(*[{"need": 48}] * 10)
+    liar = Liar(*[{"need": 48, "drop": [number] if number else []} for number in range(30)])
     source = IsolatedSource(liar, {}, "cam", lambda _: 20)
     before = frames.store.held
     assert failure(source).code == "crashed"
