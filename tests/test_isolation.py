@@ -501,9 +501,12 @@ def test_memory_that_was_used_once_is_given_back_for_others() -> None:
 @pytest.mark.parametrize(("told", "fps"), [(0.1, 0.1), (30, 30.0), (1e-9, 0.0), (1e12, 0.0), (-1, 0.0)])
 def test_a_slow_source_has_its_time_and_an_absurd_rate_is_none(told: float, fps: float) -> None:
     asked = list[float]()
-    source = IsolatedSource(
-        Liar(opened={"live": True, "fps": told}), {}, "cam", lambda rate: asked.append(rate) or 20.0
-    )
+
+    def patience(rate: float) -> float:
+        asked.append(rate)
+        return 20.0
+
+    source = IsolatedSource(Liar(opened={"live": True, "fps": told}), {}, "cam", patience)
     assert asked == [source.fps] == [fps]
     source.close()
 
