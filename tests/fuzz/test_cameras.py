@@ -97,7 +97,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 
 @given(streams(), st.booleans())
-@fuzz(0.002, short=6, seconds=30)
+@fuzz(0.002, short=6)
 def test_pictures_of_network_cameras(payloads: list[bytes], marker: bool) -> None:
     sps, pps, _ = stream()
     with hostile_camera(lambda: payloads, sdp(sps, pps), marker) as camera:
@@ -111,7 +111,7 @@ def descriptions() -> st.SearchStrategy[str]:
 
 
 @given(st.deferred(descriptions))
-@fuzz(0.002, short=6, seconds=30)
+@fuzz(0.002, short=6)
 def test_descriptions_of_network_cameras(description: str) -> None:
     with hostile_camera(lambda: stream()[2], description) as camera:
         read_as_the_daemon_does(camera.url)
@@ -128,7 +128,7 @@ heads = st.sampled_from(
 
 
 @given(st.binary(max_size=300) | heads.flatmap(damaged) | st.builds(bytes.__mul__, heads, st.integers(1, 40)))
-@fuzz(0.002, short=6, seconds=30)
+@fuzz(0.002, short=6)
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_answers_of_network_cameras(scheme: str, answer: bytes) -> None:
     with faulty_proxy(0, answer) as proxy:

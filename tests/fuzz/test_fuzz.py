@@ -50,7 +50,7 @@ EXAMPLES = int(os.environ.get("EDGEINFER_FUZZ_EXAMPLES", "0"))
 """Of each kind of input; 0 is the short form."""
 
 
-def fuzz(share: float = 1.0, short: int = 30, seconds: int = 4) -> settings:
+def fuzz(share: float = 1.0, short: int = 30, seconds: int = 60) -> settings:
     """How many examples this test takes. `share`: of those asked for, where one costs more than most."""
     return settings(
         max_examples=max(1, round(EXAMPLES * share)) if EXAMPLES else short,
@@ -247,7 +247,7 @@ frames = st.builds(
 
 
 @given(st.binary(max_size=400), st.lists(frames, max_size=5), st.booleans())
-@fuzz(0.005, short=8, seconds=30)
+@fuzz(0.005, short=8)
 def test_bytes_on_the_publishers_port(
     publisher: ZmqPublisher, start: bytes, rest: list[bytes], handshake: bool
 ) -> None:
@@ -282,7 +282,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ZmqPubli
     st.deferred(lambda: damaged(GREETING + bytes([4, len(HELLO)]) + HELLO))
     | st.lists(frames, max_size=4).map(lambda parts: GREETING + b"".join(parts))
 )
-@fuzz(0.005, short=6, seconds=30)
+@fuzz(0.005, short=6)
 def test_greetings_of_strangers_with_keys(secured: tuple[ZmqPublisher, Path], start: bytes) -> None:
     publisher, folder = secured
     with connect(int(publisher.endpoint.rpartition(":")[2])) as peer, suppress(OSError):
@@ -373,7 +373,7 @@ def pictures(draw: st.DrawFn) -> bytes:
 
 
 @given(st.binary(max_size=100) | pictures())
-@fuzz(0.3, seconds=20)  # 67 million pixels are allowed, and take their time on a busy machine
+@fuzz(0.3)
 def test_image_headers(folder: Path, data: bytes) -> None:
     path = folder / "x.png"
     path.write_bytes(data)
