@@ -20,11 +20,12 @@ import pytest
 import zmq
 
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import FatalError, InputError
-from edgeinfer.guard import descriptors
+from edgeinfer.errors import FatalError
+from edgeinfer.guard import descriptors, files
 from edgeinfer.guard.limits import (
     ADMISSIONS,
     LOG_LINES,
+    MAX_HANGING_READS,
     MAX_PEER_BYTES,
     MAX_PEERS_OF_A_KEY,
     MAX_SUBSCRIPTIONS,
@@ -39,8 +40,11 @@ from edgeinfer.transport.admission import DISGRACE_S, MAX_OWNERS, PATIENCE_S, Pa
 from edgeinfer.transport.allowlist import AllowList
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.subscription import Subscription
+from edgeinfer.transport.zap import Question
 from tests.test_messages import example
 from tests.test_zmq import Peer, connected, serve_until, wait_for
+
+WAIT_S = 20
 
 
 @pytest.fixture
@@ -498,21 +502,23 @@ def without_client(path: Path, name: str) -> Path:
     return new
 
 
-def test_a_list_that_can_not_be_read_for_want_of_descriptors_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "number",
+    [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOENT],
+    ids=errno.errorcode.get,
+)
+def test_a_list_that_can_not_be_read_at_present_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     now = 100.0
     safe = Safe(tmp_path, "laptop", "desk")
     laptop, desk = (keys.read_public(str(tmp_path / f"{name}.pub")).public for name in ("laptop", "desk"))
     allowed = AllowList(safe.list, lambda: now)
 
-    def starved(path: Path) -> list[keys.Client]:
-        try:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        except OSError:
-            raise InputError("clients: too many open files") from None
+    def starved(path: Path) -> object:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(allowlist, "read_list", starved)
+    monkeypatch.setattr(keys, "open_anything", starved)
     without_client(safe.list, "laptop").replace(safe.list)
     assert not allowed.refresh()
     assert not allowed.is_current, "nobody new is let in"
@@ -520,11 +526,128 @@ def test_a_list_that_can_not_be_read_for_want_of_descriptors_is_tried_again(
     now += allowlist.PATIENCE_S
     assert allowed.refresh()
     assert desk not in allowed
-    monkeypatch.setattr(allowlist, "read_list", keys.read_list)
-    assert allowed.refresh()
+    monkeypatch.setattr(keys, "open_anything", files.open_anything)
+    assert allowed.refresh(), "though nobody has touched it"
     assert allowed.is_current
+    assert not allowed.error
     assert (laptop in allowed, desk in allowed) == (False, True)
     allowed.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_list_that_can_not_be_looked_at_for_a_moment_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    allowed = AllowList(safe.list)
+    allowed.refresh()
+
+    def fails(path: Path) -> object:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(allowlist, "_stamp", fails)
+        assert not allowed.refresh()
+        assert not allowed.is_current
+        assert os.strerror(number) in allowed.error
+    allowed.refresh()
+    assert allowed.is_current
+    assert laptop in allowed
+    assert not allowed.error
+    allowed.close()
+
+
+class Away:
+    """A network disk that does not answer, as the allow list's file is seen there, until `back`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.back, self.asked = threading.Event(), threading.Event()
+        self._monkeypatch, self._stamp = monkeypatch, allowlist._stamp
+
+    def goes(self) -> None:
+        self._monkeypatch.setattr(allowlist, "_stamp", self._hangs)
+
+    def _hangs(self, path: Path) -> tuple[int, ...]:
+        self.asked.set()
+        self.back.wait(WAIT_S)
+        return self._stamp(path)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
+    disk = Away(monkeypatch)
+    yield disk
+    disk.back.set()
+
+
+def test_a_list_whose_disk_hangs_holds_up_neither_the_publisher_nor_the_end(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop", "desk")
+    publisher = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))
+    with closing(safe.connection(publisher.endpoint, "laptop", b"")) as laptop:
+        serve_until(publisher, lambda: publisher.subscribers == 1, "the first")
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        with closing(safe.connection(publisher.endpoint, "desk", b"")):
+            for _ in range(20):
+                publisher.write(example("status"), None)
+                publisher.service()
+            assert laptop.poll(int(WAIT_S * 1000)), "who is in goes on"
+            assert publisher.subscribers == 1, "nobody new"
+        ended = threading.Thread(target=publisher.close, daemon=True)
+        ended.start()
+        ended.join(WAIT_S / 2)
+        assert not ended.is_alive(), "the end of the run"
+        assert not away.back.is_set()
+
+
+def test_a_publisher_does_not_wait_for_a_disk_that_hangs_when_a_client_subscribes(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    with closing(open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))) as publisher:
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        for _ in range(100):
+            assert publisher._door._may_subscribe(laptop), "as it was read last"
+        assert not away.back.is_set()
+        away.back.set()
+
+
+def test_a_list_whose_disk_hangs_counts_as_one_that_can_not_be_read(tmp_path: Path, away: Away) -> None:
+    now = 100.0
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    allowed = AllowList(safe.list, lambda: now, seconds=0.01)
+    away.goes()
+    for _ in range(MAX_HANGING_READS + 2):
+        assert not allowed.refresh()
+        assert not allowed.is_current
+        assert laptop in allowed, "who is in stays for a moment"
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    assert files.read_small(other, 1) == b"x", "other disks are not held to be away"
+    now += allowlist.PATIENCE_S
+    assert allowed.refresh()
+    assert laptop not in allowed
+    away.back.set()
+    for thread in threading.enumerate():
+        if thread.name == "file":
+            thread.join(WAIT_S)
+    allowed = AllowList(safe.list, lambda: now)
+    assert allowed.is_current
+    assert laptop in allowed
+
+
+def test_a_flood_of_questions_to_a_list_whose_disk_hangs_is_bounded(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop")
+    with closing(open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))) as publisher:
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        most = sum(places())
+        for _ in range(most + 10):
+            publisher._door._consider(Question((b"",), b"1", door.DOMAIN, "127.0.0.1", "CURVE", "x" * 40))
+        assert len(publisher._door._asked) <= most
+        away.back.set()
 
 
 def test_places_are_fitted_to_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
