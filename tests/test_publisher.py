@@ -238,6 +238,7 @@ class Lossy(Recorder):
     """Loses what it is given while `trouble` says so, and goes on by itself."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         super().__init__()
