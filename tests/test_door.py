@@ -432,6 +432,24 @@ def test_who_floods_is_let_in_slowly_and_others_at_once() -> None:
 # --- keys ---
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_a_connection_is_cut_whatever_the_machine_lacks_for_a_duplicate(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        connected(f"tcp://127.0.0.1:{server.getsockname()[1]}") as peer,
+    ):
+        here, _ = server.accept()
+        with here, monkeypatch.context() as patch:
+            patch.setattr(os, "dup", fails)
+            assert wire.cut(here.fileno(), f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert not peer.recv(1)
+
+
 def test_a_key_that_is_revoked_before_it_has_subscribed_gets_nothing(tmp_path: Path) -> None:
     safe = Safe(tmp_path, "laptop", "desk")
     with (
