@@ -20,7 +20,7 @@ import pytest
 import zmq
 
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import FatalError
+from edgeinfer.errors import ConfigError, FatalError, TemporaryError
 from edgeinfer.guard import descriptors, files
 from edgeinfer.guard.limits import (
     ADMISSIONS,
@@ -73,6 +73,16 @@ class Safe:
 
 
 # --- what is not ZeroMQ of today ---
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, TemporaryError), (errno.EACCES, ConfigError)])
+def test_an_endpoint_that_can_not_be_bound_at_present_may_be_later(number: int, kind: type[Exception]) -> None:
+    class Full:
+        def bind(self, endpoint: str) -> None:
+            raise zmq.ZMQError(number)
+
+    with pytest.raises(kind, match=os.strerror(number)):
+        zmq_sink._bind(Full(), "tcp://127.0.0.1:*")  # type: ignore[arg-type] # (a socket that can't)
 
 
 def test_an_http_request_is_no_subscriber(sink: ZmqPublisher) -> None:

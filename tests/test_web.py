@@ -395,6 +395,18 @@ def test_it_makes_room_and_rests_only_where_the_machine_lacks_something(
     assert calls == (["room", "rest"] if rests else [])
 
 
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, TemporaryError), (errno.EACCES, ConfigError)])
+def test_a_port_that_can_not_be_bound_at_present_may_be_later(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def fails(host: str, port: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(server, "_listen", fails)
+    with pytest.raises(kind, match=os.strerror(number)):
+        Server("127.0.0.1", 0, {})
+
+
 class Gone:
     """A listener whose every call fails."""
 

@@ -23,6 +23,7 @@ from edgeinfer.guard.limits import (
     REPLAYS,
     UNREAD_MS,
 )
+from edgeinfer.guard.scarcity import SCARCE
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.transport import keys
 from edgeinfer.transport.allowlist import AllowList
@@ -227,6 +228,8 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
                 f"publish.bind: {endpoint} is in use by another program",
                 "is edgeinfer running already? --bind chooses another",
             ) from None
+        if error.errno in SCARCE:
+            raise TemporaryError(f"publish.bind: {endpoint}: {error.strerror}", "try again") from None
         raise ConfigError(
             f"publish.bind: {endpoint}: {error.strerror or error}",
             "bind to an address of this machine, or a path in an existing folder",

@@ -224,4 +224,6 @@ def _refused(host: str, port: int, error: OSError) -> ConfigError | TemporaryErr
             f"http.bind: {host}:{port} is in use by another program",
             "--set http.bind=127.0.0.1:PORT chooses another",
         )
+    if is_scarce(error):
+        return TemporaryError(f"http.bind: {host}:{port}: {error.strerror}", "try again")
     return ConfigError(f"http.bind: {host}:{port}: {error.strerror or error}", "bind to an address of this machine")
