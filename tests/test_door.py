@@ -621,12 +621,34 @@ def test_a_list_whose_disk_hangs_holds_up_neither_the_publisher_nor_the_end(tmp_
                 publisher.write(example("status"), None)
                 publisher.service()
             assert laptop.poll(int(WAIT_S * 1000)), "who is in goes on"
+            count = publisher._peers.count
+            with connected(publisher.endpoint):
+                wait_for(lambda: publisher._peers.count == count + 1, "the door to notice who comes")
             assert publisher.subscribers == 1, "nobody new"
         ended = threading.Thread(target=publisher.close, daemon=True)
         ended.start()
         ended.join(WAIT_S / 2)
         assert not ended.is_alive(), "the end of the run"
         assert not away.back.is_set()
+
+
+def test_a_door_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, go = threading.Event(), threading.Event()
+
+    def tick(_: object) -> None:
+        hangs.set()
+        go.wait(WAIT_S)
+
+    monkeypatch.setattr(door, "END_S", 0.05)
+    monkeypatch.setattr(door.Door, "_tick", tick)
+    publisher = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    assert hangs.wait(WAIT_S)
+    publisher.close()
+    assert publisher._door._thread.is_alive()
+    go.set()
+    publisher._door._thread.join(WAIT_S)
+    assert not publisher._door._thread.is_alive(), "it ends once it can"
+    publisher._context.term()
 
 
 def test_a_publisher_does_not_wait_for_a_disk_that_hangs_when_a_client_subscribes(tmp_path: Path, away: Away) -> None:

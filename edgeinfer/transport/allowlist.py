@@ -56,6 +56,8 @@ class AllowList:
                 self._reserve()
             try:
                 self._read()
+            except EdgeinferError as error:
+                self._starve(error.message)
             except OSError as error:
                 self._starve(unreadable(self._path, error).message)
             except Exception as error:  # no memory, or a bug: nobody comes in because of it
@@ -71,7 +73,7 @@ class AllowList:
             self._give_up_spare()
 
     def _read(self) -> None:
-        """Raises OSError where it has to be tried again."""
+        """Raises OSError, InputError or TemporaryError where it has to be tried again."""
         stamp = in_time(lambda: _stamp(self._path), self._seconds, self._hanging)
         if stamp == self._seen and self._starved_s is None:
             return
@@ -79,11 +81,7 @@ class AllowList:
         try:
             clients = in_time(lambda: read_list_here(self._path), self._seconds, self._hanging)
             keys, self.error = frozenset(client.public for client in clients), ""
-        except EdgeinferError as error:
-            if isinstance(error.__context__, OSError):  # it says nothing of what is in the file
-                raise error.__context__ from None
-            if not isinstance(error, ConfigError):
-                raise
+        except ConfigError as error:  # of what is in the file, or whose it is: final until it changes
             keys, self.error = frozenset[str](), error.message
         self._keys, self._seen, self._starved_s = keys, stamp, None
 
