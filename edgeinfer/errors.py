@@ -92,6 +92,7 @@ class StalledError(EdgeinferError):
 
 TEMPORARY = SCARCE | {errno.ETIMEDOUT}
 """What says nothing of a file: memory, descriptors or threads ran out, or a network disk does not answer."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_MEMORY = re.compile(
     r"(?i)bad_alloc|bad allocation|\bMemoryError\b|out of memory|OutOfMemory|insufficient memory|"
     r"(?:can't|cannot|can not|failed to|could not|unable to) allocate|resource temporarily unavailable"
@@ -109,10 +110,12 @@ def unreadable(path: Path | str, error: OSError, hint: str = "") -> InputError |
 
 
 def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferError:
-    """The error for what nobody foresaw; for want of memory it may well work later."""
+    """The error for what nobody foresaw; for want of memory, descriptors or room on a disk it may well work later."""
     said = f"{prefix}{type(error).__name__}: {error}"
     if is_lack_of_memory(error):
         return TemporaryError(said, "stop what else runs, or give it more memory")
+    if isinstance(error, OSError) and error.errno in TEMPORARY | _NO_ROOM:
+        return TemporaryError(said, "make room on the disk" if error.errno in _NO_ROOM else "try again")
     return EdgeinferError(said, hint)
 
 

@@ -20,11 +20,12 @@ import pytest
 import zmq
 
 from edgeinfer.client import Subscriber
-from edgeinfer.errors import FatalError, InputError
-from edgeinfer.guard import descriptors
+from edgeinfer.errors import ConfigError, FatalError, TemporaryError
+from edgeinfer.guard import descriptors, files
 from edgeinfer.guard.limits import (
     ADMISSIONS,
     LOG_LINES,
+    MAX_HANGING_READS,
     MAX_PEER_BYTES,
     MAX_PEERS_OF_A_KEY,
     MAX_SUBSCRIPTIONS,
@@ -39,8 +40,11 @@ from edgeinfer.transport.admission import DISGRACE_S, MAX_OWNERS, PATIENCE_S, Pa
 from edgeinfer.transport.allowlist import AllowList
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.subscription import Subscription
+from edgeinfer.transport.zap import Question
 from tests.test_messages import example
 from tests.test_zmq import Peer, connected, serve_until, wait_for
+
+WAIT_S = 20
 
 
 @pytest.fixture
@@ -69,6 +73,16 @@ class Safe:
 
 
 # --- what is not ZeroMQ of today ---
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, TemporaryError), (errno.EACCES, ConfigError)])
+def test_an_endpoint_that_can_not_be_bound_at_present_may_be_later(number: int, kind: type[Exception]) -> None:
+    class Full:
+        def bind(self, endpoint: str) -> None:
+            raise zmq.ZMQError(number)
+
+    with pytest.raises(kind, match=os.strerror(number)):
+        zmq_sink._bind(Full(), "tcp://127.0.0.1:*")  # type: ignore[arg-type] # (a socket that can't)
 
 
 def test_an_http_request_is_no_subscriber(sink: ZmqPublisher) -> None:
@@ -428,6 +442,24 @@ def test_who_floods_is_let_in_slowly_and_others_at_once() -> None:
 # --- keys ---
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_a_connection_is_cut_whatever_the_machine_lacks_for_a_duplicate(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        connected(f"tcp://127.0.0.1:{server.getsockname()[1]}") as peer,
+    ):
+        here, _ = server.accept()
+        with here, monkeypatch.context() as patch:
+            patch.setattr(os, "dup", fails)
+            assert wire.cut(here.fileno(), f"tcp://127.0.0.1:{server.getsockname()[1]}")
+        assert not peer.recv(1)
+
+
 def test_a_key_that_is_revoked_before_it_has_subscribed_gets_nothing(tmp_path: Path) -> None:
     safe = Safe(tmp_path, "laptop", "desk")
     with (
@@ -498,21 +530,23 @@ def without_client(path: Path, name: str) -> Path:
     return new
 
 
-def test_a_list_that_can_not_be_read_for_want_of_descriptors_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "number",
+    [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOENT],
+    ids=errno.errorcode.get,
+)
+def test_a_list_that_can_not_be_read_at_present_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     now = 100.0
     safe = Safe(tmp_path, "laptop", "desk")
     laptop, desk = (keys.read_public(str(tmp_path / f"{name}.pub")).public for name in ("laptop", "desk"))
     allowed = AllowList(safe.list, lambda: now)
 
-    def starved(path: Path) -> list[keys.Client]:
-        try:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        except OSError:
-            raise InputError("clients: too many open files") from None
+    def starved(path: Path) -> object:
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(allowlist, "read_list", starved)
+    monkeypatch.setattr(keys, "open_anything", starved)
     without_client(safe.list, "laptop").replace(safe.list)
     assert not allowed.refresh()
     assert not allowed.is_current, "nobody new is let in"
@@ -520,11 +554,150 @@ def test_a_list_that_can_not_be_read_for_want_of_descriptors_is_tried_again(
     now += allowlist.PATIENCE_S
     assert allowed.refresh()
     assert desk not in allowed
-    monkeypatch.setattr(allowlist, "read_list", keys.read_list)
-    assert allowed.refresh()
+    monkeypatch.setattr(keys, "open_anything", files.open_anything)
+    assert allowed.refresh(), "though nobody has touched it"
     assert allowed.is_current
+    assert not allowed.error
     assert (laptop in allowed, desk in allowed) == (False, True)
     allowed.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_list_that_can_not_be_looked_at_for_a_moment_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    allowed = AllowList(safe.list)
+    allowed.refresh()
+
+    def fails(path: Path) -> object:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(allowlist, "_stamp", fails)
+        assert not allowed.refresh()
+        assert not allowed.is_current
+        assert os.strerror(number) in allowed.error
+    allowed.refresh()
+    assert allowed.is_current
+    assert laptop in allowed
+    assert not allowed.error
+    allowed.close()
+
+
+class Away:
+    """A network disk that does not answer, as the allow list's file is seen there, until `back`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.back, self.asked = threading.Event(), threading.Event()
+        self._monkeypatch, self._stamp = monkeypatch, allowlist._stamp
+
+    def goes(self) -> None:
+        self._monkeypatch.setattr(allowlist, "_stamp", self._hangs)
+
+    def _hangs(self, path: Path) -> tuple[int, ...]:
+        self.asked.set()
+        self.back.wait(WAIT_S)
+        return self._stamp(path)
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
+    disk = Away(monkeypatch)
+    yield disk
+    disk.back.set()
+
+
+def test_a_list_whose_disk_hangs_holds_up_neither_the_publisher_nor_the_end(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop", "desk")
+    publisher = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))
+    with closing(safe.connection(publisher.endpoint, "laptop", b"")) as laptop:
+        serve_until(publisher, lambda: publisher.subscribers == 1, "the first")
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        with closing(safe.connection(publisher.endpoint, "desk", b"")):
+            for _ in range(20):
+                publisher.write(example("status"), None)
+                publisher.service()
+            assert laptop.poll(int(WAIT_S * 1000)), "who is in goes on"
+            count = publisher._peers.count
+            with connected(publisher.endpoint):
+                wait_for(lambda: publisher._peers.count == count + 1, "the door to notice who comes")
+            assert publisher.subscribers == 1, "nobody new"
+        ended = threading.Thread(target=publisher.close, daemon=True)
+        ended.start()
+        ended.join(WAIT_S / 2)
+        assert not ended.is_alive(), "the end of the run"
+        assert not away.back.is_set()
+
+
+def test_a_door_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, go = threading.Event(), threading.Event()
+
+    def tick(_: object) -> None:
+        hangs.set()
+        go.wait(WAIT_S)
+
+    monkeypatch.setattr(door, "END_S", 0.05)
+    monkeypatch.setattr(door.Door, "_tick", tick)
+    publisher = open_publisher(Options(bind="tcp://127.0.0.1:*"))
+    assert hangs.wait(WAIT_S)
+    publisher.close()
+    assert publisher._door._thread.is_alive()
+    go.set()
+    publisher._door._thread.join(WAIT_S)
+    assert not publisher._door._thread.is_alive(), "it ends once it can"
+    publisher._context.term()
+
+
+def test_a_publisher_does_not_wait_for_a_disk_that_hangs_when_a_client_subscribes(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    with closing(open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))) as publisher:
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        for _ in range(100):
+            assert publisher._door._may_subscribe(laptop), "as it was read last"
+        assert not away.back.is_set()
+        away.back.set()
+
+
+def test_a_list_whose_disk_hangs_counts_as_one_that_can_not_be_read(tmp_path: Path, away: Away) -> None:
+    now = 100.0
+    safe = Safe(tmp_path, "laptop")
+    laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
+    allowed = AllowList(safe.list, lambda: now, seconds=0.01)
+    away.goes()
+    for _ in range(MAX_HANGING_READS + 2):
+        assert not allowed.refresh()
+        assert not allowed.is_current
+        assert laptop in allowed, "who is in stays for a moment"
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    assert files.read_small(other, 1) == b"x", "other disks are not held to be away"
+    now += allowlist.PATIENCE_S
+    assert allowed.refresh()
+    assert laptop not in allowed
+    away.back.set()
+    for thread in threading.enumerate():
+        if thread.name == "file":
+            thread.join(WAIT_S)
+    allowed = AllowList(safe.list, lambda: now)
+    assert allowed.is_current
+    assert laptop in allowed
+
+
+def test_a_flood_of_questions_to_a_list_whose_disk_hangs_is_bounded(tmp_path: Path, away: Away) -> None:
+    safe = Safe(tmp_path, "laptop")
+    with closing(open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))) as publisher:
+        away.goes()
+        assert away.asked.wait(WAIT_S)
+        most = sum(places())
+        for _ in range(most + 10):
+            publisher._door._consider(Question((b"",), b"1", door.DOMAIN, "127.0.0.1", "CURVE", "x" * 40))
+        assert len(publisher._door._asked) <= most
+        away.back.set()
 
 
 def test_places_are_fitted_to_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:

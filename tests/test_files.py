@@ -17,13 +17,14 @@ from edgeinfer.config.card import file_sha256, load_card
 from edgeinfer.config.settings import load_config, source_names
 from edgeinfer.engine.store.trust import read_private
 from edgeinfer.environment.tree import Tree
-from edgeinfer.errors import EdgeinferError, TemporaryError, unreadable
+from edgeinfer.errors import EdgeinferError, TemporaryError, unexpected, unreadable
 from edgeinfer.guard import files
-from edgeinfer.guard.files import open_anything, read_small
+from edgeinfer.guard.files import in_time, open_anything, read_small
 from edgeinfer.guard.limits import MAX_HANGING_READS
 from edgeinfer.models.onnxfile import open_regular
 from edgeinfer.sources._credentials import account
-from edgeinfer.transport.keys import read_list, read_public
+from edgeinfer.transport import keys
+from edgeinfer.transport.keys import read_list, read_pair, read_public
 
 
 def descriptors() -> int:
@@ -154,3 +155,45 @@ def test_a_file_that_never_answers_holds_up_nobody(tmp_path: Path, monkeypatch: 
 )
 def test_what_is_not_the_files_fault_is_no_bad_input(number: int, code: int) -> None:
     assert unreadable("x", OSError(number, os.strerror(number))).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOMEM, 75), (errno.EMFILE, 75), (errno.ENFILE, 75), (errno.ENOENT, 66)]
+)
+@pytest.mark.parametrize(
+    "read", [read_list, read_pair, lambda path: read_public(str(path))], ids=["allow list", "pair", "public key"]
+)
+def test_a_key_file_is_not_to_blame_for_what_the_machine_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], number: int, code: int
+) -> None:
+    def fails(path: Path) -> object:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(keys, "open_anything", fails)
+    with pytest.raises(EdgeinferError) as caught:
+        read(tmp_path / "x")
+    assert caught.value.exit_code == code
+    assert ("try again" if code == 75 else "makes a pair of keys") in str(caught.value)
+
+
+def test_a_key_file_whose_disk_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the start of a daemon, and of every client."""
+    answers = threading.Event()
+    monkeypatch.setattr(keys, "open_anything", lambda path: answers.wait(60) and open_anything(path))
+    monkeypatch.setattr(keys, "in_time", lambda call: in_time(call, 0.01))
+    with pytest.raises(TemporaryError, match="not read within"):
+        read_list(tmp_path / "x")
+    answers.set()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((number, 75) for number in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)),
+        *((number, 70) for number in (errno.ENOENT, errno.EACCES, errno.EBADF)),
+    ],
+)
+def test_what_may_work_later_says_so_though_nobody_foresaw_it(number: int, code: int) -> None:
+    error = unexpected("unexpected ", OSError(number, os.strerror(number)), "hint")
+    assert error.exit_code == code
+    assert (error.hint == "hint") == (code == 70)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+import edgeinfer
+from edgeinfer.commands._journal import Changes
+from edgeinfer.commands._report import SceneLines
 from edgeinfer.daemon.failures import failures, reader_gone
 from edgeinfer.errors import InputError
 from edgeinfer.flow import statuses
@@ -24,6 +29,8 @@ from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
+from edgeinfer.sinks.jsonl import JsonLines
+from edgeinfer.sinks.video import AnnotatedVideo
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
 from edgeinfer.types import Capture, Detections, Frame, Result, Timing
@@ -234,10 +241,26 @@ def test_the_others_are_served_while_a_files_result_waits_for_a_slow_sink() -> N
     slow.go.set()
 
 
+def sinks_that_block() -> Iterator[type]:
+    """edgeinfer's own, wherever they are."""
+    for path in Path(edgeinfer.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and "blocks = True" in map(ast.unparse, node.body):
+                name = ".".join(path.relative_to(Path(edgeinfer.__file__).parents[1]).with_suffix("").parts)
+                yield getattr(importlib.import_module(name), node.name)
+
+
+def test_of_our_own_sinks_that_may_block_video_alone_keeps_pictures_waiting() -> None:
+    found = set(sinks_that_block())
+    assert found >= {SceneLines, Changes, JsonLines, AnnotatedVideo}
+    assert {sink for sink in found if getattr(sink, "pictures", True)} == {AnnotatedVideo}
+
+
 class Lossy(Recorder):
     """Loses what it is given while `trouble` says so, and goes on by itself."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -599,6 +599,8 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
 class SlowSink(Recorder):
     """Takes its time until `go`."""
 
+    pictures = False
+
     def __init__(self, log: list[str], name: str) -> None:
         super().__init__()
         self.go = threading.Event()

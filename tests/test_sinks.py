@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 from msgspec import structs
 
 from edgeinfer.config.plugins import options
-from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.errors import ConfigError, EdgeinferError, InputError
 from edgeinfer.messages import Detection, InfoMessage, Message, encode
 from edgeinfer.sinks import jsonl, video
 from tests.test_messages import example
@@ -46,11 +47,25 @@ def test_standard_output_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     raw.write(b"still open")
 
 
+@pytest.mark.parametrize(("number", "code"), [(errno.EMFILE, 75), (errno.ENOMEM, 75), (errno.EACCES, 66)])
+def test_lines_that_can_not_be_opened_at_present_may_be_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def fails(path: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(jsonl, "LineFile", fails)
+    with pytest.raises(EdgeinferError) as caught:
+        jsonl.open(jsonl.Options(path=str(tmp_path / "x")))
+    assert caught.value.exit_code == code
+
+
 def test_a_pipe_is_written_to_and_waits_for_its_reader(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    with pytest.raises(InputError, match=r"sinks\.jsonl\.path: .*pipe: No such device or address"):
+    with pytest.raises(InputError, match=r"sinks\.jsonl\.path: .*pipe: No such device or address") as caught:
         jsonl.open(jsonl.Options(path=str(path)))
+    assert caught.value.hint == "nobody reads this pipe: start its reader first"
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     sink = jsonl.open(jsonl.Options(path=str(path)))
     sink.write(example("detections"), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import http.client
 import json
 import os
@@ -373,6 +374,47 @@ def test_without_descriptors_it_answers_all_the_same_and_does_not_turn_in_circle
             turns += 1
     assert turns == 3
     assert _answers(running)
+
+
+@pytest.mark.parametrize(
+    ("number", "rests"),
+    [(errno.EMFILE, True), (errno.ENOBUFS, True), (errno.EAGAIN, False), (errno.ECONNABORTED, False)],
+)
+def test_it_makes_room_and_rests_only_where_the_machine_lacks_something(
+    monkeypatch: pytest.MonkeyPatch, number: int, rests: bool
+) -> None:
+    """Not where somebody knocked and has gone before he was let in."""
+    made = Server("127.0.0.1", 0, {})
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "_listener", Gone(number))
+        patch.setattr(made, "_make_room", lambda: calls.append("room"))
+        patch.setattr(made, "_rest", lambda: calls.append("rest"))
+        made._accept()
+    made.stop()
+    assert calls == (["room", "rest"] if rests else [])
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, TemporaryError), (errno.EACCES, ConfigError)])
+def test_a_port_that_can_not_be_bound_at_present_may_be_later(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def fails(host: str, port: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(server, "_listen", fails)
+    with pytest.raises(kind, match=os.strerror(number)):
+        Server("127.0.0.1", 0, {})
+
+
+class Gone:
+    """A listener whose every call fails."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def accept(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
 
 
 def test_where_not_even_one_descriptor_is_left_it_rests(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ class Changes:
     """See `Sink`. Writing to the journal may block, so it has a thread of its own."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[State, str]] = {}

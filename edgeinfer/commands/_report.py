@@ -83,6 +83,7 @@ class SceneLines:
     """A sink that prints a source's scene on standard output when what is in it changes, at most once a second."""
 
     blocks = True
+    pictures = False
 
     def __init__(self) -> None:
         self._shown: dict[str, tuple[float, tuple[str, ...]]] = {}

@@ -124,7 +124,7 @@ MAX_HUNG = _bound(
 MAX_HANGING_READS = _bound(
     4,
     "threads",
-    "reads of small files that a disk does not answer",
+    "reads of small files that a disk does not answer; as many more of an allow list",
     "files are not read until one of them comes back; the error says so",
     "test_a_file_that_never_answers_holds_up_nobody",
 )
@@ -337,8 +337,8 @@ MAX_PASSWORD_BYTES = _bound(
 FILE_SECONDS = _bound(
     5,
     "seconds",
-    "reading a configuration, a card or a password file",
-    "it counts as unreadable; a running daemon goes on as before",
+    "reading a configuration, a card, a password or a key file, or looking at the allow list",
+    "it counts as unreadable; a running daemon goes on as before, and lets nobody new in without its list",
     "test_a_file_that_never_answers_holds_up_nobody",
 )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from edgeinfer.errors import InputError
+from edgeinfer.errors import TEMPORARY, EdgeinferError, InputError, unreadable
 from edgeinfer.messages import Message, encode, kind_of
 from edgeinfer.sinks._lines import LineFile, StandardOutput
 from edgeinfer.sinks._recovery import Recovery
@@ -22,13 +23,21 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 def open(options: Options) -> JsonLines:  # noqa: A001 (the plugin interface)
-    """Opens the file. Raises InputError."""
+    """Opens the file. Raises InputError, or TemporaryError where the machine lacks something now."""
     try:
         file = StandardOutput() if options.path == "-" else LineFile(Path(options.path))
         return JsonLines(file, options)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"sinks.jsonl.path: {options.path}: {reason}") from None
+    except ValueError as error:
+        raise InputError(f"sinks.jsonl.path: {options.path}: {error}") from None
+    except OSError as error:
+        raise _unopened(f"sinks.jsonl.path: {options.path}", error) from None
+
+
+def _unopened(where: str, error: OSError) -> EdgeinferError:
+    if error.errno in TEMPORARY:
+        return unreadable(where, error)
+    hint = "nobody reads this pipe: start its reader first" if error.errno == errno.ENXIO else ""
+    return InputError(f"{where}: {error.strerror or error}", hint)
 
 
 class JsonLines:

@@ -23,6 +23,7 @@ from edgeinfer.guard.limits import (
     REPLAYS,
     UNREAD_MS,
 )
+from edgeinfer.guard.scarcity import SCARCE
 from edgeinfer.messages import Encoding, Message, encode, kind_of, topic
 from edgeinfer.transport import keys
 from edgeinfer.transport.allowlist import AllowList
@@ -133,7 +134,7 @@ class ZmqPublisher:
         self._door.inside_s = start_s = time.monotonic()
         if int(self._socket.getsockopt(_EVENTS)) & _READABLE or self._peers.is_behind:
             self._door.stirred_s = start_s
-            self._take_note(start_s + AT_ONCE_S)
+            self._take_note(start_s - self._door.waited_s + AT_ONCE_S)
         self._door.inside_s = 0.0
 
     def _take_note(self, end_s: float) -> None:
@@ -146,7 +147,7 @@ class ZmqPublisher:
             prefix = None if subscription is None else self._peers.change(subscription)
             if prefix is not None:
                 found.append(prefix)
-            if time.monotonic() > end_s:
+            if time.monotonic() - self._door.waited_s > end_s:
                 break
         self._wanted.update(found)
         if len(self._wanted) > MAX_WANTED:
@@ -172,9 +173,10 @@ class ZmqPublisher:
 
     def close(self) -> None:
         """See `Sink.close`. What is queued gets 200 ms to leave."""
-        self._door.close()
+        has_ended = self._door.close()
         self._socket.close(linger=200)
-        self._context.term()
+        if has_ended:  # else it would wait for the door's sockets
+            self._context.term()
         if self._lock:
             self._lock.close()
 
@@ -226,6 +228,8 @@ def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
                 f"publish.bind: {endpoint} is in use by another program",
                 "is edgeinfer running already? --bind chooses another",
             ) from None
+        if error.errno in SCARCE:
+            raise TemporaryError(f"publish.bind: {endpoint}: {error.strerror}", "try again") from None
         raise ConfigError(
             f"publish.bind: {endpoint}: {error.strerror or error}",
             "bind to an address of this machine, or a path in an existing folder",

@@ -13,6 +13,7 @@ import math
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ import zmq
 from edgeinfer.guard.rate import RationedLog
 from edgeinfer.transport.admission import Pace, places
 from edgeinfer.transport.allowlist import AllowList
+from edgeinfer.transport.listwatch import REFRESH_S, ListWatch
 from edgeinfer.transport.peers import Peers
 from edgeinfer.transport.subscription import user_id
 from edgeinfer.transport.zap import Question, answer, read_question
@@ -29,7 +31,6 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "edgeinfer"
 """Without a ZAP domain libzmq lets in any client that knows the server's public key (zmq_setsockopt(3))."""
-REFRESH_S = 0.5
 WATCH_S = 0.005
 """How long the publisher may be inside of ZeroMQ before those who keep it there are looked for."""
 CALM_S, STIR_S = 0.05, 2.0
@@ -41,6 +42,8 @@ BACKLOG = 10_000
 """Events of the monitor that may wait. Beyond, ZeroMQ's own thread waits: no event is ever lost."""
 MAX_REFUSED = 256
 """Refused keys that are remembered."""
+END_S = 5.0
+"""How long the end waits for the thread, which waits for nobody."""
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
 
 
@@ -58,11 +61,13 @@ class Door:
         self._pace = Pace(time.monotonic)
         self._said = RationedLog(log)
         room = places()
-        self.peers = Peers(room, self._pace, None if allowed is None else self._is_allowed)
+        self.peers = Peers(room, self._pace, None if allowed is None else self._may_subscribe)
         self.inside_s = self.stirred_s = 0.0
         self.error: BaseException | None = None
         self._serial = 0
         self._late: list[tuple[float, int, Question, str]] = []
+        self._asked: deque[tuple[int, Question]] = deque()
+        self._room = room.peers + room.strangers
         self._next_refresh_s = 0.0
         self._told_error = ""
         self._refused: set[str] = set()
@@ -78,21 +83,27 @@ class Door:
         for socket in (self._monitor, self._questions):
             self._poller.register(socket, zmq.POLLIN)
         self._ended = False
+        self._watch = None if allowed is None else ListWatch(allowed)
         self._thread = threading.Thread(target=self._live, name="door", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Ends the thread. Call it before the socket is closed."""
+    def close(self) -> bool:
+        """Ends the thread; false where it is still there after a while. Call it before the socket is closed."""
         self._owner.disable_monitor()
-        self._thread.join()
-        if self._allowed is not None:
-            self._allowed.close()
+        self._thread.join(END_S)
+        if self._watch is not None:
+            self._watch.close()
+        return not self._thread.is_alive()
+
+    @property
+    def waited_s(self) -> float:
+        """How long it has kept the publisher waiting for the list, all in all."""
+        return 0.0 if self._watch is None else self._watch.waited_s
 
     def refresh(self) -> None:
-        """Reads the list again where it has changed, and cuts those who are not on it any more."""
+        """Cuts those who are not on the list any more."""
         if self._allowed is None:
             return
-        self._allowed.refresh()
         if self._allowed.error and self._allowed.error != self._told_error:
             log.warning("publish.curve.allow: %s; nobody is let in", self._allowed.error)
         self._told_error = self._allowed.error
@@ -106,6 +117,7 @@ class Door:
                     self._listen()
                 if self._questions in ready:
                     self._answer_questions()
+                self._answer_asked()
                 self._answer_late()
                 self._tick()
         except BaseException as error:
@@ -129,7 +141,9 @@ class Door:
         pause_s = REFRESH_S
         if self.peers.count:
             pause_s = 2 * WATCH_S if now - self.stirred_s < STIR_S else CALM_S
-        if self._late:
+        if self._asked:
+            pause_s = WATCH_S
+        elif self._late:
             pause_s = min(pause_s, max(0.0, self._late[0][0] - now))
         ready = {socket for socket, _ in self._poller.poll(math.ceil(pause_s * 1000))}
         if ready:
@@ -156,6 +170,17 @@ class Door:
                     self._consider(question)
 
     def _consider(self, question: Question) -> None:
+        """With a list, it is looked at first: who was allowed a moment ago comes in, who was revoked does not."""
+        if self._watch is None:
+            self._decide(question)
+        elif len(self._asked) < self._room:  # else the handshake's deadline ends it
+            self._asked.append((self._watch.ask(), question))
+
+    def _answer_asked(self) -> None:
+        while self._watch is not None and self._asked and self._asked[0][0] <= self._watch.looked:
+            self._decide(self._asked.popleft()[1])
+
+    def _decide(self, question: Question) -> None:
         if not self._may_enter(question):
             self._send(answer(question, "400", ""))
             return
@@ -181,16 +206,21 @@ class Door:
             return question.mechanism == "NULL"
         if question.mechanism != "CURVE":
             return False
-        if self._is_allowed(question.key) and self._allowed.is_current:
-            return True
-        self._tell_refused(question.key)
-        return False
+        if not self._allowed.is_current:  # which the log tells
+            return False
+        if not self._is_allowed(question.key):
+            self._tell_refused(question.key)
+            return False
+        return True
 
     def _is_allowed(self, key: str) -> bool:
-        if self._allowed is None:
-            return False
-        self._allowed.refresh()
-        return key in self._allowed
+        return self._allowed is not None and key in self._allowed
+
+    def _may_subscribe(self, key: str) -> bool:
+        """For the publisher, who may wait a moment: a key revoked before its first subscription gets nothing."""
+        if self._watch is not None:
+            self._watch.look()
+        return self._is_allowed(key)
 
     def _tell_refused(self, key: str) -> None:
         """Of each key once, as far as they are remembered: a client that is refused comes again every second."""
@@ -208,6 +238,9 @@ class Door:
             self.peers.stem()
         elif now >= self._next_refresh_s:
             self.peers.sweep()
+        if self._watch is not None and self._watch.is_news:
+            self._watch.is_news = False
+            self._next_refresh_s = now
         if now >= self._next_refresh_s:
             self._next_refresh_s = now + REFRESH_S
             self._said.settle()

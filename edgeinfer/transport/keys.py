@@ -15,8 +15,16 @@ from pathlib import Path
 
 import zmq
 
-from edgeinfer.errors import ConfigError, InputError, TemporaryError, UnavailableError, UsageError
-from edgeinfer.guard.files import open_anything
+from edgeinfer.errors import (
+    TEMPORARY,
+    ConfigError,
+    InputError,
+    TemporaryError,
+    UnavailableError,
+    UsageError,
+    unreadable,
+)
+from edgeinfer.guard.files import in_time, open_anything
 from edgeinfer.guard.limits import MAX_KEY_FILE_BYTES
 from edgeinfer.guard.ownership import writers
 
@@ -89,8 +97,15 @@ def read_public(text: str) -> Client:
 
 
 def read_list(path: Path) -> list[Client]:
-    """The clients of an allow list, in its order. Raises InputError, or ConfigError for a line that is no key."""
+    """The clients of an allow list, in its order. Raises InputError, ConfigError for a line that is no key, or
+    TemporaryError where the list can't be read now.
+    """
     return _clients(_read(path), path)
+
+
+def read_list_here(path: Path) -> list[Client]:
+    """As `read_list`, for as long as the disk takes, on the calling thread."""
+    return _clients(_text_of(path, secret=False), path)
 
 
 def allow(path: Path, client: Client) -> bool:
@@ -144,10 +159,19 @@ def _text(path: Path) -> str:
 
 def _read(path: Path, secret: bool = False) -> str:
     try:
+        return in_time(lambda: _text_of(path, secret))
+    except OSError as error:  # the others have become errors of ours
+        raise unreadable(path, error) from None
+
+
+def _text_of(path: Path, secret: bool) -> str:
+    try:
         with open_anything(path) as file:
             _check(path, os.fstat(file.fileno()), secret)
             data = file.read(MAX_KEY_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in TEMPORARY:
+            raise unreadable(path, error) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: {reason}", "`edgeinfer keys new NAME` makes a pair of keys") from None
     if len(data) > MAX_KEY_FILE_BYTES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -10,6 +9,8 @@ import struct
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from edgeinfer.guard.scarcity import is_scarce
 
 _BYTES_RECEIVED = 128
 """Where struct tcp_info (linux/tcp.h, since Linux 4.2) has tcpi_bytes_received, 64 bits."""
@@ -27,7 +28,7 @@ def borrowed(descriptor: int) -> Iterator[socket.socket]:
     try:
         own = os.dup(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
+        if not is_scarce(error):
             raise
         lent = socket.socket(fileno=descriptor)
         try:

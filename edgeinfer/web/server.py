@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.guard.limits import HTTP_DEADLINE_S, MAX_HTTP_PEERS, MAX_REQUEST_BYTES
 from edgeinfer.guard.reachability import is_loopback
+from edgeinfer.guard.scarcity import is_scarce
 from edgeinfer.web.request import Routes, is_complete, respond
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 DEADLINE_S = float(HTTP_DEADLINE_S)
 BACKLOG = 128
 TICK_S, REST_S = 0.2, 0.5
-_NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def parse_bind(bind: str, insecure: bool) -> tuple[str, int]:
@@ -123,8 +123,10 @@ class Server:
         """Takes one: the kernel says that there are no more descriptors even where nobody waits for one."""
         try:
             connection, _ = self._listener.accept()
+        except BlockingIOError:  # who knocked has gone
+            return
         except OSError as error:
-            if error.errno in _NO_MORE and not self._make_room():
+            if is_scarce(error) and not self._make_room():
                 self._rest()
             return
         self._take(connection)
@@ -222,4 +224,6 @@ def _refused(host: str, port: int, error: OSError) -> ConfigError | TemporaryErr
             f"http.bind: {host}:{port} is in use by another program",
             "--set http.bind=127.0.0.1:PORT chooses another",
         )
+    if is_scarce(error):
+        return TemporaryError(f"http.bind: {host}:{port}: {error.strerror}", "try again")
     return ConfigError(f"http.bind: {host}:{port}: {error.strerror or error}", "bind to an address of this machine")
