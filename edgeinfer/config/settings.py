@@ -18,7 +18,7 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.redaction import remember_setting, remember_settings
+from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -200,6 +200,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
     remember_setting(key, value)
+    remember_text(value)
     if not separator or not all(key.split(".")):
         raise ConfigError(
             f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"

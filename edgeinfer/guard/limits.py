@@ -498,9 +498,10 @@ MAX_LINE_LENGTH = _bound(
 MAX_SECRETS = _bound(
     4096,
     "secrets",
-    "passwords and tokens that are looked for in all that is said",
-    "the newest are kept",
-    "test_the_newest_secrets_are_kept",
+    "passwords and tokens of the configuration, the command line, the environment and password files, which are looked "
+    "for in all that is said",
+    "those known before are kept; further ones are hidden only where they look like it, which is said once",
+    "test_no_secret_displaces_another",
 )
 
 LOG_LINES = _bound(
