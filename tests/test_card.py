@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,15 @@ def test_an_error_about_a_card_shows_no_password_of_it(tmp_path: Path) -> None:
     assert "geheim93" not in str(caught.value)
     assert "***" in str(caught.value)
     assert redact("geheim93") == "geheim93"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_card(tmp_path: Path, plan: Path, kind: str) -> None:
+    card_file = Path("/dev/null") if kind == "device" else tmp_path / "c.yaml"
+    if kind == "pipe":
+        os.mkfifo(card_file)
+    elif kind == "folder":
+        card_file.mkdir()
+    with pytest.raises(ConfigError, match=r": not a regular file") as caught:
+        load_model(str(plan), str(card_file))
+    assert "write one" not in str(caught.value)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edgeinfer.config import strict
-from edgeinfer.config.paths import is_dir, is_file
+from edgeinfer.config.paths import exists, is_dir, is_file
 from edgeinfer.config.yamlfile import foreign_yaml
 from edgeinfer.errors import ConfigError, InputError, unreadable
 from edgeinfer.guard.limits import MAX_MODEL_BYTES
@@ -186,6 +186,8 @@ def _card_file(name_or_path: str, card_path: str | None) -> Path:
     if not is_file(path):
         raise _no_such_model(name_or_path)
     card = Path(card_path) if card_path else path.with_suffix(".yaml")
+    if exists(card) and not is_file(card):
+        raise ConfigError(f"{card}: not a regular file", "give a model card with its path")
     if not is_file(card):
         hint = f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels"
         if path.suffix in PLAN_SUFFIXES:
