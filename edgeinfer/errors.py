@@ -113,7 +113,7 @@ def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferEr
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether it was for want of memory that something failed, by its kind, or where a library says that and nothing else."""
+    """Whether it was for want of memory that something failed: by its kind, or by all that a library says."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError | OutOfMemoryError) or tells_of_no_memory(str(error))

@@ -84,7 +84,7 @@ def test_any_name_leaves_the_reason(name: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "ERROR 2: [virtualMemoryBuffer.cpp::resizePhysical::140] Error Code 2: OutOfMemory (Requested size was 9 bytes.)",
+        "ERROR 2: [virtualMemoryBuffer.cpp::resizePhysical::140] Error Code 2: OutOfMemory (Requested size was 9)",
         "ERROR [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
         "ERROR Requested amount of GPU memory (9 bytes) could not be allocated.",
     ],

@@ -2,8 +2,8 @@
 
 In two ways. By form: what looks like the credentials of a URL, in any text (`credentials.py`). By value: what the
 configuration, the command line, the environment or a password file told to be secret is looked for in every text from
-then on, in every spelling that a library may give it (`spellings.py`). Nothing displaces it, and what others wrote, as a
-model card, has no say in it.
+then on, in every spelling that a library may give it (`spellings.py`). Nothing displaces it, and what others wrote, as
+a model card, has no say in it.
 """
 
 from __future__ import annotations
