@@ -35,7 +35,7 @@ Mebibytes = Annotated[int, Meta(ge=32, le=65536)]
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path` is a vendored model's name or an ONNX file; thresholds override the card's. `sha256`, where given, must be
-    that of the file: another file is not run.
+    the network's, weights beside its file included (docs/models.md): another network is not run.
 
     `precision` is that of the TensorRT engine, unless the backend says otherwise.
     """
