@@ -45,6 +45,9 @@ HOSTILE = [
         + f"Status Message: {ARENA}size_t, bool, onnxruntime::Stream*) "
         + "Failed to allocate memory for requested buffer of size 40000000000\n",
         FAILED_NODE.format("big") + "Status Message: std::bad_alloc",
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /src/core/cuda_call.cc:"
+        "129 std::conditional_t<THRW, void, common::Status> onnxruntime::CudaCall(ERRTYPE, int) [with ERRTYPE "
+        "= cudaError; bool THRW = true] CUDA failure 2: out of memory ; GPU=0 ; hostname=x ; expr=cudaMalloc(&p, n); ",
         "OpenCV(4.10.0) /io/opencv/modules/core/src/alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate "
         "1000 bytes in function 'OutOfMemoryError'",
     ],

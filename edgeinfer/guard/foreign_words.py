@@ -15,7 +15,7 @@ _BEGINNING = re.compile(
 """What ONNX Runtime puts before a reason. Up to the last status message: a name may hold the words before it."""
 _QUOTED = re.compile(r"'.*'|\".*\"|\{.*\}", re.DOTALL)
 _NO_MEMORY = re.compile(
-    r"\s*(?:\S+\.(?:cc|cpp|cu|h|hpp):\d+ [^'\"]{0,400}?|\w+::\w+ )?"
+    r"\s*(?:\S+\.(?:cc|cpp|cu|h|hpp):\d+ [^'\"]{0,1000}?|\w+::\w+ )?"
     r"(?:(?:std::)?bad_alloc|bad allocation|Failed to allocate memory for requested buffer of size \d+|"
     r"Resource temporarily unavailable|Cannot allocate memory|"
     r"CUDA (?:failure|error) 2: out of memory(?: ;.*)?)\s*",
