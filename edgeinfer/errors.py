@@ -6,9 +6,9 @@ Exit codes follow sysexits.h, so that systemd and shell scripts can tell "fix th
 from __future__ import annotations
 
 import errno
-import re
 from pathlib import Path
 
+from edgeinfer.guard.foreign_words import tells_of_no_memory
 from edgeinfer.guard.printable import printable
 from edgeinfer.guard.scarcity import SCARCE
 
@@ -93,10 +93,6 @@ class StalledError(EdgeinferError):
 TEMPORARY = SCARCE | {errno.ETIMEDOUT}
 """What says nothing of a file: memory, descriptors or threads ran out, or a network disk does not answer."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_MEMORY = re.compile(
-    r"(?i)bad_alloc|bad allocation|\bMemoryError\b|out of memory|OutOfMemory|insufficient memory|"
-    r"(?:can't|cannot|can not|failed to|could not|unable to) allocate|resource temporarily unavailable"
-)
 
 
 def unreadable(path: Path | str, error: OSError, hint: str = "") -> InputError | TemporaryError | ConfigError:
@@ -120,7 +116,7 @@ def unexpected(prefix: str, error: BaseException, hint: str = "") -> EdgeinferEr
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Whether it was for want of memory that something failed, by its kind or by what a library says."""
+    """Whether it was for want of memory that something failed: by its kind, or by all that a library says."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError | OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError | OutOfMemoryError) or tells_of_no_memory(str(error))

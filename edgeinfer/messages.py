@@ -181,7 +181,9 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, _about("what detections carry: its name and the beginning of its digest")]
     name: Annotated[str, _about("what its card calls it")]
-    sha256: Annotated[str, _about("digest of its file")]
+    sha256: Annotated[
+        str, _about("digest of the network: of its file, and of the weights beside it where there are any")
+    ]
     task: Annotated[str, _about("what it is for: `detection`")]
     input_size: Annotated[tuple[int, int], _about("width and height of its input, in pixels")]
     labels: Annotated[list[str], _about("one per class, in the order of `class_id`")]

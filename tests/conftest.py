@@ -62,7 +62,8 @@ def need_gst(*elements: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redact, "_known", ())
+    monkeypatch.setattr(redact, "_known", {})
+    monkeypatch.setattr(redact, "_said_full", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

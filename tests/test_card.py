@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from edgeinfer.config import card
 from edgeinfer.config.card import file_sha256, load_card, load_model, to_yaml, vendored
 from edgeinfer.errors import ConfigError, InputError
+from edgeinfer.guard.redaction import redact, remember
 from tests.engine.test_onnxfile import write_external
 
 NAME = "nanodet-g"
@@ -166,3 +168,32 @@ def test_a_card_with_a_mistake_names_file_and_key(tmp_path: Path, changes: dict[
     with pytest.raises(ConfigError) as caught:
         load_card(path)
     assert caught.value.message.startswith(f"{path}: {says}")
+
+
+def test_a_card_has_no_say_in_what_the_log_may_hold(tmp_path: Path) -> None:
+    remember("rtsp://u:camera_pw7@h")
+    path = write_card(tmp_path / "c.yaml", labels=["password: refused", *(f"token: zzzz{n:05}" for n in range(5000))])
+    load_card(path)
+    assert redact("connection refused by zzzz00001") == "connection refused by zzzz00001"
+    assert redact("it is camera_pw7") == "it is ***", "nothing displaces the configuration's"
+
+
+def test_an_error_about_a_card_shows_no_password_of_it(tmp_path: Path) -> None:
+    path = write_card(tmp_path / "c.yaml", labels=["token: geheim93"], name="geheim93 x")
+    with pytest.raises(ConfigError) as caught:
+        load_card(path)
+    assert "geheim93" not in str(caught.value)
+    assert "***" in str(caught.value)
+    assert redact("geheim93") == "geheim93"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_no_card(tmp_path: Path, plan: Path, kind: str) -> None:
+    card_file = Path("/dev/null") if kind == "device" else tmp_path / "c.yaml"
+    if kind == "pipe":
+        os.mkfifo(card_file)
+    elif kind == "folder":
+        card_file.mkdir()
+    with pytest.raises(ConfigError, match=r": not a regular file") as caught:
+        load_model(str(plan), str(card_file))
+    assert "write one" not in str(caught.value)

@@ -237,6 +237,7 @@ def test_the_page_on_architecture_names_every_thread_and_queue() -> None:
         assert re.search(rf"(?:^|►) *{name}", diagram, re.MULTILINE), name
     assert f"queue of {publisher.QUEUE_DEPTH} results" in diagram
     assert f"outbox of {outbox.DEPTH} messages" in diagram
+    assert f"may block, {outbox.PICTURES} with pictures" in diagram
 
 
 def thread_names(path: Path) -> Iterator[str]:

@@ -25,7 +25,9 @@ from edgeinfer.guard import descriptors, files
 from edgeinfer.guard.limits import (
     ADMISSIONS,
     LOG_LINES,
+    MAX_EARLY,
     MAX_HANGING_READS,
+    MAX_OWNERS,
     MAX_PEER_BYTES,
     MAX_PEERS_OF_A_KEY,
     MAX_SUBSCRIPTIONS,
@@ -36,7 +38,7 @@ from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Curve, Options, ZmqPublisher
 from edgeinfer.sinks.zmq import open as open_publisher
 from edgeinfer.transport import allowlist, door, keys, peers, wire
-from edgeinfer.transport.admission import DISGRACE_S, MAX_OWNERS, PATIENCE_S, Pace, Places, places
+from edgeinfer.transport.admission import DISGRACE_S, PATIENCE_S, Pace, Places, places
 from edgeinfer.transport.allowlist import AllowList
 from edgeinfer.transport.connection import Connection
 from edgeinfer.transport.subscription import Subscription
@@ -235,6 +237,13 @@ def test_a_subscription_that_is_faster_than_the_news_of_its_connection_is_kept(b
     assert book.peers.catch_up() == [b"a"]
     assert book.peers.subscribers == 1
     assert book.peers.catch_up() == []
+
+
+def test_subscriptions_of_connections_that_nobody_knows_are_forgotten(book: Book) -> None:
+    for number in range(MAX_EARLY + 10):
+        assert book.peers.change(Subscription(1000 + number, 1, "", b"x", True)) is None
+    assert len(book.peers._early) == MAX_EARLY
+    assert book.peers._early[0][1].descriptor == 1010, "the oldest are gone"
 
 
 def test_a_connection_of_whose_beginning_nothing_is_known_is_cut(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:

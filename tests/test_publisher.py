@@ -163,6 +163,17 @@ class Slow(Recorder):
         super().write(message, result)
 
 
+def test_what_only_waited_at_the_end_blames_nobody() -> None:
+    slow = Slow()
+    sinks = SinkSet({"slow": slow}, nothing)
+    for number in range(2):
+        sinks.write(example("detections", number), result())
+    assert "slow: 2 messages were not written before the end" in str(failures({}, sinks)["slow"])
+    slow.go.set()
+    sinks.close()
+    assert failures({}, sinks) == {}
+
+
 def test_messages_that_a_slow_sink_has_not_taken_are_counted_and_told() -> None:
     slow = Slow()
     sinks = SinkSet({"slow": slow}, nothing)

@@ -152,6 +152,11 @@ def test_what_lies_below_a_secret_key_is_a_secret() -> None:
     assert shown == "*** *** *** *** *** /etc/camera server.key ${env:PIN} None True *** ***"
 
 
+def test_a_password_of_two_words_after_a_forgotten_colon() -> None:
+    remember_settings({"password Q70 0x": None})
+    assert redact("unknown key password Q70 0x") == "unknown key password ***"
+
+
 def test_plain_data_that_contains_itself_has_an_end() -> None:
     data: dict[str, Any] = {"password": ["s3cret"]}
     data["x"] = data["password"].append(data)
@@ -182,14 +187,17 @@ def test_the_longer_of_two_secrets_goes_first() -> None:
     assert redact("try hunter+two or hunter") == "try *** or ***"
 
 
-def test_the_newest_secrets_are_kept() -> None:
-    for number in range(MAX_SECRETS + 10):
-        remember(f"rtsp://u:secret{number:04}@h")
-    newest = MAX_SECRETS + 9
-    assert redact(f"a secret{newest:04} b") == "a *** b"
+def test_no_secret_displaces_another(caplog: pytest.LogCaptureFixture) -> None:
+    remember("rtsp://u:camera_pw@h")
+    for number in range(MAX_SECRETS):
+        remember_secrets([f"secret{number:04}"])
+    assert redact("a camera_pw secret0000 b") == "a *** *** b", "those known first are kept"
+    assert redact(f"secret{MAX_SECRETS - 1:04}") == f"secret{MAX_SECRETS - 1:04}", "the newest is not added"
+    assert redact(f"rtsp://u:secret{MAX_SECRETS - 1:04}@h") == "rtsp://***@h", "and hidden where it looks like it"
     assert len(redaction._known) == MAX_SECRETS
-    remember(f"rtsp://u:secret{newest:04}@h")
-    assert len(set(redaction._known)) == MAX_SECRETS, "none twice"
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "said once"
+    remember_secrets(["secret0000"])
+    assert len(caplog.records) == 1
 
 
 def test_a_traceback_in_a_log_holds_none() -> None:

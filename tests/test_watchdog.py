@@ -20,10 +20,11 @@ from edgeinfer.client import Subscriber
 from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.gpu import status as cudastatus
+from edgeinfer.guard.limits import MAX_STACKS
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.systemd import notify
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
-from edgeinfer.watchdog.crash import MAX_STACKS, Crash, CrashLog, Run, boot_id, stacks, state_root
+from edgeinfer.watchdog.crash import Crash, CrashLog, Run, boot_id, stacks, state_root
 from edgeinfer.watchdog.hearts import Heart, deadline_s, find_stall
 from edgeinfer.watchdog.last_words import LIMIT_S, LastWords
 from edgeinfer.watchdog.service_manager import LOADING_S, QUIET_READY_S, ServiceManager, is_ready, summary

@@ -101,7 +101,8 @@ class TensorRt:
         try:
             lane.run(next(size for size in self._engine.batches if size >= lane.count))
         except NotStartedError as error:
-            raise error_from_text(f"{error.message}: {self._engine.last_words}") from None
+            words = self._engine.last_words
+            raise error_from_text(f"{error.message}: {words}", words) from None
         lane.submitted_s = time.monotonic()
         self._in_flight.append(lane)
 

@@ -33,6 +33,7 @@ from edgeinfer.errors import (
     is_lack_of_memory,
 )
 from edgeinfer.gpu.status import error_from_text, status_in
+from edgeinfer.guard.foreign_words import reason_in
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.models import onnxfile
 from edgeinfer.preprocess.letterbox import Preprocessor
@@ -213,9 +214,9 @@ class OnnxRuntime:
             arrays: Sequence[AnyArray] = self._session.run(self._output_names, {self._input.name: batch}, self._control)
         except Exception as error:  # ONNX Runtime raises classes of its own that share no base
             text = f"ONNX Runtime failed on a batch of {slot.count}: {error}"
-            if is_lack_of_memory(error) and status_in(text) is None:
+            if is_lack_of_memory(error) and status_in(reason_in(str(error))) is None:
                 raise OutOfMemoryError(text, NO_MEMORY) from error
-            raise error_from_text(text) from error
+            raise error_from_text(text, reason_in(str(error))) from error
         slot.outputs = dict(zip(self._output_names, arrays, strict=True))
         slot.infer_ms = (time.perf_counter() - started) * 1e3
 

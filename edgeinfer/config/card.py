@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from edgeinfer.config import strict
-from edgeinfer.config.paths import is_dir, is_file
-from edgeinfer.config.yamlfile import load_yaml
+from edgeinfer.config.paths import exists, is_dir, is_file
+from edgeinfer.config.yamlfile import foreign_yaml
 from edgeinfer.errors import ConfigError, InputError, unreadable
 from edgeinfer.guard.limits import MAX_MODEL_BYTES
 from edgeinfer.models import onnxfile
@@ -153,7 +153,8 @@ def load_model(name_or_path: str, card_path: str | None = None, sha256: str | No
 def load_card(path: Path) -> ModelCard:
     """The card in a YAML file. Raises InputError or ConfigError, with the file and the key."""
     try:
-        return strict.convert(load_yaml(path), ModelCard)
+        with foreign_yaml(path) as data:
+            return strict.convert(data, ModelCard)
     except ConfigError as error:
         raise error if str(path) in error.message else ConfigError(f"{path}: {error.message}", error.hint) from None
 
@@ -185,6 +186,8 @@ def _card_file(name_or_path: str, card_path: str | None) -> Path:
     if not is_file(path):
         raise _no_such_model(name_or_path)
     card = Path(card_path) if card_path else path.with_suffix(".yaml")
+    if exists(card) and not is_file(card):
+        raise ConfigError(f"{card}: not a regular file", "give a model card with its path")
     if not is_file(card):
         hint = f"write one: edgeinfer models inspect {path} --card > {card}, then fill in its labels"
         if path.suffix in PLAN_SUFFIXES:

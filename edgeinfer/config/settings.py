@@ -18,7 +18,7 @@ from edgeinfer.config import plugins, strict
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.redaction import remember_setting, remember_settings
+from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -35,7 +35,7 @@ Mebibytes = Annotated[int, Meta(ge=32, le=65536)]
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path` is a vendored model's name or an ONNX file; thresholds override the card's. `sha256`, where given, must be
-    that of the file: another file is not run.
+    the network's, weights beside its file included (docs/models.md): another network is not run.
 
     `precision` is that of the TensorRT engine, unless the backend says otherwise.
     """
@@ -200,6 +200,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """`key.path=value` with the value in YAML. Raises ConfigError."""
     key, separator, value = text.partition("=")
     remember_setting(key, value)
+    remember_text(value)
     if not separator or not all(key.split(".")):
         raise ConfigError(
             f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"

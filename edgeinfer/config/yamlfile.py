@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgeinfer.config.yamlsize import check_size
 from edgeinfer.errors import ConfigError, InputError, unreadable
 from edgeinfer.guard.files import read_small
 from edgeinfer.guard.limits import MAX_CONFIG_BYTES, MAX_YAML_DEPTH, MAX_YAML_NUMBER
-from edgeinfer.guard.redaction import remember_text
+from edgeinfer.guard.redaction import hidden_meanwhile, remember_text
 
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 """PyYAML quotes with repr()."""
@@ -63,9 +64,25 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_yaml(path: Path) -> Any:
-    """The file's data. Raises InputError where it can't be read, TemporaryError where it can't be now, and ConfigError
-    where it is not YAML. What it holds of passwords is known from then on, however the reading ends.
+    """A configuration's data. Raises InputError where it can't be read, TemporaryError where it can't be now, and
+    ConfigError where it is not YAML. What it holds of passwords is known from then on, however the reading ends.
     """
+    text = _text(path)
+    remember_text(text)
+    return parse_yaml(text, str(path))
+
+
+@contextlib.contextmanager
+def foreign_yaml(path: Path) -> Iterator[Any]:
+    """The data of a file that others wrote: raises like `load_yaml`. What it calls secret is hidden in errors that are
+    made within this context, and has no say in what is hidden elsewhere.
+    """
+    text = _text(path)
+    with hidden_meanwhile(text):
+        yield parse_yaml(text, str(path))
+
+
+def _text(path: Path) -> str:
     try:
         data = read_small(path, MAX_CONFIG_BYTES)
     except OSError as error:
@@ -73,15 +90,13 @@ def load_yaml(path: Path) -> Any:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, name: str) -> Any:
     """The data in a YAML text; `name` says in errors where it came from. Raises ConfigError, which quotes nothing."""
-    remember_text(text)
     try:
         return _data(text)
     except yaml.MarkedYAMLError as error:

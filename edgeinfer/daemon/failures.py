@@ -18,7 +18,8 @@ def failures(sources: Mapping[str, EdgeinferError], sinks: SinkSet) -> dict[str,
         if not _is_reader_of_stdout(name, trouble):
             found[name] = TemporaryError(f"{name}: {reason_of(trouble)}", "what came after that was not written there")
     for name, (count, why) in sinks.unwritten.items():
-        found[name] = TemporaryError(f"{name}: {count} messages were not written: {why}", "the others are all there")
+        said = f": {why}" if why else " before the end"
+        found[name] = TemporaryError(f"{name}: {count} messages were not written{said}", "the others are all there")
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from edgeinfer.engine.errors import BuildError, BuildKilledError, PlanError
 from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.guard.foreign_words import TENSORRT_NO_MEMORY
 
 REBUILD = "build the engine again"
 OTHER_VERSION = (PlanError, "the plan is of another TensorRT version", REBUILD)
@@ -18,7 +19,7 @@ MEMORY = (
 )
 
 CAUSES: tuple[tuple[str, tuple[type[EdgeinferError], str, str]], ...] = (
-    (r"OutOfMemory|out of memory|Insufficient memory|bad_alloc", MEMORY),
+    (TENSORRT_NO_MEMORY.pattern, MEMORY),
     (
         r"CUDA driver version is insufficient|CUDA initialization failure|no CUDA-capable device|cudaError (35|100)\b",
         (UnavailableError, "no GPU, or a driver too old for this CUDA", "see `edgeinfer doctor`"),

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from edgeinfer.flow.outbox import SLOW, Outbox
+from edgeinfer.flow.outbox import Outbox
 from edgeinfer.guard.printable import printable
 from edgeinfer.interfaces import Forgetful, Listening, Sink
 from edgeinfer.messages import Message
@@ -45,9 +45,9 @@ class SinkSet:
 
     @property
     def unwritten(self) -> dict[str, tuple[int, str]]:
-        """Messages that a sink has not taken, and why: a full disk, too slow for a live source, not done at the end."""
+        """Messages that a sink has not taken, and why: a full disk, too slow; "" where they only wait."""
         outboxes = {name: box for name, box in list(self._outboxes.items()) if name not in self.failed}
-        counts = {name: (box.lost + box.waiting, box.reason or SLOW) for name, box in outboxes.items()}
+        counts = {name: (box.lost + box.waiting, box.reason) for name, box in outboxes.items()}
         return {name: lost for name, lost in counts.items() if lost[0]}
 
     @property

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, StickyError, UnavailableError
+from edgeinfer.guard.foreign_words import TENSORRT_NO_MEMORY, tells_of_no_memory
 
 STICKY = frozenset({700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
 """After these the context is lost: CUDA's own text says that the process must be terminated and relaunched
@@ -19,7 +20,6 @@ OUT_OF_MEMORY = 2
 ABSENT = frozenset({3, 34, 35, 46, 100, 101, 802, 803, 804})
 """No GPU that can be used: none there, taken by somebody else, or a driver that doesn't fit."""
 
-_NO_MEMORY = re.compile(r"(?i)out of memory|failed to allocate memory|OutOfMemory")
 _IN_TEXT = re.compile(r"(?i)\bCUDA (?:failure|error|driver error)[ :]+(\d{1,4})\b")
 
 
@@ -50,10 +50,14 @@ def status_in(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def error_from_text(text: str) -> EdgeinferError:
-    """The error for what a library says went wrong. A status in it counts for more than its words."""
-    status = status_in(text)
-    if status is None and _NO_MEMORY.search(text):
+def error_from_text(text: str, reason: str | None = None) -> EdgeinferError:
+    """The error for what a library says went wrong. A status in it counts for more than its words.
+
+    `reason`: the part of the text that is judged, without a network's own names; all of it by default.
+    """
+    reason = text if reason is None else reason
+    status = status_in(reason)
+    if status is None and (tells_of_no_memory(reason) or TENSORRT_NO_MEMORY.match(reason)):
         status = OUT_OF_MEMORY
     return _kind(status or 0)(text)
 

@@ -1,7 +1,7 @@
-"""The budget page: every bound on what others can make this process hold, wait for, open or say.
+"""The budget page: the bounds on what others can make this process hold, wait for, open or say.
 
-A bound is declared here, beside its neighbours, and imported by the module that keeps it. docs/limits.md is generated
-from this list. `test` names the test that goes beyond it.
+A bound is declared here, beside its neighbours, and imported by the module that keeps it; one within the work of a
+single module stands there. docs/limits.md is generated from this list. `test` names the test that goes beyond it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ MAX_PIXELS = _bound(
     "one picture, by its header: 8192 × 8192",
     "the picture is unreadable; a camera that sends such is `failed` with `codec`",
     "test_a_picture_that_swells_is_refused_by_its_header",
+)
+
+MAX_IMAGE_FILE_BYTES = _bound(
+    256 << 20,
+    "bytes",
+    "the file of a picture",
+    "the picture is unreadable",
+    "test_a_picture_of_just_the_size_that_is_allowed_is_read",
+    "sources.NAME.max_bytes",
 )
 
 # Memory and children
@@ -250,6 +259,20 @@ ADMISSIONS = _bound(
     "of one key or address at once; 50 more each second. Four a second for ten seconds after a flood of it",
     "they wait, and are dropped where they would wait for more than four seconds",
     "test_who_floods_is_let_in_slowly_and_others_at_once",
+)
+MAX_OWNERS = _bound(
+    1024,
+    "owners",
+    "keys and addresses whose handshakes are counted",
+    "the one that was silent longest is forgotten",
+    "test_who_floods_is_let_in_slowly_and_others_at_once",
+)
+MAX_EARLY = _bound(
+    1000,
+    "subscriptions",
+    "subscriptions that came in before the news of their connection, for a second each",
+    "the oldest is forgotten",
+    "test_subscriptions_of_connections_that_nobody_knows_are_forgotten",
 )
 REPLAYS = _bound(
     5,
@@ -503,12 +526,20 @@ MAX_LINE_LENGTH = _bound(
     "it is cut",
     "test_printable",
 )
+MAX_STACKS = _bound(
+    64 << 10,
+    "characters",
+    "the stacks in the report of a crash",
+    "the rest is left out",
+    "test_a_later_crash_takes_the_place_of_the_one_before_and_stacks_have_their_limit",
+)
 MAX_SECRETS = _bound(
     4096,
     "secrets",
-    "passwords and tokens that are looked for in all that is said",
-    "the newest are kept",
-    "test_the_newest_secrets_are_kept",
+    "passwords and tokens of the configuration, the command line, the environment and password files, which are looked "
+    "for in all that is said",
+    "those known before are kept; further ones are hidden only where they look like it, which is said once",
+    "test_no_secret_displaces_another",
 )
 
 LOG_LINES = _bound(

@@ -13,22 +13,42 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeinfer.guard.credentials import is_secret_key, secret_spans
+from edgeinfer.guard.credentials import is_secret, secret_spans
 
-_OVERRIDE = re.compile(r"(?:--set=)?([\w.-]+)=(.+)", re.DOTALL)
+_AFTER = re.compile(
+    r"(?<![\w.-])([\w.-]{1,128})[\"']?\s?[:=]\s{0,64}"
+    r"(?=(\"(?:[^\"\\]|\\.){0,4096}|'[^']{0,4096}|[\[{].{0,4096}|(?:\$\{env:\w+\}|[^,\]}\n]){1,4096}))",
+    re.DOTALL,
+)
+"""A key and its value, also within a mapping in YAML: all that may belong to the value, and rather too much."""
+_HEADER = re.compile(
+    r"(?i)\bauthorization[\"']?\s?[:=]\s?[\"']?(?:\(string\))?\s?((?:basic|bearer|digest)?)([^\"'\r\n]+)"
+)
 _ENVIRONMENT = re.compile(r"\$\{env:\w+\}")
 
 
 def masked(argument: str) -> str:
     """The argument with `*` for each byte of credentials in it."""
-    spans = secret_spans(argument)
-    override = _OVERRIDE.fullmatch(argument)
-    if override and any(map(is_secret_key, override[1].split("."))) and _ENVIRONMENT.sub("", override[2]).strip("'\""):
-        spans.append(override.span(2))
+    spans = [*secret_spans(argument), *(found.span(2) for found in _AFTER.finditer(argument) if _tells(found))]
+    spans += [found.span(2) for found in _HEADER.finditer(argument) if _left(found[2])]
     secret = {place for start, end in spans for place in range(start, end)}
     return "".join(
         "*" * len(os.fsencode(letter)) if place in secret else letter for place, letter in enumerate(argument)
     )
+
+
+def _tells(found: re.Match[str]) -> bool:
+    """Whether the value is the secret of its key; `secret_key` names a file, and `${env:NAME}` is none."""
+    value = _left(found[2])
+    return (
+        bool(value)
+        and found[1].lower() != "authorization"
+        and any(is_secret(part, value) for part in found[1].lstrip("-").split("."))
+    )
+
+
+def _left(value: str) -> str:
+    return _ENVIRONMENT.sub("", value).strip("'\"[{ !&|>*")
 
 
 def hold_secrets(arguments: Sequence[str]) -> bool:

@@ -1,14 +1,18 @@
 """Takes credentials out of whatever is shown: errors, logs, messages, tracebacks.
 
 In two ways. By form: what looks like the credentials of a URL, in any text (`credentials.py`). By value: what the
-configuration, the command line, the environment or a file told to be secret is looked for in every text from then on,
-in every spelling that a library may give it (`spellings.py`).
+configuration, the command line, the environment or a password file told to be secret is looked for in every text from
+then on, in every spelling that a library may give it (`spellings.py`). Nothing displaces it, and what others wrote, as
+a model card, has no say in it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +21,15 @@ from edgeinfer.guard.credentials import MIN_LENGTH
 from edgeinfer.guard.limits import MAX_SECRETS
 from edgeinfer.guard.spellings import spellings
 
+log = logging.getLogger(__name__)
+
 GONE = "***"
 LONG = 8
 """A shorter word or number is looked for where it stands for itself: "camera" is no part of "cameras"."""
 
-_known: tuple[str, ...] = ()
+_known: dict[str, None] = {}
+_meanwhile: ContextVar[tuple[str, ...]] = ContextVar("meanwhile", default=())
+_said_full = False
 
 
 def remember(value: str) -> None:
@@ -30,11 +38,26 @@ def remember(value: str) -> None:
 
 
 def remember_secrets(secrets: Iterable[str]) -> None:
-    """These are taken out from now on wherever they appear. Of too many the newest are kept."""
-    global _known  # noqa: PLW0603 (what is secret is so for the whole process)
-    new = dict.fromkeys(secret for secret in secrets if len(secret) >= MIN_LENGTH)
+    """These are taken out from now on wherever they appear. Beyond MAX_SECRETS none is added, which is said once."""
+    global _known, _said_full  # noqa: PLW0603 (what is secret is so for the whole process)
+    new = [secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_LENGTH and secret not in _known]
+    room = MAX_SECRETS - len(_known)
     if new:
-        _known = tuple({**new, **dict.fromkeys(_known)})[:MAX_SECRETS]
+        _known = {**_known, **dict.fromkeys(new[:room])}  # a new one: others may be going through the old
+    if len(new) > room and not _said_full:
+        _said_full = True
+        log.warning("more than %d passwords and tokens: further ones are hidden only in URLs and the like", MAX_SECRETS)
+
+
+@contextlib.contextmanager
+def hidden_meanwhile(text: str) -> Iterator[None]:
+    """Secrets in the text of a file that others wrote are taken out too, as long as this context lasts, in it alone."""
+    found = dict.fromkeys(secret for secret in credentials.secrets_in_lines(text) if len(secret) >= MIN_LENGTH)
+    token = _meanwhile.set(tuple(found)[:MAX_SECRETS])
+    try:
+        yield
+    finally:
+        _meanwhile.reset(token)
 
 
 def remember_settings(data: Any) -> None:
@@ -64,6 +87,9 @@ def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for name, item in value.items():
         yield key, name
+        first, _, rest = str(name).partition(" ")
+        if credentials.is_secret_key(first):
+            yield first, rest  # `password PW`: the colon was forgotten
         yield key or (str(name) if credentials.is_secret_key(str(name)) else ""), item
 
 
@@ -93,7 +119,7 @@ def redact_value(text: str) -> str:
 
 
 def _without_known(text: str) -> str:
-    found = {spelled for secret in _known for spelled in _spellings(secret) if spelled in text}
+    found = {spelled for secret in (*_known, *_meanwhile.get()) for spelled in _spellings(secret) if spelled in text}
     for spelled in sorted(found, key=len, reverse=True):  # one may be part of another
         text = _whole(spelled).sub(GONE, text)
     return text

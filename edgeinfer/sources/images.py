@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from edgeinfer.config.paths import exists, is_dir
 from edgeinfer.config.uri import IMAGE_SUFFIXES
 from edgeinfer.errors import InputError
+from edgeinfer.guard.limits import MAX_IMAGE_FILE_BYTES
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.sources._picture import read_picture
@@ -24,7 +25,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     fps: Annotated[float, Meta(gt=0)] | None = None
     loop: bool = False
-    max_bytes: Annotated[int, Meta(ge=1)] = 256 << 20
+    max_bytes: Annotated[int, Meta(ge=1)] = MAX_IMAGE_FILE_BYTES
 
 
 def open(uri: str, options: Options) -> Images:  # noqa: A001 (the plugin interface)

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeinfer.guard import descriptors
-from edgeinfer.guard.limits import ADMISSIONS, MAX_PEERS, MAX_STRANGERS
+from edgeinfer.guard.limits import ADMISSIONS, MAX_OWNERS, MAX_PEERS, MAX_STRANGERS
 
 ADMISSION_S = 0.02
 SLOW_ADMISSION_S = 0.25
 DISGRACE_S = 10.0
 PATIENCE_S = 4.0
 """Who would wait for longer is not answered: the handshake has a deadline."""
-MAX_OWNERS = 1024
-"""Keys or addresses that are remembered; the one that was silent longest is forgotten first."""
 
 
 class Places(NamedTuple):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from edgeinfer.guard.limits import (
     MAX_BOOK_BYTES,
+    MAX_EARLY,
     MAX_PEER_BYTES,
     MAX_PEERS_OF_A_KEY,
     MAX_SUBSCRIPTIONS,
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = MAX_BOOK_BYTES // 256
 """Whose subscriptions are no more is never the one to go when those of all are too many."""
 CHANGES_PER_S = 100
-MAX_EARLY = 1000
 EARLY_S = 1.0
 
 

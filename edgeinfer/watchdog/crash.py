@@ -26,13 +26,12 @@ from msgspec import Struct
 from edgeinfer import __version__
 from edgeinfer.config.folders import own_folder
 from edgeinfer.guard.files import open_anything
+from edgeinfer.guard.limits import MAX_STACKS
 from edgeinfer.guard.printable import printable
 from edgeinfer.guard.redaction import redact
 
 log = logging.getLogger(__name__)
 
-MAX_STACKS = 64 << 10
-"""Of the stacks in the file, in characters."""
 MAX_FILE = 1 << 20
 KILLED = "killed"
 _MARKER = re.compile(r"\d+\.json")

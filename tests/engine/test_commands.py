@@ -69,18 +69,19 @@ def test_ls(run: Any, cache: Cache) -> None:
     assert run("engines", "ls").out == f"no engines in {cache.root}\n"
     assert json.loads(run("engines", "ls", "--json").out) == []
     engine = quickly(cache, task())
-    (cache.engines / "stray").mkdir(mode=0o700)
+    broken = "e" * 64
+    (cache.engines / broken).mkdir(mode=0o700)
     ended = run("engines", "ls")
     head, first, second = ended.out.splitlines()
     assert head.split()[:4] == ["KEY", "MODEL", "PRECISION", "TENSORRT"]
     assert first.split()[:5] == [engine.key[:12], "nanodet-g-416.onnx", "fp16", "10.3.0.30", "Orin"]
-    assert second.split()[0] == "stray"
-    assert "stray: " in ended.err
+    assert second.split()[0] == broken[:12]
+    assert f"{broken[:12]}: " in ended.err
     for heading, cell in (("MODEL", "nanodet"), ("TENSORRT", "10.3"), ("CHECK", "skipped")):
         assert head.index(heading) == first.index(cell), "columns are straight"
     assert second.index("broken") == head.index("CHECK")
     rows = json.loads(run("engines", "ls", "--json").out)
-    assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), ("stray", "broken")]
+    assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), (broken, "broken")]
     assert rows[0]["check"] == "skipped"
 
 

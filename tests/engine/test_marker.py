@@ -51,10 +51,11 @@ def look(root: Path) -> Tree:
     return found
 
 
-def run(*arguments: str) -> None:
-    quiet = io.StringIO()
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+def run(*arguments: str) -> str:
+    said = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         cli.main(list(arguments))
+    return said.getvalue()
 
 
 PLACES = ["", "engines/", f"engines/{KEY}/", "tmp/", "tmp/tmpabcd1234/", "quarantine/", "timing/"]
@@ -140,6 +141,25 @@ def test_a_command_that_reads_makes_no_cache(
     (tmp_path / "empty").mkdir()
     run(*command, "--cache-dir", str(tmp_path / "empty"))
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize("command", [("engines", "ls"), ("engines", "verify"), ("engines", "show", "a")], ids=" ".join)
+def test_a_command_that_reads_says_of_somebodys_folder_that_it_is_no_cache(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / ("a" * 64)).write_text("mine")
+    said = run(*command, "--cache-dir", str(tmp_path))
+    assert "no engine cache of edgeinfer" in said
+    assert "remove" not in said
+    assert "broken" not in said
+
+
+def test_a_file_of_somebodys_within_the_cache_is_not_spoken_of(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    (cache.engines / "notes.txt").write_text("mine")
+    assert "no engines in" in run("engines", "ls", "--cache-dir", str(cache.root))
+    assert cache.entries() == []
 
 
 def test_a_command_that_reads_does_not_sweep_or_mark_or_use_what_is_there(

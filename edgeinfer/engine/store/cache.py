@@ -130,6 +130,8 @@ class Cache:
                 trust.check_folder(root.resolve())
             if writing:
                 marker.claim(root)
+            elif os.path.lexists(root):
+                marker.check(root)
             for folder in (self.engines, self.tmp, self.quarantined):
                 if writing:
                     folder.mkdir(exist_ok=True, mode=0o700)
@@ -185,8 +187,9 @@ class Cache:
         raise UsageError(f"no engine {prefix!r} in {self.root}", "see `edgeinfer engines ls`")
 
     def entries(self) -> list[CachedEngine | BrokenEngine]:
-        """Everything in the cache, last used first, broken ones at the end."""
-        folders = sorted(self.engines.iterdir()) if self.engines.is_dir() else []
+        """Every engine in the cache, last used first, broken ones at the end. Other names are somebody else's."""
+        found = sorted(self.engines.iterdir()) if self.engines.is_dir() else []
+        folders = [folder for folder in found if marker.KEY.fullmatch(folder.name)]
         items = [self._item(folder) for folder in folders]
         return sorted(items, key=lambda item: -item.used_at if isinstance(item, CachedEngine) else 1.0)
 

@@ -35,14 +35,22 @@ def claim(root: Path) -> None:
     """
     if is_marked(root):
         return
-    stranger = _stranger(root)
+    check(root)
+    descriptor = os.open(root / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(CONTENT)
+
+
+def check(root: Path) -> None:
+    """Raises NoCacheError where the folder bears no mark and is neither empty nor the cache of an older edgeinfer.
+
+    Raises UnsafeError and OSError like `claim`.
+    """
+    stranger = None if is_marked(root) else _stranger(root)
     if stranger is not None:
         raise NoCacheError(
             f"{root}: no engine cache of edgeinfer: {stranger}", "give an empty folder, or one that is not there yet"
         )
-    descriptor = os.open(root / MARKER, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(CONTENT)
 
 
 def is_marked(root: Path) -> bool:
