@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -154,10 +153,12 @@ class ZmqPublisher:
             self._wanted = {b""}
 
     def _replay(self) -> None:
+        if not self._wanted:
+            return
         now = time.monotonic()
         self._replays = min(REPLAYS, self._replays + (now - self._replayed_s) / REPLAY_S)
         self._replayed_s = now
-        if not self._wanted or self._replays < 1:
+        if self._replays < 1:
             return
         wanted, self._wanted = tuple(self._wanted), set()
         due = [entry for entry in self._latched.items() if entry[0].startswith(wanted)]
@@ -182,10 +183,13 @@ class ZmqPublisher:
 
     def _send(self, frames: list[bytes]) -> None:
         self._door.inside_s = time.monotonic()
-        with suppress(zmq.Again):  # XPUB drops by itself; this can't happen while XPUB_NODROP is off
+        try:  # `suppress` would cost every message a third of what sending it does
             self._socket.send(frames[0], _MORE)
             self._socket.send(frames[1], _LAST)
-        self._door.inside_s = 0.0
+        except zmq.Again:  # XPUB drops by itself; this can't happen while XPUB_NODROP is off
+            return
+        finally:
+            self._door.inside_s = 0.0
 
 
 def check(options: Options) -> None:
