@@ -482,7 +482,7 @@ def test_a_process_gets_so_much_memory_and_no_more() -> None:
     os.close(lender.lend(300)[1])  # one picture may be of any size
     with pytest.raises(StalledError, match="as much memory"):
         lender.lend(10)
-    lender.drop([MAX_LENT + 1])
+    lender.take_back([MAX_LENT + 1])
     assert store.held == 0
 
 

@@ -53,7 +53,7 @@ class Lender:
         self._lent.update(free)
         return free
 
-    def drop(self, numbers: object) -> None:
+    def take_back(self, numbers: object) -> None:
         """Takes back for good what the process does not need any more. Raises Nonsense for what it does not have."""
         for number in numbers if isinstance(numbers, list) else [numbers]:
             if not isinstance(number, int) or number not in self._lent:

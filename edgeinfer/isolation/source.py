@@ -142,7 +142,7 @@ class IsolatedSource:
                 left_s = None if end == math.inf else end - time.monotonic()
                 answer, descriptors = talk.receive(self._process.peer, left_s)
                 talk.close(descriptors)  # nobody asked for any
-                self._lender.drop(answer.get("drop", []))
+                self._lender.take_back(answer.get("drop", []))
                 if "need" not in answer:
                     break
                 end += self._lend(answer)
