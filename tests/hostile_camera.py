@@ -41,6 +41,8 @@ class HostileCamera:
         self.port: int = self._listening.getsockname()[1]
         self.connections = 0
         self._closing = threading.Event()
+        self._peers: list[socket.socket] = []
+        self._serving: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -53,6 +55,11 @@ class HostileCamera:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._thread.join(20)
+        for peer, serving in zip(self._peers, self._serving, strict=True):
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)
+            serving.join(20)
 
     def _accept(self) -> None:
         while not self._closing.is_set():
@@ -61,11 +68,13 @@ class HostileCamera:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+            self._peers.append(peer)
+            serving = threading.Thread(target=self._serve, args=(peer,), daemon=True)
+            self._serving.append(serving)
+            serving.start()
 
     def _serve(self, peer: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), peer:
-            requests = peer.makefile("rb")
+        with contextlib.suppress(OSError, ValueError), peer, peer.makefile("rb") as requests:
             while not self._closing.is_set():
                 head = self._request(requests)
                 method = head[0].partition(" ")[0]
