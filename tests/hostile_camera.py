@@ -110,7 +110,8 @@ class HostileCamera:
         for index, payload in enumerate(self._payloads()):
             if self._closing.is_set():
                 return
-            head = struct.pack(">BBHII", 0x80, 96 | (0x80 if self._marker else 0), index & 0xFFFF, index * 3000, 1)
+            kind, stamp = 96 | (0x80 if self._marker else 0), index * 3000 & 0xFFFFFFFF
+            head = struct.pack(">BBHII", 0x80, kind, index & 0xFFFF, stamp, 1)
             packet = head + payload
             peer.sendall(struct.pack(">cBH", b"$", 0, len(packet)) + packet)
 

@@ -14,7 +14,7 @@ from edgeinfer.isolation import talk
 
 log = logging.getLogger(__name__)
 
-TERM_S = 2.0
+LEAVE_S, TERM_S = 1.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Spawned:
         return self.child.pid
 
     def end(self) -> str:
-        """See `Process.end`. SIGTERM first, SIGKILL where that does not help."""
+        """See `Process.end`. It may leave by itself when nobody talks with it; else SIGTERM, and SIGKILL."""
         self.peer.close()
-        if (code := self._waited(0)) is not None:
+        if (code := self._waited(LEAVE_S)) is not None:
             return ended_how(code)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):

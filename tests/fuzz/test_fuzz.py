@@ -31,6 +31,7 @@ from edgeinfer.config.settings import load_config, parse_override
 from edgeinfer.config.uri import parse_uri
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard import redaction
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import UnreadableItem
 from edgeinfer.messages import decode, encode
@@ -155,6 +156,7 @@ schemes = st.sampled_from(["rtsp", "rtsps", "http", "https", "RTSP", "tcp"])
 @given(schemes, secrets, secrets, st.text("/?&=abc:", max_size=20), st.text(max_size=20))
 @fuzz()
 def test_credentials_in_urls_are_not_shown(scheme: str, user: str, password: str, tail: str, around: str) -> None:
+    redaction._known = {}  # what another example has told would hide parts of this one, in another way
     url = f"{scheme}://{user}:{password}@camera.example/{tail}"
     for text in (url, f"{around} {url} {around}", f"can't open '{url}'", repr(url)):
         shown = redact(text)
