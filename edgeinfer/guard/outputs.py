@@ -22,7 +22,12 @@ def open_output(path: Path, flags: int) -> int:
         path = path.resolve()
     shared = _is_shared(path)
     flags |= os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (os.O_NOFOLLOW if shared else 0)
-    descriptor = os.open(path, flags, 0o666)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except PermissionError:
+        if shared and not _is_trusted(path, path.lstat()):  # the kernel refuses it too
+            raise OSError(errno.EACCES, TRAP) from None
+        raise
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
