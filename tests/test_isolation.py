@@ -270,6 +270,28 @@ def test_a_template_that_is_slow_is_waited_for_in_turns(monkeypatch: pytest.Monk
     own.close()
 
 
+def test_a_template_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Nursery()
+    first = own.fork("demo")
+    template = psutil.Process(first.pid).parent()
+    assert template is not None
+    monkeypatch.setattr(nurseries, "WAIT_S", 0.05)
+    monkeypatch.setattr(nurseries, "HANGS_S", 0.3)
+    template.suspend()
+    forked: list[Forked] = []
+
+    def forks() -> bool:
+        with contextlib.suppress(TemporaryError):
+            forked.append(own.fork("demo"))
+        return bool(forked)
+
+    wait_until(forks, "it is asked again and again, and never given up")
+    assert gone(template.pid)
+    first.end()
+    forked[0].end()
+    own.close()
+
+
 def test_a_process_that_hangs_is_ended(odd: Callable[..., IsolatedSource]) -> None:
     source = odd("time.sleep(600)", patience_s=0.2)
     assert failure(source).code == "hung"

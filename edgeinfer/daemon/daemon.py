@@ -30,6 +30,7 @@ from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.succession import Succession
 from edgeinfer.interfaces import Blamable, Listening, Sink
+from edgeinfer.isolation.nursery import nursery
 from edgeinfer.messages import Reason
 from edgeinfer.systemd import notify
 from edgeinfer.telemetry.bulletin import Bulletin
@@ -144,6 +145,7 @@ class Daemon:
         self.publisher.close()
         patience.join(self.publisher)
         self.instruments.stop()
+        nursery.close()
         latency_ms, sources = self.stats.percentiles(), self.sources.snapshots()
         return replace(self.snapshot(), serving_s=serving_s, sources=sources, latency_ms=latency_ms)
 

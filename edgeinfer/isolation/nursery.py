@@ -25,8 +25,8 @@ from edgeinfer.isolation.spawned import Spawned, ended_how, spawn
 WAIT_S = 4.0
 """So long a source waits for the others, for the template and for its answer, each; then it tries again later."""
 END_S = 1.0
-HANGS_S = 60.0
-"""A template that has said nothing for so long, though it was asked, is replaced. From a slow disk it starts slowly."""
+HANGS_S, STARTS_S = 10.0, 60.0
+"""A template that has said nothing for so long, though it was asked, is replaced; one that is starting has longer."""
 USUAL = 4
 """Half of the memory is shared by so many processes at least."""
 _CODE = """
@@ -72,7 +72,7 @@ class Nursery:
         self._lock = threading.Lock()
         self._template: Spawned | None = None
         self._ready = False
-        self._asked_s = 0.0
+        self._silent_since_s: float | None = None
         self._last_id = 0
         self._living: dict[int, socket.socket] = {}
         self._orphans: set[int] = set()
@@ -122,7 +122,7 @@ class Nursery:
         try:
             if self._template is None:
                 self._template = spawn([sys.executable, "-I", "-c", _CODE, json.dumps([str(p) for p in sys.path])])
-                self._ready, self._asked_s = False, time.monotonic()
+                self._ready, self._silent_since_s = False, time.monotonic()
             if not self._ready:
                 self._receive(WAIT_S)
                 self._ready = True
@@ -135,7 +135,8 @@ class Nursery:
         if self._template is None:
             return {}
         self._last_id += 1
-        self._asked_s = time.monotonic()
+        if self._silent_since_s is None:
+            self._silent_since_s = time.monotonic()
         try:
             talk.send(self._template.peer, {"id": self._last_id, **order}, *descriptors)
         except (talk.Gone, TimeoutError):
@@ -150,9 +151,12 @@ class Nursery:
         """What the template says next. Raises TemporaryError; it is forgotten where it has ended, or hangs."""
         assert self._template is not None  # noqa: S101 (whoever asks has made it)
         try:
-            return talk.receive(self._template.peer, timeout_s)[0]
+            answer, _ = talk.receive(self._template.peer, timeout_s)
+            self._silent_since_s = None
+            return answer
         except TimeoutError:
-            if time.monotonic() - self._asked_s > HANGS_S:
+            limit_s = HANGS_S if self._ready else STARTS_S
+            if self._silent_since_s is not None and time.monotonic() - self._silent_since_s > limit_s:
                 raise self._lost("hangs") from None
             raise TemporaryError("no process for a source yet: the one that makes them is slow") from None
         except (talk.Gone, talk.Nonsense):
