@@ -58,7 +58,7 @@ class Probe(threading.Thread):
 
 def siege(folder: Path, seconds: float, seed: int, tell: Callable[[str], None], descriptors: int = 0) -> Outcome:
     """One daemon, attacked for so long; with few `descriptors`, where it is given so many. Leaves no process."""
-    outcome = Outcome(seed)
+    outcome = Outcome(seed, scarce=descriptors > 0)
     with ExitStack() as stack:
         stage = Stage(folder, stack, descriptors)
         watch = Watch(stage.process.pid)

@@ -24,6 +24,7 @@ class Outcome:
     seconds: float = 0.0
     heard: dict[str, Heard] = field(default_factory=dict)
     broken_list: list[tuple[int, int]] = field(default_factory=list)
+    scarce: bool = False
     ended_early: bool = False
     exit_code: int | None = None
     peaks: Peaks = field(default_factory=Peaks)
@@ -69,7 +70,7 @@ class Outcome:
             if heard.malformed:
                 found.append(f"{name}: {heard.malformed} messages that were none")
             found += [f"{name}: {source} gave no result" for source in GOOD if not heard.results.get(source)]
-            if lost := self.gaps[name]:
+            if (lost := self.gaps[name]) and not self.scarce:  # for want of a descriptor a connection may be lost
                 found.append(f"{name}: {sum(abs(gap.count) for gap in lost)} messages lost in {len(lost)} gaps")
         return found
 
