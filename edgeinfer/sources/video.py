@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ set_log_level = getattr(cv2, "setLogLevel", None) or getattr(getattr(cv2.utils, 
 if set_log_level is not None:  # the function has had two homes, and some builds lack both
     set_log_level(SILENT)
 RECONNECT = False
+TRIES, PAUSE_S = 60, 0.25
 EXACT = frozenset({".mp4", ".m4v", ".mov"})
 """Containers whose header counts the frames exactly; elsewhere the count is an estimate."""
 
@@ -75,7 +77,7 @@ class VideoFile:
 
     def _reopen(self) -> None:
         self._reader.release()
-        self._reader = _open(self._path)
+        self._reader = _open_again(self._path)
         self._pictures = Frames(self._reader)
         self._frames = 0
         self._played_ns = self._place_ns + round(1e9 / (self.fps or 25.0))  # time goes on from one round to the next
@@ -90,6 +92,16 @@ class VideoFile:
                 f"{self._path}: ended after {self._frames} of {self._expected} frames: truncated or damaged",
                 "the frames before that were published",
             )
+
+
+def _open_again(path: Path) -> cv2.VideoCapture:
+    """A file that could be opened before: where it can't for a moment, descriptors may have run out."""
+    for _ in range(TRIES):
+        try:
+            return _open(path)
+        except InputError:
+            time.sleep(PAUSE_S)
+    return _open(path)
 
 
 def _open(path: Path) -> cv2.VideoCapture:
