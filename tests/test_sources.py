@@ -592,3 +592,33 @@ def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UnavailableError, match="install a_library_that_is_not_there"):
         plugins.load("sources", "outside.camera")
+
+
+def test_a_looping_video_that_can_not_be_opened_for_a_moment_goes_on(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = cv2.VideoCapture, [2]
+
+    def opening(*arguments: Any) -> Any:
+        failures[0] -= 1
+        return real("/no/such/file") if failures[0] >= 0 else real(*arguments)
+
+    monkeypatch.setattr(video, "PAUSE_S", 0.01)
+    source = video.open(str(clip), video.Options(loop=True))
+    monkeypatch.setattr(cv2, "VideoCapture", opening)
+    for _ in range(CLIP_FRAMES + 2):
+        assert source.read() is not None
+    assert failures[0] == -1
+    source.close()
+
+
+def test_a_looping_video_that_was_removed_ends_at_once(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip.read_bytes())
+    source = video.open(str(path), video.Options(loop=True))
+    path.unlink()
+    for _ in range(CLIP_FRAMES):
+        assert source.read() is not None
+    with pytest.raises(InputError, match="no such file"):
+        source.read()
+    source.close()

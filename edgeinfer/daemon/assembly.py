@@ -21,7 +21,7 @@ from edgeinfer.messages import ModelInfo
 log = logging.getLogger(__name__)
 
 PROCESS_GRACE_S = 60.0
-
+"""More than everything takes after which a process is ended, so that its thread is never given up before."""
 ANSWER_S = 2.0
 """After its source counts as lost, a process that has not answered hangs; its thread is not given up yet then."""
 

@@ -56,12 +56,11 @@ class Forked:
     def end(self) -> str:
         """Ends it, however it is. Returns how it ended where that was no wish of ours, in words."""
         self.peer.close()
-        if self.handle < 0:
-            return self.nursery.end(self)
         how = self.nursery.end(self)
-        with contextlib.suppress(OSError):  # where nobody answered for it; one that has ended has no signal to get
-            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
-        os.close(self.handle)
+        if self.handle >= 0:
+            with contextlib.suppress(OSError):  # where nobody answered for it; one that has ended has no signal to get
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+            os.close(self.handle)
         return how
 
 
@@ -76,6 +75,7 @@ class Nursery:
         self._last_id = 0
         self._living: dict[int, socket.socket] = {}
         self._orphans: set[int] = set()
+        self._strays: list[int] = []
 
     def fork(self, plugin: str, memory_bytes: int | None = None) -> Forked:
         """A process that will open a source of that plugin. Raises TemporaryError where there can be none now."""
@@ -85,6 +85,7 @@ class Nursery:
             share = memory_bytes or share_of_memory(len(self._living) + 1, total_bytes())
             try:
                 with theirs:
+                    self._see_off_strays()
                     answer = self._ask({"fork": plugin, "memory_bytes": share}, WAIT_S, theirs.fileno())
                 if "pid" not in answer:
                     raise TemporaryError(f"no process for a source: {answer.get('refused')}")
@@ -146,6 +147,14 @@ class Nursery:
             answer = self._receive(end - time.monotonic())
             if answer.get("id") == self._last_id:
                 return answer
+            if "pid" in answer:
+                self._strays.append(answer["pid"])
+
+    def _see_off_strays(self) -> None:
+        """Processes that came when nobody waited for them any more end by themselves; somebody has to take note."""
+        strays, self._strays = self._strays, []
+        for pid in strays:
+            self._ask({"end": pid}, END_S)
 
     def _receive(self, timeout_s: float) -> dict[str, Any]:
         """What the template says next. Raises TemporaryError; it is forgotten where it has ended, or hangs."""
@@ -170,6 +179,7 @@ class Nursery:
         """Its children end with it. Where we are the first process of a container, they become ours to wait for."""
         self._orphans |= self._living.keys()
         self._living.clear()
+        self._strays.clear()
         if self._template is not None:
             self._template.kill()
         self._template = None

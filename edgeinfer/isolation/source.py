@@ -103,14 +103,11 @@ class IsolatedSource:
 
     def read(self) -> Capture | None:
         """See `Source.read`."""
-        while True:
-            answer = self._ask({"read": True}, self._patience_s)
-            if "end" in answer:
-                return None
-            with self._guarded():
-                capture = self._capture(answer)
-            if capture is not None:
-                return capture
+        answer = self._ask({"read": True}, self._patience_s)
+        if "end" in answer:
+            return None
+        with self._guarded():
+            return self._capture(answer)
 
     def close(self) -> None:
         """See `Source.close`. No process outlives this, unless it hangs in the kernel."""
@@ -118,8 +115,8 @@ class IsolatedSource:
             self._take_leave()
             self._end()
 
-    def _capture(self, answer: dict[str, Any]) -> Capture | None:
-        """What an answer shows; None where it is nothing new. Raises talk.Nonsense."""
+    def _capture(self, answer: dict[str, Any]) -> Capture:
+        """What an answer shows. Raises talk.Nonsense."""
         height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
         if height * width > MAX_PIXELS:
             raise too_many(self._what)

@@ -101,13 +101,14 @@ class GstSource(IsolatedSource):
                 return None
             if "none" not in answer:
                 with self._guarded():
-                    capture = self._capture(answer)
+                    capture = self._new(answer)
                 if capture is not None:
                     return capture
             if self.live and time.monotonic() > deadline:
                 raise StalledError(f"{self._recipe.what}: no new picture within {READ_DEADLINE_S:g} s")
 
-    def _capture(self, answer: dict[str, Any]) -> Capture | None:
+    def _new(self, answer: dict[str, Any]) -> Capture | None:
+        """What an answer shows; None where its time stamp is that of the picture before. Raises Nonsense."""
         pts = None if answer.get("pts") is None else whole(answer, "pts", 0, MAX_TIME_NS)
         image = self._image(answer)
         if pts is not None and pts == self._last_pts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -95,12 +96,12 @@ class VideoFile:
 
 
 def _open_again(path: Path) -> cv2.VideoCapture:
-    """A file that could be opened before: where it can't for a moment, descriptors may have run out."""
+    """A file that was open before. One that is there still and can't be opened lacks descriptors, for a moment."""
     for _ in range(TRIES):
-        try:
+        check_readable(path)
+        with contextlib.suppress(InputError):
             return _open(path)
-        except InputError:
-            time.sleep(PAUSE_S)
+        time.sleep(PAUSE_S)
     return _open(path)
 
 
