@@ -270,6 +270,25 @@ def test_a_template_that_is_slow_is_waited_for_in_turns(monkeypatch: pytest.Monk
     own.close()
 
 
+def test_a_process_that_came_too_late_leaves_no_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Nursery()
+    first = own.fork("demo")
+    template = psutil.Process(first.pid).parent()
+    assert template is not None
+    template.suspend()
+    with monkeypatch.context() as hurry:
+        hurry.setattr(nurseries, "WAIT_S", 0.05)
+        with pytest.raises(TemporaryError, match="slow"):
+            own.fork("demo")
+    template.resume()
+    second = own.fork("demo")  # on the way to this answer the late one is found
+    third = own.fork("demo")
+    assert {child.pid for child in template.children()} == {first.pid, second.pid, third.pid}
+    for child in (first, second, third):
+        child.end()
+    own.close()
+
+
 def test_a_template_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Nursery()
     first = own.fork("demo")
