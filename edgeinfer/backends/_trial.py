@@ -22,7 +22,7 @@ from edgeinfer.backends._session import VERSION, SessionSettings
 from edgeinfer.backends._trial_child import FAILED, MEMORY, REFUSED, Feed, TrialReport, TrialRequest
 from edgeinfer.errors import EdgeinferError, InputError, TemporaryError
 from edgeinfer.guard.limits import TRIAL_MEMORY_BYTES, TRIAL_S, TRIAL_WEIGHTS
-from edgeinfer.guard.memory import total_bytes
+from edgeinfer.guard.memory import resident_bytes, total_bytes
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _follow(child: subprocess.Popen[bytes], path: Path, limits: TrialLimits, can
                     f"{path}: the network gave no result within {limits.seconds:g} s when it was tried",
                     "use a smaller one; for a slow machine raise the backend's trial_s",
                 )
-            if _resident(child.pid) > 2 * limits.memory_bytes:  # what RLIMIT_DATA does not see
+            if resident_bytes(child.pid) > 2 * limits.memory_bytes:  # what RLIMIT_DATA does not see
                 raise _too_much(path, limits)
     return said
 
@@ -140,12 +140,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait(LEAVE_S)
     except subprocess.TimeoutExpired:
         log.warning("process %d, in which a network was tried, does not end: it hangs in the kernel", child.pid)
-
-
-def _resident(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 def _judged(path: Path, answer: bytes, code: int | None, limits: TrialLimits) -> TrialReport:

@@ -20,6 +20,19 @@ def total_bytes(root: Path = Path("/")) -> int:
     return min(number for number in found if number > 0)
 
 
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, 0 where it is gone."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def meminfo(root: Path = Path("/")) -> dict[str, int]:
+    """The kernel's account of the machine's memory in bytes (/proc/meminfo); empty where it gives none."""
+    lines = (line.split() for line in _read(root / "proc/meminfo").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
 def bound_arenas() -> None:
     """Lets all threads share a few of glibc's heaps (mallopt(3)); before any thread is started.
 
@@ -31,12 +44,7 @@ def bound_arenas() -> None:
 
 
 def _machine_bytes(root: Path) -> int:
-    for line in _read(root / "proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        words = rest.split()
-        if name == "MemTotal" and words and words[0].isdigit():
-            return int(words[0]) << 10
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return meminfo(root).get("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _group_limits(root: Path) -> list[int]:

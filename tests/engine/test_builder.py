@@ -20,6 +20,7 @@ from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilled
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.errors import OutOfMemoryError, UnavailableError
 from edgeinfer.guard.limits import MAX_BUILD_S
+from edgeinfer.guard.memory import resident_bytes
 from tests.engine.fakes import fake_toolkit
 from tests.engine.test_ensure import task
 
@@ -134,12 +135,12 @@ def test_limits_of_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(builder, "total_bytes", lambda: 8 << 20)
     with pytest.raises(BuildKilledError, match="and 7 MiB are allowed"):
         builder._check(here, BuildLimits(reserve_bytes=None), cancel, 0)
-    monkeypatch.setattr(builder, "_meminfo", lambda: {"MemTotal": 7})
+    monkeypatch.setattr(builder, "meminfo", lambda: {"MemTotal": 7})
     assert builder.total_memory_bytes() == 7
-    assert builder.resident_bytes(1 << 30) == 0
-    assert 1 << 20 < builder.resident_bytes(here) < 1 << 40
+    assert resident_bytes(1 << 30) == 0
+    assert 1 << 20 < resident_bytes(here) < 1 << 40
 
 
 def test_a_kernel_that_does_not_say_what_is_free_stops_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "_meminfo", dict)
+    monkeypatch.setattr(builder, "meminfo", dict)
     assert builder.available_bytes() == sys.maxsize

@@ -25,7 +25,7 @@ from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Failed, 
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.guard.limits import MAX_BUILD_S, MIN_FREE_BYTES
-from edgeinfer.guard.memory import total_bytes
+from edgeinfer.guard.memory import meminfo, resident_bytes, total_bytes
 
 POLL_S = 0.2
 LOG_LINES = 60
@@ -190,26 +190,14 @@ def _check(pid: int, limits: BuildLimits, cancel: threading.Event, elapsed: floa
         )
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process, 0 where it is gone."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
 def available_bytes() -> int:
     """Memory that can still be had on this machine without swapping; very much where the kernel does not say."""
-    return _meminfo().get("MemAvailable", sys.maxsize)
+    return meminfo().get("MemAvailable", sys.maxsize)
 
 
 def total_memory_bytes() -> int:
     """Memory of this machine."""
-    return _meminfo()["MemTotal"]
-
-
-def _meminfo() -> dict[str, int]:
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return {name.rstrip(":"): int(size) << 10 for name, size, *_ in lines}
+    return meminfo()["MemTotal"]
 
 
 def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:
