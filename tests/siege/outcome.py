@@ -55,7 +55,7 @@ class Outcome:
             found.append("the process ended before it was asked to")
         if self.starts != 1:
             found.append(f"{self.starts} starts of the process")
-        found += [] if self.scarce else [f"not as before: {what}" for what in self.not_back]
+        found += [f"not as before: {what}" for what in self.not_back]
         found += [f"a process was left: {what}" for what in self.left]
         if self.answers[503]:
             found.append(f"/healthz said 503 {self.answers[503]} times: whoever asks would have restarted the daemon")
@@ -69,8 +69,7 @@ class Outcome:
             found += [f"{name}: {what}" for what in heard.invalid]
             if heard.malformed:
                 found.append(f"{name}: {heard.malformed} messages that were none")
-            silent = [] if self.scarce else [source for source in GOOD if not heard.results.get(source)]
-            found += [f"{name}: {source} gave no result" for source in silent]
+            found += [f"{name}: {source} gave no result" for source in GOOD if not heard.results.get(source)]
             if (lost := self.gaps[name]) and not self.scarce:  # for want of a descriptor a connection may be lost
                 found.append(f"{name}: {sum(abs(gap.count) for gap in lost)} messages lost in {len(lost)} gaps")
         return found
