@@ -489,3 +489,37 @@ def test_no_pattern_of_a_setting_overlooks_a_line_feed_at_the_end() -> None:
 def test_a_sources_name_is_plain(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="sources"):
         load(tmp_path, {"sources": {name: "demo:"}})
+
+
+@pytest.mark.parametrize(
+    ("table", "isolated"),
+    [
+        ({"uri": "rtsp://cam/x"}, True),
+        ({"uri": "http://cam/x"}, True),
+        ({"uri": "rtsp://cam/x", "isolated": False}, False),
+        ({"uri": "rtsp://cam/x", "decoder": "gstreamer"}, False),
+        ({"uri": "rtsp://cam/x", "decoder": "gstreamer", "isolated": True}, False),
+        ({"uri": "gst:videotestsrc", "isolated": True}, False),
+        ({"uri": "csi://0"}, False),
+        ({"uri": "demo:"}, False),
+        ({"uri": "demo:", "isolated": True, "memory_mb": 64}, True),
+        ({"uri": "clip.mp4"}, False),
+    ],
+)
+def test_which_sources_have_a_process_of_their_own(table: dict[str, Any], isolated: bool) -> None:
+    isolation = load_config(None, [("sources", {"cam": table})]).sources["cam"].isolation
+    assert (isolation.isolated, isolation.memory_mb) == (isolated, table.get("memory_mb"))
+
+
+@pytest.mark.parametrize(
+    ("table", "hint"),
+    [
+        ({"uri": "demo:", "memory_mb": 64}, "isolated: true"),
+        ({"uri": "rtsp://cam/x", "isolated": False, "memory_mb": 64}, "isolated: true"),
+        ({"uri": "gst:videotestsrc", "memory_mb": 64}, "a bound of their own"),
+    ],
+)
+def test_memory_of_a_process_that_there_is_not_is_refused(table: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint) as caught:
+        load_config(None, [("sources", {"cam": table})])
+    assert "sources.cam.memory_mb" in str(caught.value)
