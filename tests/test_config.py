@@ -16,7 +16,8 @@ from msgspec import inspect as types
 
 from edgeinfer.config import paths, plugins, settings
 from edgeinfer.config.card import ModelCard
-from edgeinfer.config.settings import load_config, parse_override, source_names, writes_to_stdout
+from edgeinfer.config.overrides import parse_override
+from edgeinfer.config.settings import load_config, source_names, writes_to_stdout
 from edgeinfer.config.yamlfile import load_yaml, parse_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, UnavailableError
 from edgeinfer.guard.limits import MAX_CONFIG_BYTES

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeinfer.config.settings import Config, load_config, parse_override, source_names
+from edgeinfer.config.overrides import parse_override
+from edgeinfer.config.settings import Config, load_config, source_names
 from edgeinfer.config.uri import MAX_DIGITS, default_name, parse_uri, split_name
 from edgeinfer.guard.printable import PrintableFormatter
 from edgeinfer.systemd import journal

@@ -12,7 +12,7 @@ from edgeinfer.bench.plot import draw
 from edgeinfer.bench.report import BenchPlan, benchmark, print_report
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
-from edgeinfer.config.settings import parse_override
+from edgeinfer.config.overrides import parse_override
 
 
 @click.command("bench")

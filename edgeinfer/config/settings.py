@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edgeinfer.config import plugins, strict
+from edgeinfer.config.overrides import set_override
 from edgeinfer.config.uri import SourceUri, parse_uri
-from edgeinfer.config.yamlfile import load_yaml, parse_yaml
+from edgeinfer.config.yamlfile import load_yaml
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text
+from edgeinfer.guard.redaction import remember_setting, remember_settings
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -185,7 +186,7 @@ def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) ->
     remember_settings(data)
     try:
         for key, value in overrides:
-            _set(data, key, copy.deepcopy(value))
+            set_override(data, key, copy.deepcopy(value))
         return _resolve(strict.convert(data, _File), None if path is None else str(path))
     except ConfigError as error:
         raise error if path is None else ConfigError(f"{path}: {error.message}", error.hint) from None
@@ -196,18 +197,6 @@ def writes_to_stdout(config: Config) -> bool:
     return any(sink.name == "jsonl" and getattr(sink.options, "path", "") == "-" for sink in config.sinks.values())
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`key.path=value` with the value in YAML. Raises ConfigError."""
-    key, separator, value = text.partition("=")
-    remember_setting(key, value)
-    remember_text(value)
-    if not separator or not all(key.split(".")):
-        raise ConfigError(
-            f"--set {strict.shown('', text)}: expected key.path=value", "for instance --set publish.format=msgpack"
-        )
-    return key, parse_yaml(value, f"--set {key}")
-
-
 def source_names(path: Path | None) -> set[str]:
     """The names of the sources in a file, as far as it can be read; `load_config` says what is wrong with it."""
     try:
@@ -216,25 +205,6 @@ def source_names(path: Path | None) -> set[str]:
         return set()
     sources = data.get("sources") if isinstance(data, dict) else None
     return {str(name) for name in sources} if isinstance(sources, dict) else set()
-
-
-def _set(data: Any, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(data, dict):
-            break
-        if data.get(parent) is None:
-            data[parent] = {}
-        below = data[parent]
-        if isinstance(below, str):  # the short forms: `model: NAME`, `backend: NAME`, a source's URI
-            below = data[parent] = {_SHORT_FORMS.get(parent, "uri"): below}
-        data = below
-    if not isinstance(data, dict):
-        raise ConfigError(f"--set {key}: there is nothing to set below a plain value")
-    data[last] = value
-
-
-_SHORT_FORMS = {"model": "path", "backend": "name", "batching": "mode"}
 
 
 def _resolve(file: _File, path: str | None) -> Config:

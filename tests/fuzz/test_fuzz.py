@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from edgeinfer.client import Subscriber
 from edgeinfer.commands.listen import describe, raw_line
 from edgeinfer.config.card import load_card
-from edgeinfer.config.settings import load_config, parse_override
+from edgeinfer.config.overrides import parse_override
+from edgeinfer.config.settings import load_config
 from edgeinfer.config.uri import parse_uri
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.errors import EdgeinferError
