@@ -363,6 +363,12 @@ def random_topics() -> bytes:
     return b"".join(b"\0\xfb\1" + os.urandom(250) for _ in range(200))
 
 
+MOST_GROWN = 120e6
+"""Bytes. libzmq keeps a node of its tree, some 48 bytes, for each byte of a topic: 3 MB for one peer's 64 KiB. Eight
+flood, those just cut are still there, and the allocator gives little back: up to 62 MB were seen, and where nothing cut
+them 190 MB to 2 GB."""
+
+
 def toggles() -> bytes:
     return (b"\0\x0d\1edgeinfer/1/" + b"\0\x0d\0edgeinfer/1/") * 500
 
@@ -384,7 +390,7 @@ def test_a_flood_does_not_hold_up_the_publisher(block: Callable[[], bytes]) -> N
         for thread in flooding:
             thread.join()
         assert not good.lost
-        assert end()["grown"] < 60e6
+        assert end()["grown"] < MOST_GROWN
 
 
 @pytest.mark.slow
@@ -402,7 +408,7 @@ def test_sockets_full_of_random_subscriptions(size: int) -> None:
             for _ in range(200):
                 assert good.receive(20) is not None
             assert not good.lost
-        assert end()["grown"] < 60e6
+        assert end()["grown"] < MOST_GROWN
 
 
 @pytest.mark.slow
