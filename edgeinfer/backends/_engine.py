@@ -8,7 +8,7 @@ from typing import Any
 from edgeinfer.backends._lane import BoundContext
 from edgeinfer.config.card import InputCard
 from edgeinfer.engine import diagnose, toolkit
-from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_logger, member
+from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_logger, make_runtime, member
 from edgeinfer.errors import ConfigError, FatalError
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.memory import Pair
@@ -21,11 +21,19 @@ class LoadedEngine:
     `max_batch` is the largest batch, at most the one asked for; `batches` are the sizes that are run, ascending.
     """
 
-    def __init__(self, kit: Toolkit, plan: bytes, card: InputCard, max_batch: int, plugins: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        kit: Toolkit,
+        plan: bytes,
+        card: InputCard,
+        max_batch: int,
+        plugins: tuple[str, ...],
+        dla_core: int | None = None,
+    ) -> None:
         self._log: deque[str] = deque(maxlen=50)
         self._logger = make_logger(kit.trt, self._log)
         toolkit.load_plugins(kit, self._logger, plugins)
-        self._runtime = kit.trt.Runtime(self._logger)
+        self._runtime = make_runtime(kit, self._logger, dla_core)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise diagnose.explain(self._log, "loading the engine")
@@ -33,10 +41,11 @@ class LoadedEngine:
         self.input = _only_input(kit, self._engine, self._tensors, card)
         self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
         self._shape = (3, card.height, card.width)
+        self._capturable = dla_core is None  # what a DLA does is no part of a CUDA graph
         fixed = self._tensors[self.input].shape[0]
-        largest = int(self._engine.get_tensor_profile_shape(self.input, 0)[2][0])
-        self.max_batch = fixed if fixed > 0 else min(max_batch, largest)
-        self.batches = [fixed] if fixed > 0 else batch_sizes(self.max_batch)
+        least, _, most = (int(shape[0]) for shape in self._engine.get_tensor_profile_shape(self.input, 0))
+        self.batches = [fixed] if fixed > 0 else batch_sizes(max(least, min(max_batch, most)), least)
+        self.max_batch = self.batches[-1]
 
     @property
     def outputs(self) -> list[TensorSpec]:
@@ -59,7 +68,7 @@ class LoadedEngine:
         pairs = {name: Pair(cuda, _known_shape(context, name), self._dtypes[name]) for name in self._tensors}
         for name, pair in pairs.items():
             context.set_tensor_address(name, pair.device)
-        return BoundContext(context, self.input, self._shape, pairs)
+        return BoundContext(context, self.input, self._shape, pairs, self._capturable)
 
     def close(self) -> None:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""
@@ -67,9 +76,11 @@ class LoadedEngine:
         self._runtime = None
 
 
-def batch_sizes(largest: int) -> list[int]:
-    """Powers of two and the largest batch: a batch is filled up to the next one, so that a few graphs serve all."""
-    sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest]
+def batch_sizes(largest: int, least: int = 1) -> list[int]:
+    """Powers of two from `least` on, and the largest batch: a batch is filled up to the next one, so that a few graphs
+    serve all.
+    """
+    sizes = [1 << power for power in range(largest.bit_length()) if least <= 1 << power < largest]
     return [*sizes, largest]
 
 

@@ -23,7 +23,10 @@ from edgeinfer.types import Image, Letterbox, TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an engine is run. `label` ends the backend's name."""
+    """How an engine is run. `label` ends the backend's name.
+
+    `dla_core`: of an engine with parts on a DLA. `note`: what else there is to know of the engine, for `detail`.
+    """
 
     max_batch: int
     streams: int
@@ -32,6 +35,8 @@ class Settings:
     gpu_preprocess: bool
     plugins: tuple[str, ...]
     label: str
+    dla_core: int | None = None
+    note: str = ""
 
 
 class TensorRt:
@@ -43,13 +48,14 @@ class TensorRt:
         self._settings, self._probation = settings, probation
         self.engine_key = probation.key if probation else ""
         cuda = Cuda()
-        self._engine = LoadedEngine(kit, plan, card, settings.max_batch, settings.plugins)
+        self._engine = LoadedEngine(kit, plan, card, settings.max_batch, settings.plugins, settings.dla_core)
         self._maker = LaneMaker(cuda, card, settings.gpu_preprocess)
         networks = (self._engine.context(cuda) for _ in range(settings.streams + 1))
         self._lanes = [self._maker.lane(network) for network in networks if network is not None]
         self._free = list(self._lanes)
         self._in_flight: deque[ContextSlot] = deque()
         self._wanted: Filter | None = None
+        self.batches: Sequence[int] = self._engine.batches
         self.max_batch = self.lane_depth = self._engine.max_batch
         self.output_specs: Sequence[TensorSpec] = self._engine.outputs
         self.slots = len(self._lanes)
@@ -63,7 +69,7 @@ class TensorRt:
             self._set_score(wanted)
             return
         self._wanted, filtering = wanted, False
-        sizes = self._engine.batches
+        sizes = self.batches
         for lane in self._free:
             filtering = self._maker.choose(lane, wanted)
             for size in sizes:
@@ -82,6 +88,7 @@ class TensorRt:
                 "CUDA graphs" if captured else "no CUDA graphs",
                 f"preprocessing on the {'GPU' if self._maker.kernels else 'CPU'}",
                 f"candidates chosen on the {'GPU' if filtering else 'CPU'}",
+                *filter(None, [self._settings.note]),
             ]
         )
 
@@ -99,7 +106,7 @@ class TensorRt:
         """See `Backend.submit`."""
         lane = _lane(slot)
         try:
-            lane.run(next(size for size in self._engine.batches if size >= lane.count))
+            lane.run(next(size for size in self.batches if size >= lane.count))
         except NotStartedError as error:
             words = self._engine.last_words
             raise error_from_text(f"{error.message}: {words}", words) from None

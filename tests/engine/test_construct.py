@@ -34,30 +34,6 @@ BY_FILE = tuple(v for v in VERSIONS if v.startswith(("11", "rtx")))
 onnx = pytest.importorskip("onnx")
 
 
-@pytest.fixture(scope="session")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that doubles its input of free batch."""
-    from onnx import TensorProto, helper  # noqa: PLC0415
-
-    value = helper.make_tensor_value_info
-    two = helper.make_tensor("two", TensorProto.FLOAT, [4, 4], 2 * np.eye(4, dtype=np.float32).ravel())
-    nodes = [helper.make_node("MatMul", ["x", "two"], ["y"], name="matmul")]
-    graph = helper.make_graph(nodes, "g", [value("x", 1, ["N", 4])], [value("y", 1, ["N", 4])], [two])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = tmp_path_factory.mktemp("models") / "double.onnx"
-    onnx.save(model, path)
-    return path
-
-
-@pytest.fixture
-def inputs(tmp_path: Path) -> SampleSource:
-    """Three recorded inputs."""
-    (tmp_path / "inputs").mkdir()
-    for number in range(3):
-        np.save(tmp_path / f"inputs/{number}.npy", np.full(4, number + 1, np.float32))
-    return SampleSource(str(tmp_path / "inputs"))
-
-
 def build(
     toolkit: Toolkit, model: Path, work: Path, precision: str = "fp32", **changes: Any
 ) -> tuple[Built, list[Event]]:
@@ -95,7 +71,7 @@ def test_builds_fp32(version: str, double: Path, tmp_path: Path) -> None:
 
 
 EVERYTHING = BuildOptions(
-    batch=(1, 1, 2),
+    batch=(2, 2, 2),
     pools={"WORKSPACE": 1 << 20, "TACTIC_DRAM": 1 << 21, "TACTIC_SHARED_MEMORY": 1 << 16},
     optimization_level=1,
     dla_core=0,
@@ -133,7 +109,7 @@ def test_every_option_is_applied_or_warned_of(version: str, double: Path, tmp_pa
     toolkit = fake_toolkit(version)
     world = toolkit.trt.world
     world.dla_cores = 1
-    _, events = build(toolkit, double, tmp_path, options=EVERYTHING)
+    _, events = build(toolkit, double, tmp_path, "fp16", options=EVERYTHING)
     told = warnings(events)
     lacking = LACKING.get(version, set())
     assert {word for words in LACKING.values() for word in words if word in told} == lacking
@@ -288,11 +264,6 @@ def test_a_refused_build_says_why(logged: str, kind: type[Exception], code: int,
     assert type(caught.value) is kind
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     assert logged in str(caught.value)
-
-
-def test_a_dla_core_that_is_not_there(double: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"DLA core 0 does not exist: TensorRT 10.3.0.30 sees 0 here"):
-        build(fake_toolkit("10.3.0"), double, tmp_path, options=BuildOptions(dla_core=0))
 
 
 def test_the_timing_cache_is_kept_and_a_foreign_one_replaced(double: Path, tmp_path: Path) -> None:

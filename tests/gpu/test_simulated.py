@@ -51,7 +51,7 @@ def make(device: Simulation) -> Make:
     def made(
         wanted: Filter | None = None, card: InputCard = CARD, probation: Probation | None = None, **changes: Any
     ) -> TensorRt:
-        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts"}}
+        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts", "least"}}
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
         backend.prepare(wanted)
@@ -118,7 +118,7 @@ def test_the_largest_batch_is_the_engines_or_the_one_asked_for(
 ) -> None:
     known = {kind: [[n, [shape, *s[1:]], d] for n, s, d in ECHO[kind]] for kind in ("inputs", "outputs")}  # type: ignore[attr-defined]
     backend = make(**known, largest=most, max_batch=asked)
-    assert (backend.max_batch, backend.lane_depth, backend._engine.batches) == (batch, batch, sizes)
+    assert (backend.max_batch, backend.lane_depth, backend.batches) == (batch, batch, sizes)
     assert backend.output_specs[0].shape == (shape, 48, 4)
     images = [picture(seed) for seed in range(batch)]
     assert shows(ran(backend, *images), *images)
@@ -512,3 +512,28 @@ def test_a_sweep_without_graphs_says_where_tensorrt_fails(make: Make, device: Si
 def test_without_cuda_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnavailableError, match="cuda-python can't be imported"):
         Cuda()
+
+
+def test_a_plan_with_parts_on_a_dla_is_run_whole_and_without_graphs(device: Simulation) -> None:
+    kit = simulated.toolkit_on(device)
+    kit.trt.world.dla_cores = 1
+    plan = simulated.echo_plan(kit, core=0, least=4)
+    backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+    backend.prepare(None)
+    assert (backend.max_batch, backend.batches) == (4, [4])
+    assert "no CUDA graphs" in backend.detail
+    assert "cudaStreamBeginCapture" not in device.calls
+    done = ran(backend, picture(1), picture(2))
+    assert shows(done, picture(1), picture(2))
+    backend.release(done)
+    assert list(_raw.sweep(backend, [picture(1)], 0.001)) == ["1x4", "2x4", "3x4"]
+    assert "cudaStreamBeginCapture" not in device.calls
+    backend.close()
+    assert device.alive == 0
+
+
+def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:
+    backend = make(least=2, largest=4)
+    assert backend.batches == [2, 4]
+    assert make(least=3, largest=4, max_batch=1).batches == [3]
+    assert shows(ran(backend, picture(1)), picture(1))

@@ -86,6 +86,8 @@ def ensure_task(
             engine = _build(
                 task, cache, work, lambda request: build(request, task.extras.limits, tell, cancel, held, estimate)
             )
+    if (share := engine.manifest.build.dla) is not None:
+        log.log(logging.INFO if share.used else logging.WARNING, "%s: %s", task.model.path.name, share)
     if task.extras.max_cache_bytes is not None:
         cache.prune(task.extras.max_cache_bytes, keep=engine.key)
     return engine
@@ -153,6 +155,7 @@ def _manifest(task: Task, chosen: Candidate, notes: dict[str, str]) -> Manifest:
         warnings=outcome.warnings,
         log=outcome.log,
         candidates=notes,
+        dla=built.dla,
     )
     return Manifest(
         key=task.key,

@@ -12,7 +12,7 @@ from edgeinfer.engine.build import samples
 from edgeinfer.engine.build.builder import BuildLimits, total_memory_bytes
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
-from edgeinfer.engine.options import BuildOptions, Precision
+from edgeinfer.engine.options import BuildOptions, Precision, check_dla
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.engine.store.manifest import Tolerance
@@ -58,7 +58,9 @@ class Task:
         """What is built: the precision asked for, or for "best" all that can be, fastest first."""
         if self.options.precision != "best":
             return (self.options.precision,)
-        return ("int8", "fp16", "fp32") if self.model.quantized or self.extras.calibration else ("fp16", "fp32")
+        lowest: tuple[Precision, ...] = ("int8",) if self.model.quantized or self.extras.calibration else ()
+        highest: tuple[Precision, ...] = ("fp32",) if self.options.dla_core is None else ()
+        return *lowest, "fp16", *highest
 
     def _pools(self) -> dict[str, int]:
         """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too."""
@@ -92,6 +94,7 @@ class Task:
 def make_task(model: Path, options: BuildOptions, machine: Target, extras: Extras | None = None) -> Task:
     """The build of this model on this machine. Raises InputError and UsageError for what can't be built as asked."""
     extras = extras or Extras()
+    check_dla(options)
     network = read_model(model.resolve())
     needs_data = options.precision == "int8" and not network.quantized
     if needs_data and extras.calibration is None:
