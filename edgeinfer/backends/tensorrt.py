@@ -32,7 +32,7 @@ from edgeinfer.types import Image
 log = logging.getLogger(__name__)
 
 DLA_BATCH = 1
-"""A DLA runs whole batches only. A larger one, which `model.max_batch` asks for, pays where many cameras are in step."""
+"""A DLA runs whole batches only. A larger one, which `model.max_batch` asks for, pays where cameras are in step."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
