@@ -8,9 +8,9 @@ from typing import Literal
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.store import strikes
-from edgeinfer.engine.store.cache import Cache, CachedEngine, crashing, damaged
+from edgeinfer.engine.store.cache import Cache, CachedEngine, damaged
 from edgeinfer.engine.store.explain import differences
-from edgeinfer.engine.store.strikes import MAX_STRIKES
+from edgeinfer.engine.store.strikes import MAX_STRIKES, crashing
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,10 +67,14 @@ class Task:
         default = {"WORKSPACE": total_memory_bytes() // 4} if self.machine.integrated else {}
         return {**default, **self.options.pools}
 
+    def _timed_on(self) -> bytes:
+        """What the times of kernels hold for."""
+        return msgspec.json.encode(msgspec.structs.replace(self.machine, cuda=None))
+
     def request(self, precision: Precision, work: Path, cache: Cache) -> BuildRequest:
         """The request to the child that builds in the folder `work`."""
         extras, version = self.extras, ".".join(map(str, self.machine.tensorrt))
-        timing = extras.timing_cache or str(cache.file("timing", _name(msgspec.json.encode(self.machine))))
+        timing = extras.timing_cache or str(cache.file("timing", _name(self._timed_on())))
         fields = self.fields
         calibration = f"{fields.model} {fields.external_data} {fields.profiles} {fields.calibration} {version}"
         return BuildRequest(
