@@ -23,8 +23,9 @@ from edgeinfer.config.settings import Config
 from edgeinfer.daemon.assembly import close_sinks, open_decoder, open_sinks
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.changes import ReloadPlan, plan_reload
+from edgeinfer.daemon.rehearsal import rehearse
 from edgeinfer.daemon.selection import build, teller
-from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
+from edgeinfer.daemon.serving import Served, Serving, failure_of, network
 from edgeinfer.errors import ConfigError, EdgeinferError
 from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Backend, Decoder, Sink
