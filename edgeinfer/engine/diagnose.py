@@ -22,6 +22,7 @@ NO_TACTIC = "no way to compute some node in the memory that there is"
 
 CAUSES: tuple[tuple[str, tuple[type[EdgeinferError], str, str]], ...] = (
     (TENSORRT_NO_MEMORY.pattern, MEMORY),
+    (r"CUDA initialization failure with error: 2\b|\bcudaErrorMemoryAllocation\b", MEMORY),
     (
         r"CUDA driver version is insufficient|CUDA initialization failure|no CUDA-capable device|cudaError (35|100)\b",
         (UnavailableError, "no GPU, or a driver too old for this CUDA", "see `edgeinfer doctor`"),

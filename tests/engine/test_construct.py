@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.engine.build import network
-from edgeinfer.engine.build.construct import Construction
+from edgeinfer.engine.build.construct import Construction, make_builder
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
 from edgeinfer.engine.build.runner import Runner
@@ -254,6 +254,8 @@ def test_one_plan_shares_its_profile_where_that_is_an_option(double: Path, tmp_p
         ("OutOfMemory (no further information)", BuildKilledError, 75),
         ("Could not find any implementation for node a", BuildError, 70),
         ("CUDA initialization failure with error: 100", UnavailableError, 69),
+        ("CUDA initialization failure with error: 2", BuildKilledError, 75),
+        ("CUDA initialization failure with error: 222", UnavailableError, 69),
     ],
 )
 def test_a_refused_build_says_why(logged: str, kind: type[Exception], code: int, double: Path, tmp_path: Path) -> None:
@@ -264,6 +266,29 @@ def test_a_refused_build_says_why(logged: str, kind: type[Exception], code: int,
     assert type(caught.value) is kind
     assert caught.value.exit_code == code  # type: ignore[attr-defined]
     assert logged in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("logged", "kind"),
+    [
+        ("CUDA initialization failure with error: 2", BuildKilledError),
+        ("Error Code 1: Cuda Runtime (out of memory)", BuildKilledError),
+        ("CUDA initialization failure with error: 35", UnavailableError),
+        ("nothing that is known", UnavailableError),
+    ],
+)
+def test_a_builder_that_can_not_be_made_says_why(
+    logged: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, log = fake_toolkit("10.3.0"), deque([f"ERROR {logged}"])
+
+    def none(*_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(kit.trt, "Builder", none)
+    with pytest.raises(kind, match=r"making a builder of TensorRT 10\.3\.0\.30 failed") as caught:
+        make_builder(kit, None, log)
+    assert type(caught.value) is kind
 
 
 def test_the_timing_cache_is_kept_and_a_foreign_one_replaced(double: Path, tmp_path: Path) -> None:

@@ -198,11 +198,6 @@ def available_bytes() -> int:
     return meminfo().get("MemAvailable", sys.maxsize)
 
 
-def total_memory_bytes() -> int:
-    """Memory of this machine."""
-    return meminfo()["MemTotal"]
-
-
 def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:
     log, said = " ".join(list(watch.log)[-1:]), _said(work / "stderr")
     unexplained = watch.result is None or (isinstance(watch.result, Failed) and watch.result.kind in ("", "BuildError"))

@@ -24,7 +24,7 @@ from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.options import Profile, profiles
 from edgeinfer.engine.store.manifest import DlaShare, Verification
 from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
-from edgeinfer.errors import InputError, OutOfMemoryError, UnavailableError, UsageError
+from edgeinfer.errors import InputError, OutOfMemoryError, TemporaryError, UnavailableError, UsageError
 from edgeinfer.gpu.device import Device, open_device
 from edgeinfer.models.onnxfile import read_model, unchanged
 
@@ -216,10 +216,12 @@ def _changed(path: Path) -> InputError:
 
 
 def make_builder(toolkit: Toolkit, logger: Any, log: deque[str]) -> Any:
-    """TensorRT's builder. Raises UnavailableError where it can't be made, which means that there is no usable GPU."""
+    """TensorRT's builder. Raises UnavailableError where it can't be made, which means that there is no usable GPU, and
+    BuildKilledError where there is no memory for it.
+    """
     try:
         return toolkit.trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # "factory function returned nullptr"
         reason = diagnose.explain(log, f"making a builder of {toolkit}")
-        kind = type(reason) if isinstance(reason, UnavailableError) else UnavailableError
+        kind = type(reason) if isinstance(reason, UnavailableError | TemporaryError) else UnavailableError
         raise kind(reason.message, "see `edgeinfer doctor`") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edgeinfer.engine.build import samples
-from edgeinfer.engine.build.builder import BuildLimits, total_memory_bytes
+from edgeinfer.engine.build.builder import BuildLimits, available_bytes
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.options import BuildOptions, Precision, check_dla
@@ -18,7 +18,11 @@ from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.engine.store.manifest import Tolerance
 from edgeinfer.errors import UsageError
 from edgeinfer.guard.limits import MAX_CACHE_BYTES
+from edgeinfer.guard.memory import total_bytes
 from edgeinfer.models.onnxfile import OnnxModel, read_model
+
+MIN_WORKSPACE_BYTES = 64 << 20
+"""The least that it gets, however little is left."""
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +67,11 @@ class Task:
         return *lowest, "fp16", *highest
 
     def _pools(self) -> dict[str, int]:
-        """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too."""
-        default = {"WORKSPACE": total_memory_bytes() // 4} if self.machine.integrated else {}
+        """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too.
+
+        The one that is chosen here is no part of the key: it is another one at each start.
+        """
+        default = {"WORKSPACE": shared_workspace_bytes()} if self.machine.integrated else {}
         return {**default, **self.options.pools}
 
     def _timed_on(self) -> bytes:
@@ -93,6 +100,14 @@ class Task:
             verification=extras.verification,
             tolerance=extras.tolerance,
         )
+
+
+def shared_workspace_bytes() -> int:
+    """What TensorRT may use for its workspace where it shares the memory with everything else.
+
+    A quarter of all, and half of what is there now: CUDA's own account leaves out what the kernel would free for us.
+    """
+    return max(MIN_WORKSPACE_BYTES, min(total_bytes() // 4, available_bytes() // 2))
 
 
 def make_task(model: Path, options: BuildOptions, machine: Target, extras: Extras | None = None) -> Task:
