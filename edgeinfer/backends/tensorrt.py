@@ -90,6 +90,9 @@ class Preparation:
             self._task = make_task(
                 model.path, build_options(options, self._max_batch), here, extras_of(model.card, options)
             )
+            lack = self._task.lack_of_tools()
+            if lack is not None and not self.cached:
+                raise lack
 
     @property
     def cached(self) -> bool:

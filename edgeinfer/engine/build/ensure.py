@@ -75,6 +75,8 @@ def ensure_task(
         found = None if rebuild else cache.usable(task.key)  # somebody else may have built it meanwhile
         if found is not None:
             return found
+        if (lack := task.lack_of_tools()) is not None:
+            raise lack
         reason = "that was asked for" if rebuild else reason_to_build(task, cache)
         log.info("%s: building an engine, as %s", task.model.path.name, reason)
         estimate = last_build_seconds(cache, task)

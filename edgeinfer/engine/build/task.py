@@ -16,9 +16,10 @@ from edgeinfer.engine.options import BuildOptions, Precision, check_dla
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
 from edgeinfer.engine.store.manifest import Tolerance
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UnavailableError, UsageError
 from edgeinfer.guard.limits import MAX_CACHE_BYTES
 from edgeinfer.guard.memory import total_bytes
+from edgeinfer.models.conversion import REMEDY, missing, needs_conversion
 from edgeinfer.models.onnxfile import OnnxModel, read_model
 
 MIN_WORKSPACE_BYTES = 64 << 20
@@ -65,6 +66,19 @@ class Task:
         lowest: tuple[Precision, ...] = ("int8",) if self.model.quantized or self.extras.calibration else ()
         highest: tuple[Precision, ...] = ("fp32",) if self.options.dla_core is None else ()
         return *lowest, "fp16", *highest
+
+    def lack_of_tools(self) -> UnavailableError | None:
+        """The error for a package that is missing, without which the build would fail halfway; None where none is."""
+        model, here = self.model, self.machine
+        for precision in self.precisions():
+            needed = needs_conversion(here.tensorrt, here.flavour, precision, model.half, model.quantized)
+            if lacking := missing(needed):
+                return UnavailableError(
+                    f"{model.path.name}: this TensorRT takes {precision} from the ONNX file, and to convert that "
+                    f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing",
+                    f"{REMEDY}, or take fp32",
+                )
+        return None
 
     def _pools(self) -> dict[str, int]:
         """The memory pools' limits. TensorRT would take all memory for its workspace, on a Jetson the daemon's too.
