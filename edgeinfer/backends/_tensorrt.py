@@ -16,7 +16,8 @@ from edgeinfer.cuda.status import error_from_text
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, OutOfMemoryError
-from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, sharpen_timer
+from edgeinfer.gpu.cuda import Cuda, sharpen_timer
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.types import Image, Letterbox, TensorSpec
 
@@ -114,7 +115,7 @@ class TensorRt:
         self._in_flight.append(lane)
 
     def collect(self, timeout_s: float) -> Slot | None:
-        """See `Backend.collect`. Raises FatalError for a batch that has been running for ten seconds."""
+        """See `Backend.collect`. Raises FatalError for a batch that takes longer than `GpuPatience` has."""
         if not self._in_flight:
             return None
         sharpen_timer()
@@ -141,7 +142,7 @@ class TensorRt:
         """See `Backend.close`. Contexts go before the engine, the engine before its runtime."""
         while self._in_flight:
             with suppress(OutOfMemoryError):  # a result that nobody waits for
-                slot = self.collect(DEADLINE_S)
+                slot = self.collect(PATIENCE.deadline_s())
                 if slot is not None:
                     self.release(slot)
         for lane in self._lanes:
@@ -161,8 +162,9 @@ class TensorRt:
     def _finished(self, lane: ContextSlot, timeout_s: float) -> bool:
         if lane.wait(timeout_s, self._settings.spin):
             return True
-        if time.monotonic() - lane.submitted_s > DEADLINE_S:
-            raise FatalError(f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
+        deadline_s = PATIENCE.deadline_s()
+        if time.monotonic() - lane.submitted_s > deadline_s:
+            raise FatalError(f"the GPU has not finished a batch within {deadline_s:.0f} s", "see dmesg, then restart")
         return False
 
     def _set_score(self, wanted: Filter) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends import _raw, _reading, _tensorrt
+from edgeinfer.backends import _raw, _reading
 from edgeinfer.backends._engine import batch_sizes
 from edgeinfer.backends._lane import ContextSlot
 from edgeinfer.backends._tensorrt import Settings, TensorRt
@@ -26,6 +26,7 @@ from edgeinfer.frames import FramePool, Store
 from edgeinfer.gpu import kernel_code
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
@@ -302,7 +303,7 @@ def test_a_batch_that_never_ends_is_fatal(make: Make, device: Simulation, monkey
     device.hold = True
     submitted(backend, picture(1))
     assert backend.collect(0) is None
-    monkeypatch.setattr(_tensorrt, "DEADLINE_S", 0.0)
+    monkeypatch.setattr(PATIENCE, "usual_s", 0.0)
     with pytest.raises(FatalError, match=r"has not finished a batch within 0 s; see dmesg, then restart"):
         backend.collect(0)
     device.hold = False

@@ -23,6 +23,7 @@ from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import BuildRecord, Manifest
 from edgeinfer.engine.store.plan import read_header
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.patience import PATIENCE
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def ensure_task(
         def tell(moment: BuildProgress) -> None:
             on_progress(replace(moment, reason=reason))
 
-        with cache.workspace() as work:
+        with cache.workspace() as work, PATIENCE.building():
             engine = _build(
                 task, cache, work, lambda request: build(request, task.extras.limits, tell, cancel, held, estimate)
             )
