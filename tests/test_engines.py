@@ -256,7 +256,8 @@ def test_a_reload_whose_engine_can_not_be_had_serves_on_all_cores(
     script.go.set()
     script.failure = BuildError("not supported")
     built = selection.build(load_model("nanodet-g"), config("auto"), None, lambda _: None, threading.Event())
-    assert threads_of(built) == "8 threads each"
+    assert threads_of(built.backend) == "8 threads each"
+    assert built.later is None
 
 
 def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class Scene:
         self.serving = Serving(self._begin, announce, self.bulletin, self.workshop)  # type: ignore[arg-type]
         self.model, self.config = load_model("nanodet-g"), load_config(None, [])
         self.now_s = 0.0
-        self.serving._retries = Retries(lambda: self.now_s)
+        self.serving.retries = Retries(lambda: self.now_s)
         monkeypatch.setattr(module, "choose", self._choose)
         monkeypatch.setattr(module, "network", self._network)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections import deque
 from typing import Any
 
@@ -13,6 +15,10 @@ from edgeinfer.errors import ConfigError, FatalError
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.types import TensorSpec
+
+log = logging.getLogger(__name__)
+
+ANOTHER_MODEL = "across different models of devices"
 
 
 class LoadedEngine:
@@ -31,7 +37,7 @@ class LoadedEngine:
         dla_core: int | None = None,
     ) -> None:
         self._log: deque[str] = deque(maxlen=50)
-        self._logger = make_logger(kit.trt, self._log)
+        self._logger = make_logger(kit.trt, self._log, _heed)
         toolkit.load_plugins(kit, self._logger, plugins)
         self._runtime = make_runtime(kit, self._logger, dla_core)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
@@ -74,6 +80,17 @@ class LoadedEngine:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""
         self._engine = None
         self._runtime = None
+
+
+def _heed(line: str) -> None:
+    """TensorRT warns of engines from another model of GPU, on a Jetson of its own ones too: once is enough."""
+    if ANOTHER_MODEL in line:
+        _tell_of_another_model()
+
+
+@functools.cache
+def _tell_of_another_model() -> None:
+    log.info("TensorRT takes the GPU for another model than the engine was built on; on a Jetson that is often untrue")
 
 
 def batch_sizes(largest: int, least: int = 1) -> list[int]:

@@ -15,8 +15,15 @@ from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.daemon.explanation import explain
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
-from edgeinfer.engine.errors import CrashLoopError
-from edgeinfer.errors import ConfigError, EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
+from edgeinfer.engine.errors import BuildCancelledError, CrashLoopError
+from edgeinfer.errors import (
+    ConfigError,
+    EdgeinferError,
+    OutOfMemoryError,
+    StickyError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
@@ -92,7 +99,21 @@ def _automatic(
     return Choice(None if prepared.cached else fall_back(cancel, True), opener, partial(fall_back, thrifty=False))
 
 
-def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Backend:
+def may_pass(failure: EdgeinferError) -> bool:
+    """Whether the same attempt may well succeed later. One that was given up, or took too long, would again."""
+    return isinstance(failure, TemporaryError) and not isinstance(failure, BuildCancelledError)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is to take over. `later` opens the engine that could not be had, for `failure`, and may be some time."""
+
+    backend: Backend
+    later: Open | None = None
+    failure: EdgeinferError | None = None
+
+
+def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Opened:
     """Opens what is to take over from another model, and waits for its engine, which may take minutes.
 
     `tell` hears how far it is, on this thread. Where the engine can't be had and another backend would do (see
@@ -101,7 +122,7 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
     choice = choose(model, config, wanted, cancel)
     if choice.later is None:
         assert choice.now is not None  # noqa: S101 (one of the two)
-        return choice.now
+        return Opened(choice.now)
     try:
         engine = choice.later(tell, cancel)
     except EdgeinferError as error:
@@ -111,10 +132,12 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
         if choice.instead is None:
             raise
         log.warning("%s; %s is used instead", error, FALLBACK)
+        if may_pass(error) and choice.now is not None:
+            return Opened(choice.now, choice.later, error)
         _close(choice.now)
-        return choice.instead(cancel)
+        return Opened(choice.instead(cancel), choice.later if may_pass(error) else None, error)
     _close(choice.now)
-    return engine
+    return Opened(engine)
 
 
 def _degraded(error: EdgeinferError) -> Reason | None:

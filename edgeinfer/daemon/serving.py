@@ -39,6 +39,7 @@ class Serving:
 
     `now` is what serves, on trial or proven, and None until something does; it may be read from any thread.
     `begin` starts everything around the first network. `announce` hears of every network that begins to serve.
+    `retries` opens an engine later that could not be had now, for the model that serves then.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Serving:
         self._building: Background[Backend] | None = None
         self._widening: Background[Backend] | None = None
         self._later: Open | None = None
-        self._retries = Retries()
+        self.retries = Retries()
         self._engine_trial: Verdict | None = None
         self._instead: Callable[[threading.Event], Backend] | None = None
         self._explaining: Background[EdgeinferError | None] | None = None
@@ -95,8 +96,8 @@ class Serving:
         elif self._widening is not None and self._widening.done and not self._offered:
             opened, self._widening = self._widening, None
             self._widen(opened.outcome())
-        elif self._networks is not None and self._building is None and not self._offered and self._retries.due():
-            self._build()
+        elif self._networks is not None and self._building is None and not self._offered:
+            self._build(self.retries.due())
         if self._explaining is not None and self._explaining.done:
             asked, self._explaining = self._explaining, None
             self._tell_unused(asked.outcome())
@@ -150,14 +151,13 @@ class Serving:
         elif choice.refused is not None:
             self._explain(choice.refused)
         self._instead = choice.instead
-        if choice.later is not None:
-            self._later = choice.later
-            self._build()
+        self._build(choice.later)
 
-    def _build(self) -> None:
+    def _build(self, later: Open | None) -> None:
         """Begins to open the engine, which is built first where it has to be."""
-        later, tell = self._later, teller(self._bulletin, self.backend_name)
-        assert later is not None  # noqa: S101 (callers have one)
+        if later is None:
+            return
+        self._later, tell = later, teller(self._bulletin, self.backend_name)
         self._building = self._workshop.begin("engine", lambda cancel: later(tell, cancel))
 
     def _serve(self, served: Served) -> None:
@@ -194,7 +194,7 @@ class Serving:
         """
         if self._networks is None and self._instead is None:
             raise failure
-        again = self._retries.after(failure)
+        again = self.retries.after(failure, self._later)
         if isinstance(failure, UnavailableError):
             self._explain(failure)
         else:
@@ -224,7 +224,7 @@ class Serving:
 
     def _settled(self) -> None:
         """Nothing is to be tried again or opened instead any more."""
-        self._retries.end()
+        self.retries.end()
         self._later = self._instead = None
 
     def _served(self, backend: Backend) -> Served:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends import _raw, _reading
+from edgeinfer.backends import _engine, _raw, _reading
 from edgeinfer.backends._engine import batch_sizes
 from edgeinfer.backends._lane import ContextSlot
 from edgeinfer.backends._tensorrt import Settings, TensorRt
@@ -538,3 +538,16 @@ def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:
     assert backend.batches == [2, 4]
     assert make(least=3, largest=4, max_batch=1).batches == [3]
     assert shows(ran(backend, picture(1)), picture(1))
+
+
+def test_a_warning_of_another_model_of_gpu_is_told_once_and_harms_nothing(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    _engine._tell_of_another_model.cache_clear()
+    said = "Using an engine plan file across different models of devices is not recommended and is likely to affect"
+    with caplog.at_level(logging.INFO):
+        for backend in (make(), make()):
+            logger = backend._engine._logger
+            logger.log(logger.trt.ILogger.Severity.WARNING, said)
+            assert shows(ran(backend, picture(1)), picture(1))
+    assert [record.levelname for record in caplog.records if "another model" in record.message] == ["INFO"]

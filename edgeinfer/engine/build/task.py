@@ -128,6 +128,11 @@ def make_task(model: Path, options: BuildOptions, machine: Target, extras: Extra
     """The build of this model on this machine. Raises InputError and UsageError for what can't be built as asked."""
     extras = extras or Extras()
     check_dla(options)
+    if options.hardware_compatibility != "none" and machine.l4t is not None:
+        raise UsageError(
+            "TensorRT has no hardware compatibility on a Jetson",
+            "leave --hardware-compatibility out: build on each kind",
+        )
     network = read_model(model.resolve())
     needs_data = options.precision == "int8" and not network.quantized
     if needs_data and extras.calibration is None:
