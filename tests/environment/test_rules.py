@@ -326,10 +326,14 @@ def test_a_cuda_python_that_was_passed_over_is_noted() -> None:
 
 @pytest.mark.parametrize(
     ("group", "remedy"),
-    [("video", "sudo usermod -aG video $USER, then log in again"), ("root", "check udev's rules for it")],
+    [
+        ("video", "sudo usermod -aG video mia, then log in again; a service: systemctl restart edgeinfer"),
+        ("root", "check udev's rules for it"),
+    ],
 )
 def test_device_nodes_that_this_user_may_not_open(group: str, remedy: str) -> None:
-    env = replace(JETSON, closed_nodes=known(("/dev/nvmap", "/dev/nvhost-gpu"), f"group {group}"))
+    nodes = known(("/dev/nvmap", "/dev/nvhost-gpu"), f"group {group}")
+    env = replace(JETSON, closed_nodes=nodes, user=known("mia"))
     assert not codes(env), "CUDA works all the same"
     lost = replace(env, sm_count=Fact(), gpu_count=Fact())
     problem = only(lost, "gpu-denied")
@@ -347,3 +351,9 @@ def test_pips_tensorrt_on_a_jetpack_of_another_cuda() -> None:
         f"pip's TensorRT 10.16.1.11 in {place.value} is for CUDA 13, and this JetPack's driver serves CUDA 12"
     )
     assert problem.remedy.startswith("pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs")
+
+
+def test_a_jetsons_driver_is_not_updated_alone() -> None:
+    assert only(replace(JETSON, cuda_driver=known("11.4")), "driver-too-old").remedy.startswith(
+        "update JetPack as a whole"
+    )
