@@ -149,7 +149,7 @@ def test_a_tensorrt_that_is_not_the_jetpack_s_is_used_and_noted() -> None:
         ({"onnxruntime": Fact()}, "onnxruntime-missing", "warning", ("onnxruntime",), "pip install 'edgeinfer[cpu]'"),
         ({"l4t": known("99.1.0"), "jetpack": Fact()}, "l4t-unknown", "note", (), "report the release"),
         ({"tensorrt": known("8.4.1.5")}, "tensorrt-too-old", "error", ("tensorrt",), "install a newer"),
-        ({"cuda_driver": known("11.8")}, "driver-too-old", "error", ("tensorrt",), "install TensorRT for CUDA 11"),
+        ({"cuda_driver": known("11.8")}, "driver-too-old", "error", ("tensorrt",), "update JetPack as a whole"),
     ],
 )
 def test_what_a_problem_blocks_and_how_it_is_mended(
