@@ -47,6 +47,7 @@ class LoadedEngine:
         self.input = _only_input(kit, self._engine, self._tensors, card)
         self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
         self._shape = (3, card.height, card.width)
+        self._contexts = 0
         self._capturable = dla_core is None  # what a DLA does is no part of a CUDA graph
         fixed = self._tensors[self.input].shape[0]
         least, _, most = (int(shape[0]) for shape in self._engine.get_tensor_profile_shape(self.input, 0))
@@ -66,10 +67,13 @@ class LoadedEngine:
     def context(self, cuda: Cuda) -> BoundContext | None:
         """A new execution context with buffers for the largest batch; None where this TensorRT gives no more."""
         context = self._engine.create_execution_context()
+        if context is None and self._contexts and not self._capturable:
+            return None  # a DLA core holds a limited number of parts
         if context is None:
             raise FatalError("TensorRT can't create an execution context", "is there enough GPU memory?")
         if context.active_optimization_profile < 0:
             return None  # TensorRT 8.5: a profile serves one context; later ones share it
+        self._contexts += 1
         context.set_input_shape(self.input, (self.max_batch, *self._shape))
         pairs = {name: Pair(cuda, _known_shape(context, name), self._dtypes[name]) for name in self._tensors}
         for name, pair in pairs.items():

@@ -418,6 +418,8 @@ class Engine:
 
     def create_execution_context(self: Any) -> Any:
         number = self.trt.world.contexts = self.trt.world.contexts + 1
+        if number > self._io.get("room", number):
+            return None
         most = self._io.get("contexts", number)
         profile = 0 if number <= most else -1
         return made(self.trt.IExecutionContext, _shapes={}, _addresses={}, _io=self._io, _profile=profile)

@@ -188,3 +188,15 @@ def test_the_share_is_in_the_manifest_in_the_log_and_in_what_explain_says(
 def test_a_plan_with_a_dla_belongs_to_its_l4t() -> None:
     other = make_task(NANODET, BuildOptions(dla_core=0), msgspec.structs.replace(ORIN, l4t="36.4.4"))
     assert other.key != task().key
+
+
+def test_an_inspector_that_fails_costs_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = fake_with_dla("10.3.0")
+    kit.trt.world.tells_parts = "nowhere"
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("no inspector here")
+
+    monkeypatch.setattr(kit.trt.ICudaEngine, "create_engine_inspector", broken)
+    made, _ = build(kit, NANODET, tmp_path, "fp16", options=BuildOptions(dla_core=0))
+    assert made.dla == DlaShare(core=0, able=193, layers=193, parts=None)

@@ -533,6 +533,20 @@ def test_a_plan_with_parts_on_a_dla_is_run_whole_and_without_graphs(device: Simu
     assert device.alive == 0
 
 
+@pytest.mark.parametrize("room", [2, 0])
+def test_a_dla_without_room_for_more_contexts_runs_the_ones_that_it_has(device: Simulation, room: int) -> None:
+    kit = simulated.toolkit_on(device)
+    kit.trt.world.dla_cores = 1
+    plan = simulated.echo_plan(kit, core=0, least=4, room=room)
+    if not room:
+        with pytest.raises(FatalError, match="can't create an execution context"):
+            TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+        return
+    backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+    assert backend.slots == 2
+    backend.close()
+
+
 def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:
     backend = make(least=2, largest=4)
     assert backend.batches == [2, 4]

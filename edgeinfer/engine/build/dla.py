@@ -9,7 +9,6 @@ from typing import Any
 
 from edgeinfer.engine.store.manifest import DlaShare
 from edgeinfer.engine.toolkit import Toolkit, make_runtime, member
-from edgeinfer.errors import EdgeinferError
 
 ON_DLA, ON_GPU = "[DlaLayer]", "[GpuLayer]"
 """How TensorRT's builder logs a part of the finished engine, severity left out."""
@@ -40,7 +39,7 @@ class PartCounter:
 
 def parts_of(toolkit: Toolkit, logger: Any, plan: Any, core: int) -> int | None:
     """Parts on the DLA by TensorRT's engine inspector; None where it doesn't say, or the plan can't be loaded here."""
-    with suppress(EdgeinferError):
+    with suppress(Exception):  # a built engine must not be lost for want of a figure
         engine = make_runtime(toolkit, logger, core).deserialize_cuda_engine(plan)
         if engine is not None and hasattr(engine, "create_engine_inspector"):
             return _count(_layers(toolkit, engine))
