@@ -47,7 +47,8 @@ def _row(item: CachedEngine | BrokenEngine) -> dict[str, Any]:
         "key": item.key,
         "model": record.model_name,
         "precision": record.build.precision,
-        "dla": None if record.build.dla is None else str(record.build.dla),
+        "dla_core": record.fields.dla_core,
+        "dla": "" if record.build.dla is None else str(record.build.dla),
         "tensorrt": ".".join(map(str, record.fields.tensorrt)),
         "gpu": record.fields.gpu,
         "bytes": record.plan_bytes,
@@ -82,7 +83,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["key"][:12],
         row["model"],
-        row["precision"] + (" DLA" if row["dla"] else ""),
+        row["precision"] if row["dla_core"] is None else f"{row['precision']}@dla{row['dla_core']}",
         row["tensorrt"],
         row["gpu"] or "-",
         size,
