@@ -25,10 +25,10 @@ from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
-from edgeinfer.isolation import source as isolated
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
-from edgeinfer.sources._gst_child import ChildPipeline, Memory, Trouble, receive, send
+from edgeinfer.sources._gst_child import Memory, receive, send
+from edgeinfer.sources._gst_pipeline import ChildPipeline, Trouble
 from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
@@ -117,13 +117,13 @@ def test_a_hung_process_is_ended_and_the_source_says_so(gst_python: str, monkeyp
     with pytest.raises(CameraError) as caught:
         source.read()
     assert caught.value.code == "hung"
-    assert not psutil.pid_exists(source.pid), "a stopped process ignores SIGTERM: SIGKILL must follow"
+    assert not psutil.pid_exists(source.pid), "a stopped process leaves when it is killed"
     source.close()
 
 
 @pytest.mark.slow
 def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated, "OPEN_S", 0.5)
+    monkeypatch.setattr(_gst_process, "START_S", -9.5)
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\ntrap '' TERM\nsleep 60 & wait; wait\n")
     script.chmod(0o755)
@@ -243,11 +243,10 @@ class Child:
     def _send(self, answer: dict[str, Any], pixels: bytes = b"") -> None:
         send(self._peer, {**answer, "picture": self._memory.write(pixels)} if pixels else answer)
 
-    def send_signal(self, number: int) -> None:
-        self.signals.append(number)
-        if number == signal.SIGKILL:
-            self.returncode = -number
-            self._gone.set()
+    def kill(self) -> None:
+        self.signals.append(signal.SIGKILL)
+        self.returncode = -signal.SIGKILL
+        self._gone.set()
 
     def wait(self, timeout: float) -> int:
         if self._stubborn or self._gone.is_set() or self.signals:
@@ -397,15 +396,13 @@ def test_a_child_that_dies_is_told_with_how_it_ended(answering: Answering) -> No
         source.read()
 
 
-def test_a_child_that_hangs_is_asked_to_end_and_then_ended(
-    answering: Answering, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_that_hangs_is_ended(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gst_process, "ANSWER_S", 0.05)
     source, child = answering(None, stubborn=True)
     with pytest.raises(CameraError) as caught:
         source.read()
     assert caught.value.code == "hung"
-    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert child.signals == [signal.SIGKILL]
 
 
 def test_a_child_that_leaves_when_the_socket_closes_gets_no_signal(answering: Answering) -> None:
@@ -414,7 +411,7 @@ def test_a_child_that_leaves_when_the_socket_closes_gets_no_signal(answering: An
     assert (child.signals, child.returncode) == ([], 0)
     source, child = answering(NONE, stubborn=True)
     source.close()
-    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert child.signals == [signal.SIGKILL]
 
 
 class FakeGst:

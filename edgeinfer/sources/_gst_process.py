@@ -27,11 +27,18 @@ from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
 from edgeinfer.isolation.spawned import spawn
 from edgeinfer.isolation.talk import Nonsense
 from edgeinfer.sources._clock import stamped
-from edgeinfer.types import Capture, CaptureClock, Image
+from edgeinfer.types import Capture, CaptureClock, Image, Start
 
-CHILD = Path(__file__).with_name("_gst_child.py")
+CHILD, PIPELINE = (Path(__file__).with_name(name) for name in ("_gst_child.py", "_gst_pipeline.py"))
 SYSTEM_PYTHON = "/usr/bin/python3"
 READ_DEADLINE_S = 2.0
+START_S = 90.0
+"""GStreamer's first start on a machine looks through all plugins, for a minute perhaps. Then the process gives up."""
+MORE_S = 10.0
+"""A process that has not given up by then hangs."""
+LEAVE_S, ARGUS_LEAVE_S = 2.0, 8.0
+"""So long a process may take to stop its pipeline; a camera that it does not let go of in order stays taken."""
+ARGUS = "nvargus"
 ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
 MAX_AGE_NS = 1_000_000_000
@@ -46,12 +53,19 @@ FROM_NVMM_TO_SINK = (
 )
 
 
+def start() -> Start:
+    """How long a start may take in all."""
+    return Start(
+        START_S + MORE_S, "GStreamer is starting; the first time on a machine it looks through all its plugins"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Pipelines to try, the first whose elements are all there is taken; and properties that no process list shows.
 
     `what` is the source as errors call it. `clock` is who stamps its buffers, `remedy` what brings missing elements.
-    `memory_bytes` bounds the process's private memory; None doesn't.
+    `memory_bytes` bounds the process's private memory; None doesn't. `leave_s`: how long stopping may take.
     """
 
     what: str
@@ -60,6 +74,11 @@ class Recipe:
     clock: CaptureClock = "driver"
     remedy: str = REMEDY
     memory_bytes: int | None = MAX_PIPELINE_BYTES
+
+    @property
+    def leave_s(self) -> float:
+        """How long its process may take to stop, in seconds."""
+        return ARGUS_LEAVE_S if any(ARGUS in text for _, text in self.pipelines) else LEAVE_S
 
     def to_plain(self) -> dict[str, Any]:
         """As the child reads it."""
@@ -70,7 +89,10 @@ class Recipe:
             "remedy": self.remedy,
             "memory_bytes": self.memory_bytes,
             "confine": confine.__file__,
+            "pipeline": str(PIPELINE),
             "parent": os.getpid(),
+            "start_s": START_S,
+            "leave_s": self.leave_s,
         }
 
 
@@ -83,12 +105,12 @@ class GstSource(IsolatedSource):
         self._last_pts: int | None = None
         command = [python or find_python(), "-I", str(CHILD)]
         try:
-            process = spawn(command)
+            process = spawn(command, recipe.leave_s)
         except OSError as error:
             if is_scarce(error):
                 raise TemporaryError(f"no process for GStreamer: {error.strerror}") from None
             raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
-        super().__init__(process, recipe.to_plain(), recipe.what, lambda _: ANSWER_S)
+        super().__init__(process, recipe.to_plain(), recipe.what, lambda _: ANSWER_S, start().seconds)
 
     def read(self) -> Capture | None:
         """See `Source.read`. A buffer with the time stamp of the one before is no new picture."""
@@ -106,6 +128,9 @@ class GstSource(IsolatedSource):
                     return capture
             if self.live and time.monotonic() > deadline:
                 raise StalledError(f"{self._recipe.what}: no new picture within {READ_DEADLINE_S:g} s")
+
+    def _take_leave(self) -> None:
+        """The end of the talk is what it leaves at, and its process is then given the time for it."""
 
     def _new(self, answer: dict[str, Any]) -> Capture | None:
         """What an answer shows; None where its time stamp is that of the picture before. Raises Nonsense."""

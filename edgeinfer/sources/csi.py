@@ -12,7 +12,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, GstSource, Recipe
+from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, GstSource, Recipe, start
+from edgeinfer.types import Start
 
 RECONNECT = True
 NEEDS = ("nvarguscamerasrc", "nvvidconv")
@@ -40,6 +41,11 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
 
 def isolate(uri: str, options: Options) -> None:
     """See `Isolating`. It makes a process of its own."""
+
+
+def starting(uri: str, options: Options) -> Start:
+    """See `SlowStarting`."""
+    return start()
 
 
 def recipe(uri: str, options: Options) -> Recipe:

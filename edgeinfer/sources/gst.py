@@ -9,7 +9,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.sources._gst_process import TO_SINK, GstSource, Recipe
+from edgeinfer.sources._gst_process import TO_SINK, GstSource, Recipe, start
+from edgeinfer.types import Start
 
 RECONNECT = True
 
@@ -30,3 +31,8 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
 
 def isolate(uri: str, options: Options) -> None:
     """See `Isolating`. It makes a process of its own."""
+
+
+def starting(uri: str, options: Options) -> Start:
+    """See `SlowStarting`."""
+    return start()
