@@ -13,6 +13,7 @@ import pytest
 
 from edgeinfer.client import Subscriber
 from edgeinfer.messages import DAEMON, DetectionsMessage, StatusMessage
+from tests.conftest import need_gst
 from tests.systemd_machine import Machine, why_not
 
 pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(300)]
@@ -191,3 +192,38 @@ def test_a_frozen_process_is_restarted_with_its_stacks_in_the_journal(machine: M
     detections_after(endpoint, session)
     assert "Fatal Python error: Aborted" in machine.journal("-u", "edgeinfer@frozen")
     stop(machine, "frozen")
+
+
+STOP_S = 5
+
+
+def test_a_camera_that_is_slow_to_stop_is_stopped_in_order_however_the_daemon_ends(machine: Machine) -> None:
+    """The camera refuses whoever comes after a process that was killed."""
+    need_gst()
+    log = "/var/lib/edgeinfer/csi/camera.log"
+    camera = {
+        "uri": f"gst:nvarguscamerasrc log={log} stop-s={STOP_S}",
+        "python": "/opt/src/tests/slow_camera.py",
+        "reconnect": False,
+    }
+    endpoint = install(machine, "csi", sources={"c": camera})
+    session, unit = detections_after(endpoint).session, "edgeinfer@csi"
+
+    def told() -> list[str]:
+        return [line.split()[0] for line in machine.run("cat", log).splitlines()]
+
+    machine.wait(lambda: machine.show(unit, "ActiveState") == "active", "the unit to be active")
+    machine.run("systemctl", "stop", unit)
+    assert told() == ["open", "closed"]
+    assert machine.show(unit, "Result") == "success"
+    machine.run("systemctl", "start", unit)
+    for number in ("-KILL", "-STOP"):  # the second: systemd's watchdog ends it
+        session = detections_after(endpoint, session).session
+        machine.run("kill", number, machine.show(unit, "MainPID"))
+        ended = time.monotonic()
+        detections_after(endpoint, session)
+        print(f"{number}, with a camera that takes {STOP_S} s to stop → detections: {time.monotonic() - ended:.1f} s")
+    assert told() == ["open", "closed"] * 3 + ["open"]
+    assert machine.show(unit, "NRestarts") == "2"
+    stop(machine, "csi")
+    assert "is reconnecting" not in machine.journal("-u", unit), "it ended before the daemon knew why"
