@@ -11,8 +11,9 @@ import runpy
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import gi
+import gi  # type: ignore[import-not-found, unused-ignore]
 
 gi.require_version("Gst", "1.0")
 from gi.repository import GObject, Gst  # noqa: E402
@@ -20,14 +21,14 @@ from gi.repository import GObject, Gst  # noqa: E402
 Gst.init([])
 
 
-class Camera(Gst.Bin):
+class Camera(Gst.Bin):  # type: ignore[misc, unused-ignore]
     __gstmetadata__ = ("Camera", "Source/Video", "A camera for tests", "edgeinfer")
     __gsttemplates__ = Gst.PadTemplate.new("src", Gst.PadDirection.SRC, Gst.PadPresence.ALWAYS, Gst.Caps.new_any())
     log = GObject.Property(type=str, default="")
     start_s = GObject.Property(type=float, default=0, minimum=0, maximum=1e9)
     stop_s = GObject.Property(type=float, default=0, minimum=0, maximum=1e9)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         picture = Gst.parse_bin_from_description(
             "videotestsrc is-live=true ! capsfilter caps=video/x-raw,width=320,height=240", True
@@ -35,7 +36,7 @@ class Camera(Gst.Bin):
         self.add(picture)
         self.add_pad(Gst.GhostPad.new("src", picture.get_static_pad("src")))
 
-    def do_change_state(self, transition):
+    def do_change_state(self, transition: Any) -> Any:
         if transition == Gst.StateChange.NULL_TO_READY:
             if taken(self.log):
                 error = Gst.Error.new_literal(Gst.ResourceError.quark(), "refused", Gst.ResourceError.BUSY)
@@ -50,12 +51,12 @@ class Camera(Gst.Bin):
         return result
 
 
-def tell(log, word):
+def tell(log: str, word: str) -> None:
     with Path(log).open("a") as file:
         file.write(f"{word} {os.getpid()}\n")
 
 
-def taken(log):
+def taken(log: str) -> bool:
     lines = Path(log).read_text().splitlines() if Path(log).exists() else []
     return bool(lines) and lines[-1].startswith("open")
 

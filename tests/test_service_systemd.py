@@ -212,13 +212,17 @@ def test_a_camera_that_is_slow_to_stop_is_stopped_in_order_however_the_daemon_en
     def told() -> list[str]:
         return [line.split()[0] for line in machine.run("cat", log).splitlines()]
 
-    machine.wait(lambda: machine.show(unit, "ActiveState") == "active", "the unit to be active")
+    def active() -> bool:
+        return machine.show(unit, "ActiveState") == "active"
+
+    machine.wait(active, "the unit to be active")
     machine.run("systemctl", "stop", unit)
     assert told() == ["open", "closed"]
     assert machine.show(unit, "Result") == "success"
     machine.run("systemctl", "start", unit)
     for number in ("-KILL", "-STOP"):  # the second: systemd's watchdog ends it
         session = detections_after(endpoint, session).session
+        machine.wait(active, "the unit to be active")
         machine.run("kill", number, machine.show(unit, "MainPID"))
         ended = time.monotonic()
         detections_after(endpoint, session)
