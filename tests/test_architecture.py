@@ -33,7 +33,7 @@ STOREYS = [
     "models frames interfaces contract",
     "types",
     "messages",
-    "codes",
+    "codes recipe",
     "errors",
     "guard",
 ]

@@ -20,11 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer import frames
-from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.errors import (
+    CameraError,
+    ConfigError,
+    EdgeinferError,
+    StalledError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
+from edgeinfer.isolation import inside
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
 from edgeinfer.sources._gst_child import Memory, receive, send
@@ -502,13 +510,83 @@ def test_buffers_whose_stamps_stand_still_are_no_pictures(gst_python: str, monke
         source.close()
 
 
-def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_gst_process, "SYSTEM_PYTHON", str(tmp_path / "none"))
+@pytest.fixture
+def bare_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The system's Python has PyGObject, and there is no description of GStreamer for it: gir1.2-gstreamer-1.0."""
+    folder = tmp_path / "lib" / "gi"
+    (folder / "repository").mkdir(parents=True)
+    (folder / "__init__.py").write_text("def require_version(name, version): raise ValueError('not available')\n")
+    (folder / "repository" / "__init__.py").touch()
+    python = tmp_path / "python3"
+    code = f"import sys; sys.path.insert(0, {str(folder.parent)!r}); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{code}" "$3"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(_gst_process, "SYSTEM_PYTHON", str(python))
     monkeypatch.setattr(_gst_process, "_we_have_it", lambda: False)
+    clear_memory()
+    yield python
+    clear_memory()
+
+
+def clear_memory() -> None:
     find_python.cache_clear()
-    with pytest.raises(UnavailableError, match="apt install python3-gi"):
+    rtsp._can_use_it.cache_clear()
+
+
+BOTH = "python3-gi gir1.2-gstreamer-1.0"
+
+
+def test_with_half_of_the_bindings_it_says_what_to_install(bare_python: Path) -> None:
+    with pytest.raises(UnavailableError, match=f"apt install {BOTH}"):
         opened(LIVE)
-    find_python.cache_clear()
+    bare_python.unlink()
+    with pytest.raises(UnavailableError, match=f"apt install {BOTH}"):
+        opened(LIVE)
+    assert BOTH in csi.recipe("csi://0", csi.Options()).remedy
+    assert BOTH in Recipe("gst", []).remedy
+
+
+def test_a_python_that_does_not_answer_at_present_is_asked_again(
+    bare_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is starting may be too busy: that must not end a camera for good."""
+    monkeypatch.setattr(_gst_process, "PROBE_S", 0.2)
+    bare_python.write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(TemporaryError, match="has not answered"):
+        opened(LIVE)
+    bare_python.write_text("#!/bin/sh\n")
+    monkeypatch.setattr(_gst_process, "PROBE_S", 60)
+    assert find_python() == str(bare_python)
+
+
+def test_where_no_python_can_use_nvidias_decoder_pyav_does_and_one_warning_says_how_to_mend_it(
+    bare_python: Path, monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    for _ in range(2):
+        assert rtsp.isolate(rtsp_server.url(), rtsp.Options()) is True
+        assert rtsp.starting(rtsp_server.url(), rtsp.Options()) is None
+        source = rtsp.open(rtsp_server.url(), rtsp.Options())
+        assert isinstance(source, rtsp.NetworkCamera)
+        source.close()
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"apt install {BOTH}" in warning.getMessage()
+
+
+def test_what_is_opened_is_what_was_said_of_it(
+    monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, gst_python: str
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    clear_memory()
+    for options in (rtsp.Options(), rtsp.Options(decoder="av"), rtsp.Options(decoder="gstreamer")):
+        source = rtsp.open(rtsp_server.url(), options)
+        own = rtsp.isolate(rtsp_server.url(), options) is None
+        assert isinstance(source, GstSource) is own is (options.decoder != "av")
+        source.close()
+    monkeypatch.setattr(inside, "_here", [True])
+    source = rtsp.open(rtsp_server.url(), rtsp.Options())
+    assert isinstance(source, rtsp.NetworkCamera), "a process that was made for PyAV starts no other"
+    source.close()
 
 
 def test_an_interpreter_that_is_not_there_and_one_without_the_bindings(tmp_path: Path) -> None:

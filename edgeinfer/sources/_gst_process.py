@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -26,6 +25,7 @@ from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
 from edgeinfer.isolation.spawned import spawn
 from edgeinfer.isolation.talk import Nonsense
+from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image, Start
 
@@ -42,7 +42,9 @@ ARGUS = "nvargus"
 ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
 MAX_AGE_NS = 1_000_000_000
-REMEDY = "apt install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+REMEDY = f"apt install {BINDINGS} gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+PROBE = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
+PROBE_S = 60.0
 
 TO_SINK = (
     "videoconvert ! video/x-raw,format=(string){BGR,BGRx} ! "
@@ -177,20 +179,28 @@ class GstSource(IsolatedSource):
 
 @functools.lru_cache(maxsize=1)
 def find_python() -> str:
-    """A Python that has PyGObject: ours, or the system's, for which distributions package it.
+    """A Python that can use GStreamer: ours, or the system's, for which distributions package what it takes.
 
-    Raises UnavailableError where neither has, TemporaryError where that can't be found out now.
+    Raises UnavailableError where neither can, TemporaryError where that can't be found out now.
     """
     if lack := lack_of_descriptors():
         raise TemporaryError(f"no process for GStreamer: {lack}")
-    if _we_have_it():
-        return sys.executable
-    if Path(SYSTEM_PYTHON).exists():
-        probe = [SYSTEM_PYTHON, "-I", "-c", "import gi"]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            if subprocess.run(probe, capture_output=True, timeout=20, check=False).returncode == 0:  # noqa: S603
-                return SYSTEM_PYTHON
-    raise UnavailableError("sources through GStreamer need PyGObject, which no Python here has", REMEDY)
+    ours = [sys.executable] if _we_have_it() else []
+    for python in (*ours, SYSTEM_PYTHON):
+        if _can(python):
+            return python
+    raise UnavailableError("no Python here can use GStreamer (PyGObject, and GStreamer's description for it)", REMEDY)
+
+
+def _can(python: str) -> bool:
+    """Whether a Python can use GStreamer. Raises TemporaryError where it does not answer."""
+    command = [python, "-I", "-c", PROBE]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PROBE_S, check=False).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise TemporaryError(f"no process for GStreamer: {python} has not answered for {PROBE_S:g} s") from None
+    except OSError:
+        return False
 
 
 def _we_have_it() -> bool:

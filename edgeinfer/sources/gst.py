@@ -16,7 +16,9 @@ RECONNECT = True
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`python` is an interpreter that has PyGObject; by default this one, else the system's."""
+    """`python` is an interpreter that can use GStreamer (python3-gi, gir1.2-gstreamer-1.0); by default this one, else
+    the system's.
+    """
 
     python: str | None = None
 

@@ -8,6 +8,8 @@ late is stamped with when it should have come, so that the mailbox can drop it a
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,18 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from edgeinfer.errors import StalledError
+from edgeinfer.errors import StalledError, TemporaryError, UnavailableError
+from edgeinfer.isolation import inside
+from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._credentials import Account, account
-from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe
+from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe, find_python, start
 from edgeinfer.sources._lateness import LATE_S, Lateness
 from edgeinfer.sources._packets import Packets, wall_clock_s
 from edgeinfer.sources._pictures import PictureDecoder
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Start
+
+log = logging.getLogger(__name__)
 
 RECONNECT = True
 READ_DEADLINE_S = 2.0
@@ -38,10 +44,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """`password_file` holds the password alone, and `${env:NAME}` stands for a variable in it, in the URI, in `user`
     and in `password`; what is set here goes before what the URI holds.
 
-    `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed, and PyAV's elsewhere; `python` is then
-    an interpreter that has PyGObject. Connecting may take `connect_s`; a connection that brings nothing for
-    `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be set as ours is
-    (NTP); only PyAV's decoder does.
+    `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed and a Python can use it (python3-gi,
+    gir1.2-gstreamer-1.0; `python` names one), and PyAV's elsewhere. Connecting may take `connect_s`; a connection that
+    brings nothing for `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be
+    set as ours is (NTP); only PyAV's decoder does.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -74,7 +80,30 @@ def isolate(uri: str, options: Options) -> bool | None:
 def _through_gstreamer(uri: str, options: Options) -> bool:
     if not uri.lower().startswith("rtsp"):
         return False
-    return options.decoder == "gstreamer" or (options.decoder == "auto" and has_hardware_decoder())
+    if options.decoder != "auto":
+        return options.decoder == "gstreamer"
+    # In a process that was made for PyAV, GStreamer may have come since, but is not for it.
+    return not inside.serving() and has_hardware_decoder() and _can_use_it(options.python)
+
+
+@functools.lru_cache(maxsize=8)
+def _can_use_it(python: str | None) -> bool:
+    """Whether the hardware decoder can be used: a Python that can. One answer for the life of the process."""
+    if python is not None:
+        return True
+    try:
+        find_python()
+    except UnavailableError:
+        log.warning("rtsp: NVIDIA's decoder is here, but no Python can use it: apt install %s, then restart", BINDINGS)
+        return False
+    except TemporaryError as error:  # it will be tried again when the source is opened
+        log.debug("%s", error)
+    return True
+
+
+def starting(uri: str, options: Options) -> Start | None:
+    """See `SlowStarting`."""
+    return start() if _through_gstreamer(uri, options) else None
 
 
 def has_hardware_decoder(root: Path = Path("/")) -> bool:
