@@ -231,3 +231,62 @@ def test_a_camera_that_is_slow_to_stop_is_stopped_in_order_however_the_daemon_en
     assert machine.show(unit, "NRestarts") == "2"
     stop(machine, "csi")
     assert "is reconnecting" not in machine.journal("-u", unit), "it ended before the daemon knew why"
+
+
+ALLOWED = {  # name → group
+    "nvhost-ctrl": "video",
+    "nvmap": "video",
+    "host1x-fence": "video",
+    "tegra-soc-hwpm": "video",
+    "v4l2-nvdec": "video",
+    "nvgpu/igpu0/ctrl": "video",
+    "dma_heap/system": "video",
+    "nvsciipc": "video",
+    "nvidia0": "render",
+    "nvidia-uvm": "render",
+    "nvidia-caps/nvidia-cap1": "render",
+    "dri/renderD128": "render",
+    "odd-name-of-a-list": "video",
+}
+CLOSED = ("sdz", "i2c-9", "gpiochip9", "nvme0", "mem")
+PROBE = """
+import errno, json, os
+def opened(name):
+    try:
+        os.close(os.open(f"/dev/{name}", os.O_RDWR))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "open"
+print(json.dumps({name: opened(name) for name in NAMES}))
+"""
+
+
+def test_a_service_with_strict_devices_can_open_each_that_it_needs_and_no_other(machine: Machine) -> None:
+    """No driver is behind the nodes: who may open one gets ENXIO; EPERM is the service's policy, EACCES the mode."""
+    for major, name in enumerate([*ALLOWED, *CLOSED], 384):
+        group = ALLOWED.get(name, "video")
+        make = f"mkdir -p $(dirname /dev/{name}); mknod -m 660 /dev/{name} c {major} 0; chgrp {group} /dev/{name}"
+        machine.run("sh", "-c", f"getent group {group} >/dev/null || groupadd -r {group}; {make}")
+    lists = "/etc/nvidia-container-runtime/host-files-for-container.d"
+    machine.write(f"{lists}/devices.csv", "dev, /dev/odd-name-of-a-list\ndev, /dev/not-here\nlib, /dev/mem\n")
+    probe = PROBE.replace("NAMES", repr([*ALLOWED, *CLOSED, "null"]))
+    machine.write("/opt/probe.py", probe)
+    folder = "/etc/systemd/system/edgeinfer@strict.service.d"
+    say = "ExecStartPre=/bin/sh -c '/usr/bin/python3 /opt/probe.py >/var/lib/edgeinfer/strict/devices'"
+    machine.write(f"{folder}/90-test.conf", f"[Service]\n{say}\nEnvironment=PYTHONPATH=/opt/src\n")
+    config = machine.share / "strict.yaml"
+    config.write_text(json.dumps({"sources": {"d": "demo:"}, "publish": {"bind": free_endpoint()}}))
+    command = ("service", "install", "--instance", "strict", "--config", str(config), "--strict-devices")
+    machine.edgeinfer(*command)
+    found = json.loads(machine.run("cat", "/var/lib/edgeinfer/strict/devices"))
+    assert found == {**dict.fromkeys(ALLOWED, "ENXIO"), **dict.fromkeys(CLOSED, "EPERM"), "null": "open"}
+
+    machine.run("gpasswd", "--delete", "edgeinfer", "render")
+    pid = machine.show("edgeinfer@strict", "MainPID")
+    said = machine.edgeinfer(*command)
+    assert "run usermod --append --groups render edgeinfer" in said
+    assert "usermod --append --groups video" not in said
+    assert {"video", "render"} <= set(machine.run("id", "-nG", "edgeinfer").split())
+    assert machine.show("edgeinfer@strict", "MainPID") != pid, "what runs has the groups that it was started with"
+    assert "usermod" not in machine.edgeinfer(*command)
+    stop(machine, "strict")

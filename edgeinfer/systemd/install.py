@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeinfer import recipe
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.systemd import units
+from edgeinfer.systemd import devices, units
 from edgeinfer.systemd.steps import Call, Remove, Step, Write
 from edgeinfer.systemd.units import USER, Instance
 
@@ -19,7 +20,8 @@ SYSUSERS, TMPFILES = Path("/etc/sysusers.d/edgeinfer.conf"), Path("/etc/tmpfiles
 UNIT_FILES = ("edgeinfer.service", "edgeinfer@.service")
 DROP_INS = ("10-backoff.conf", "20-nvidia-uvm.conf", "30-home.conf", "40-devices.conf")
 DATA = (Path("/etc/edgeinfer"), Path("/var/lib/edgeinfer"), Path("/var/cache/edgeinfer"))
-NEW_VENV = "python3 -m venv /opt/edgeinfer && /opt/edgeinfer/bin/pip install 'edgeinfer[cpu,systemd]'"
+GROUPS = ("video", "render")
+"""Whose members may open cameras and GPU: on JetPack 6 video, on Thor and a PC render too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +71,18 @@ def _version() -> int:
     return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
 
 
-def check_program(places: Sequence[Path]) -> bool:
+def check_program(places: Sequence[Path], root: Path = Path("/")) -> bool:
     """Whether the program lies below /home, after checking that the service's user may read it.
 
-    `places` are the interpreter, its libraries and our package. Raises ConfigError.
+    `places` are the interpreter, its libraries and our package. Raises ConfigError, with the recipe for the machine
+    whose system lies at `root`.
     """
     every = sorted({part for place in places for part in _ancestry(place)})
     for path in every:
         if _hidden(path) or not _open_to_all(path):
             raise ConfigError(
                 f"{path}: user {USER} can't read it, and edgeinfer is installed there",
-                f"install it where everybody can: {NEW_VENV}",
+                f"install it where everybody can: {' && '.join(recipe.here(root).commands)}",
             )
     return any(path.parts[:2] == ("/", "home") for path in every)
 
@@ -105,10 +108,11 @@ def _open_to_all(path: Path) -> bool:
 
 def installation(machine: Host, wish: Wish) -> list[Step]:
     """The steps. Raises EdgeinferError where it can't work."""
-    below_home = check_program(wish.places)
+    below_home = check_program(wish.places, machine.root)
     steps: list[Step] = [
         Write(machine.at(SYSUSERS), units.shipped("sysusers.conf").encode()),
-        Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _user_exists(machine)),
+        Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _complete(machine)),
+        *[_membership(machine, group) for group in GROUPS],
         Write(machine.at(TMPFILES), units.shipped("tmpfiles.conf").encode()),
         Call(["systemd-tmpfiles", "--create", *_root(machine), str(TMPFILES)]),
         *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in UNIT_FILES],
@@ -178,7 +182,7 @@ def _drop_ins(machine: Host, wish: Wish, below_home: bool) -> list[Step]:
 
 
 def _strict_devices(machine: Host) -> str:
-    found = units.devices(machine.root)
+    found = devices.devices(machine.root)
     if not found:
         raise EdgeinferError(
             "--strict-devices: no camera and no GPU below /dev",
@@ -191,9 +195,36 @@ def _root(machine: Host) -> list[str]:
     return [] if machine.root == Path("/") else [f"--root={machine.root}"]
 
 
-def _user_exists(machine: Host) -> bool:
+def _membership(machine: Host, group: str) -> Call:
+    """For a user that was there before: systemd-sysusers has made it without its groups, or somebody else has."""
+    prefix = [] if machine.root == Path("/") else ["--prefix", str(machine.root)]
+    argv = ["usermod", *prefix, "--append", "--groups", group, USER]
+    return Call(argv, counts=True, when=lambda: group in _lacking(machine))
+
+
+def _complete(machine: Host) -> bool:
+    """Whether there are the user, and the groups that it is to be in."""
+    known = {line[0] for line in _entries(machine, "group")}
+    return _user(machine) is not None and known >= set(GROUPS)
+
+
+def _lacking(machine: Host) -> list[str]:
+    """The groups that the user, if there is one, is not in."""
+    user = _user(machine)
+    if user is None:
+        return []
+    mine = {line[0] for line in _entries(machine, "group") if line[2] == user[3] or USER in line[3].split(",")}
+    return [group for group in GROUPS if group not in mine]
+
+
+def _user(machine: Host) -> list[str] | None:
+    return next((line for line in _entries(machine, "passwd") if line[0] == USER), None)
+
+
+def _entries(machine: Host, name: str) -> list[list[str]]:
+    """The lines of /etc/passwd or /etc/group, in their fields (passwd(5), group(5))."""
     try:
-        lines = machine.at(Path("/etc/passwd")).read_text().splitlines()
+        lines = machine.at(Path("/etc") / name).read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    return any(line.startswith(f"{USER}:") for line in lines)
+        return []
+    return [fields for line in lines if len(fields := line.split(":")) >= 4]

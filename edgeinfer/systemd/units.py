@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,6 @@ MAIN = "main"
 """The instance of the unit without an `@`: its folders are named so."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SHIPPED_EXEC = "/usr/bin/edgeinfer "
-DEVICES = re.compile(
-    r"video\d+|media\d+|nvidia.*|nvhost-.*|nvmap|nvgpu|nvsciipc|capture-.*|dri/renderD\d+|dri/card\d+|v4l-subdev\d+"
-)
-"""Names below /dev of cameras, GPUs and Tegra's engines."""
 
 BACKOFF = """# systemd 254 and later: restarts that go on failing come more and more slowly.
 [Service]
@@ -105,18 +100,3 @@ def strict_devices(found: Iterable[str]) -> str:
         "# edgeinfer service install --strict-devices\n"
         f"[Service]\nDevicePolicy=closed\n{lines}"
     )
-
-
-def devices(root: Path) -> list[str]:
-    """Cameras, GPUs and Tegra's engines below ROOT/dev, as the service will call them."""
-    dev = root / "dev"
-    paths = [*dev.glob("*"), *dev.glob("dri/*"), *dev.glob("nvgpu/*/*"), *dev.glob("nvidia-caps/*")]
-    return sorted(f"/dev/{name}" for path in paths if _is_ours(name := str(path.relative_to(dev)), path))
-
-
-def _is_ours(name: str, path: Path) -> bool:
-    ours = DEVICES.fullmatch(name) or name.startswith(("nvgpu/", "nvidia-caps/"))
-    try:
-        return bool(ours) and stat.S_ISCHR(path.stat().st_mode)
-    except OSError:
-        return False
