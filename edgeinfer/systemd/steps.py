@@ -85,7 +85,7 @@ class Remove:
 class Call:
     """A program of the system.
 
-    `optional`: its failure is told and the rest goes on. `counts`: a service that runs is restarted for what it changes.
+    `optional`: its failure is told and the rest goes on. `counts`: what it changes is a reason to restart the service.
     """
 
     argv: Sequence[str]
