@@ -54,9 +54,9 @@ class Machine:
         self._pid = self._wait_for_pid_1()
         self.wait(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up")
         python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"
-        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         if base != Path("/usr"):  # the interpreter may look for its library where it came from
             self.run("sh", "-c", "echo /opt/base/lib >/etc/ld.so.conf.d/base.conf; ldconfig")
+        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         lines = "/opt/src\n/opt/site\n"
         self.run("sh", "-c", f"printf '{lines}' >/opt/edgeinfer/lib/{version}/site-packages/here.pth")

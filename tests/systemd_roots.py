@@ -14,7 +14,7 @@ UBUNTUS_KEYS = f"{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_a
 UBUNTUS_KEY = "F6ECB3762474EDA9D21B7022871920D1991BC93C"
 """Ubuntu Archive Automatic Signing Key (2018). By its fingerprint it may come from anywhere."""
 DEBIANS_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PACKAGES = "systemd,dbus,python3,passwd"
+PACKAGES = "systemd,dbus,procps,passwd"
 DEBOOTSTRAP_S = 280
 
 
