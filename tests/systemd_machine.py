@@ -51,6 +51,13 @@ class Machine:
         if base != Path("/usr"):
             mounts.append(f"{base}:/opt/base")
         self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(root), str(share), *mounts])
+        try:
+            self._set_up(base)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, base: Path) -> None:
         self._pid = self._wait_for_pid_1()
         self.wait(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up")
         python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"

@@ -97,6 +97,28 @@ def test_a_camera_that_hangs_when_it_is_stopped_is_ended(camera: Camera) -> None
     assert camera.told == ["open"]
 
 
+def test_a_camera_that_was_not_stopped_in_order_is_told_of(
+    camera: Camera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a unit that may start nvargus-daemon again, and for people. Other cameras need nobody's help."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:{tmp_path}/other")
+    for element, number, stuck in (
+        ("slowcamerasrc", signal.SIGKILL, False),
+        ("nvarguscamerasrc", signal.SIGTERM, False),
+        ("nvarguscamerasrc", signal.SIGKILL, True),
+    ):
+        camera.log.unlink(missing_ok=True)
+        source = camera.open(element)
+        source.read()
+        os.kill(source.pid, number)
+        if number == signal.SIGTERM:
+            wait_until(lambda pid=source.pid: ended(pid), "it goes on")  # type: ignore[misc]
+        source.close()
+        assert (tmp_path / "argus-stuck").exists() is stuck
+    (warning,) = caplog.messages
+    assert "systemctl restart nvargus-daemon" in warning
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGABRT])
 def test_a_signal_to_all_processes_of_the_service_stops_a_camera_in_order(camera: Camera, number: int) -> None:

@@ -269,6 +269,39 @@ def test_an_installation_restarts_what_runs_without_its_new_groups() -> None:
     assert perform([call, Call(["true"])], lambda _: None) == 1
 
 
+def test_nvargus_daemon_is_only_started_again_where_that_is_wanted(machine: Host) -> None:
+    wanted = Wish(Instance.named("front"), "/opt/edgeinfer/bin/python", [Path("/usr/bin")], b"x", restart_argus=True)
+    do(machine, wanted)
+    found = {name for name in files(machine) if "argus" in name}
+    assert found == {"etc/systemd/system/edgeinfer-argus@.path", "etc/systemd/system/edgeinfer-argus@.service"}
+    enabled = [step.argv[-1] for step in installer.activation(machine, wanted, 1) if isinstance(step, Call)]
+    assert enabled == ["edgeinfer@front.service", "edgeinfer-argus@front.path"]
+    wants = machine.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir()
+    (wants / "edgeinfer-argus@front.path").symlink_to("/etc/systemd/system/edgeinfer-argus@.path")
+    steps = installer.installation(machine, wish(instance="front"))
+    off = [step.argv[-1] for step in steps if isinstance(step, Call) and "disable" in step.argv and step.needed()]
+    assert off == ["edgeinfer-argus@front.path"], "without the option it is no more"
+    assert "edgeinfer-argus@front.path" in installer.instances(machine)
+    perform([s for s in installer.removal(machine, None, purge=True) if not isinstance(s, Call)], lambda _: None)
+    assert not [name for name in files(machine) if "argus" in name]
+
+
+@needs_analyze
+def test_systemd_understands_the_units_that_start_nvargus_daemon_again(tmp_path: Path) -> None:
+    for name, text in units.ARGUS.items():
+        (tmp_path / name).write_text(text)
+    paths = [str(tmp_path / name.replace("@", "@main")) for name in units.ARGUS]
+    done = subprocess.run(
+        [str(ANALYZE), "verify", "--man=no", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    assert not [line for line in done.stderr.splitlines() if "argus" in line], done.stderr
+
+
 def test_an_instance_has_its_own_configuration(machine: Host) -> None:
     do(machine, wish(instance="front"))
     assert files(machine)["etc/edgeinfer/front.yaml"] == "x"

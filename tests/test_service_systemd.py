@@ -37,7 +37,9 @@ def free_endpoint() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def install(machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, **settings: Any) -> str:
+def install(
+    machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, options: tuple[str, ...] = (), **settings: Any
+) -> str:
     """Installs an instance with its own deadlines, the stages' at half of systemd's. Returns its endpoint."""
     endpoint = free_endpoint()
     config = {
@@ -50,7 +52,7 @@ def install(machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, **setting
     path.write_text(json.dumps(config))
     quick = f"[Service]\nWatchdogSec={watchdog_s}\nTimeoutStartSec=3\nRestartSec=1\nEnvironment=PYTHONPATH=/opt/src\n"
     machine.write(f"/etc/systemd/system/edgeinfer@{name}.service.d/90-test.conf", quick)
-    machine.edgeinfer("service", "install", "--no-start", "--instance", name, "--config", str(path))
+    machine.edgeinfer("service", "install", "--no-start", "--instance", name, "--config", str(path), *options)
     machine.run("systemctl", "start", "--no-block", f"edgeinfer@{name}")
     return endpoint
 
@@ -231,6 +233,26 @@ def test_a_camera_that_is_slow_to_stop_is_stopped_in_order_however_the_daemon_en
     assert machine.show(unit, "NRestarts") == "2"
     stop(machine, "csi")
     assert "is reconnecting" not in machine.journal("-u", unit), "it ended before the daemon knew why"
+
+
+def test_nvargus_daemon_is_started_again_for_a_camera_that_was_not_stopped_in_order(machine: Machine) -> None:
+    """A stand-in for nvargus-daemon: started again it forgets which cameras it holds."""
+    need_gst()
+    log, starts = "/var/lib/edgeinfer/argus/camera.log", "/run/nvargus-starts"
+    start = f"ExecStart=/bin/sh -c 'rm -f {log}; echo started >>{starts}'"
+    fake = f"[Service]\nType=oneshot\nRemainAfterExit=yes\n{start}\n"
+    machine.write("/etc/systemd/system/nvargus-daemon.service", fake)
+    camera = {"uri": f"gst:nvarguscamerasrc log={log}", "python": "/opt/src/tests/slow_camera.py"}
+    endpoint = install(machine, "argus", options=("--restart-argus",), sources={"c": camera})
+    detections_after(endpoint)
+    assert machine.run("cat", starts).split() == ["started"], "it is wanted, and there before the service"
+    machine.run("pkill", "-KILL", "--full", "slow_camera.py")
+    machine.wait(lambda: machine.run("cat", starts).split() == ["started"] * 2, "nvargus-daemon to be started again")
+    machine.wait(lambda: "open" in machine.run("cat", log, check=False), "the camera to be opened again")
+    assert machine.show("edgeinfer@argus", "NRestarts") == "0"
+    stop(machine, "argus")
+    assert machine.show("edgeinfer-argus@argus.path", "ActiveState") == "inactive"
+    machine.run("sh", "-c", "systemctl stop nvargus-daemon; rm /etc/systemd/system/nvargus-daemon.service")
 
 
 ALLOWED = {  # name → group

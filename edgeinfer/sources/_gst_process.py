@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -23,11 +25,13 @@ from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
 from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
 from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
-from edgeinfer.isolation.spawned import spawn
+from edgeinfer.isolation.spawned import Spawned, spawn
 from edgeinfer.isolation.talk import Nonsense
 from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image, Start
+
+log = logging.getLogger(__name__)
 
 CHILD, PIPELINE = (Path(__file__).with_name(name) for name in ("_gst_child.py", "_gst_pipeline.py"))
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -38,7 +42,7 @@ MORE_S = 10.0
 """A process that has not given up by then hangs."""
 LEAVE_S, ARGUS_LEAVE_S = 2.0, 8.0
 """So long a process may take to stop its pipeline; a camera that it does not let go of in order stays taken."""
-ARGUS = "nvargus"
+ARGUS, STUCK = "nvargus", "argus-stuck"
 ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
 MAX_AGE_NS = 1_000_000_000
@@ -78,9 +82,14 @@ class Recipe:
     memory_bytes: int | None = MAX_PIPELINE_BYTES
 
     @property
+    def argus(self) -> bool:
+        """Whether it reads a CSI camera, through nvargus-daemon."""
+        return any(ARGUS in text for _, text in self.pipelines)
+
+    @property
     def leave_s(self) -> float:
         """How long its process may take to stop, in seconds."""
-        return ARGUS_LEAVE_S if any(ARGUS in text for _, text in self.pipelines) else LEAVE_S
+        return ARGUS_LEAVE_S if self.argus else LEAVE_S
 
     def to_plain(self) -> dict[str, Any]:
         """As the child reads it."""
@@ -103,6 +112,7 @@ class GstSource(IsolatedSource):
 
     def __init__(self, recipe: Recipe, python: str | None = None) -> None:
         """Raises CameraError, ConfigError for a pipeline that is none, UnavailableError where GStreamer is missing."""
+        self._process: Spawned
         self._recipe = recipe
         self._last_pts: int | None = None
         command = [python or find_python(), "-I", str(CHILD)]
@@ -133,6 +143,12 @@ class GstSource(IsolatedSource):
 
     def _take_leave(self) -> None:
         """The end of the talk is what it leaves at, and its process is then given the time for it."""
+
+    def _end(self) -> str:
+        how = super()._end()
+        if self._recipe.argus and self._process.child.returncode != 0:
+            _mark_stuck(self._recipe.what)
+        return how
 
     def _new(self, answer: dict[str, Any]) -> Capture | None:
         """What an answer shows; None where its time stamp is that of the picture before. Raises Nonsense."""
@@ -190,6 +206,15 @@ def find_python() -> str:
         if _can(python):
             return python
     raise UnavailableError("no Python here can use GStreamer (PyGObject, and GStreamer's description for it)", REMEDY)
+
+
+def _mark_stuck(what: str) -> None:
+    """Says that nvargus-daemon holds a camera: in the log, and as a file for a unit that may start it again."""
+    log.warning("%s: it was not stopped in order; where it can't be opened now: systemctl restart nvargus-daemon", what)
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if folder:
+        with contextlib.suppress(OSError):
+            (Path(folder) / STUCK).touch()
 
 
 def _can(python: str) -> bool:

@@ -47,6 +47,7 @@ class Wish:
     config: bytes | None = None
     strict_devices: bool = False
     start: bool = True
+    restart_argus: bool = False
 
 
 def detect(root: Path) -> Host:
@@ -117,6 +118,7 @@ def installation(machine: Host, wish: Wish) -> list[Step]:
         Call(["systemd-tmpfiles", "--create", *_root(machine), str(TMPFILES)]),
         *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in UNIT_FILES],
         *_drop_ins(machine, wish, below_home),
+        *_argus(machine, wish),
     ]
     if wish.config is not None:
         steps.append(Write(machine.at(wish.instance.config), wish.config, 0o640, USER))
@@ -126,10 +128,14 @@ def installation(machine: Host, wish: Wish) -> list[Step]:
 def activation(machine: Host, wish: Wish, changed: int) -> list[Step]:
     """What comes after the files: systemd reads them, and the service runs on them."""
     unit = wish.instance.unit
-    enable: Step = Call(["systemctl", *_root(machine), "enable", "--quiet", unit])
+    enable = ["systemctl", *_root(machine), "enable", "--quiet"]
+    now = ["--now"] if machine.running else []
+    steps: list[Step] = [Call([*enable, unit])]
+    if wish.restart_argus:
+        steps.append(Call([*enable, *now, wish.instance.argus]))
     if not machine.running:
-        return [enable]
-    steps: list[Step] = [Call(["systemctl", "daemon-reload"]), enable]
+        return steps
+    steps.insert(0, Call(["systemctl", "daemon-reload"]))
     if wish.start and machine.at(wish.instance.config).exists():
         steps.append(Call(["systemctl", "restart" if changed else "start", unit]))
     return steps
@@ -139,8 +145,9 @@ def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]
     """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
     if instance is not None and instance.name != units.MAIN:
         own = [instance.config, instance.state] if purge else []
-        return [*_stop(machine, [instance.unit]), *[Remove(machine.at(path)) for path in own]]
+        return [*_stop(machine, [instance.unit, instance.argus]), *[Remove(machine.at(path)) for path in own]]
     steps = _stop(machine, ["edgeinfer.service", *instances(machine)])
+    steps += [Remove(machine.at(UNITS / name)) for name in units.ARGUS]
     for name in UNIT_FILES:
         folder = UNITS / f"{name}.d"
         steps += [Remove(machine.at(path)) for path in (UNITS / name, *(folder / own for own in DROP_INS))]
@@ -153,7 +160,7 @@ def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]
 def instances(machine: Host) -> list[str]:
     """The template's units that are enabled."""
     wants = machine.at(UNITS / "multi-user.target.wants")
-    return sorted(path.name for path in wants.glob("edgeinfer@*.service"))
+    return sorted(path.name for kind in ("edgeinfer@*.service", "edgeinfer-argus@*.path") for path in wants.glob(kind))
 
 
 def _stop(machine: Host, names: Sequence[str]) -> list[Step]:
@@ -179,6 +186,13 @@ def _drop_ins(machine: Host, wish: Wish, below_home: bool) -> list[Step]:
     return [
         Remove(folder / name) if text is None else Write(folder / name, text.encode()) for name, text in wanted.items()
     ]
+
+
+def _argus(machine: Host, wish: Wish) -> list[Step]:
+    """The units that start nvargus-daemon again, or what takes them from an instance that is not to have them."""
+    if not wish.restart_argus:
+        return _stop(machine, [wish.instance.argus])
+    return [Write(machine.at(UNITS / name), text.encode()) for name, text in units.ARGUS.items()]
 
 
 def _strict_devices(machine: Host) -> str:

@@ -27,6 +27,33 @@ UVM = """# CUDA needs /dev/nvidia-uvm, which the service itself may not bring ab
 ExecStartPre=-+/usr/bin/nvidia-modprobe -c 0 -u
 """
 
+ARGUS_PATH, ARGUS_SERVICE = "edgeinfer-argus@.path", "edgeinfer-argus@.service"
+ARGUS = {
+    ARGUS_PATH: """# `edgeinfer service install --restart-argus` puts this file in place.
+[Unit]
+Description=edgeinfer %i: sees that a CSI camera was not let go of in order
+
+[Path]
+PathExists=/run/edgeinfer/%i/argus-stuck
+
+[Install]
+WantedBy=multi-user.target
+""",
+    ARGUS_SERVICE: """# `edgeinfer service install --restart-argus` puts this file in place.
+[Unit]
+Description=edgeinfer %i: starts nvargus-daemon again, which holds a CSI camera that nobody uses
+
+[Service]
+Type=oneshot
+ExecStart=/bin/rm -f /run/edgeinfer/%i/argus-stuck
+ExecStart=/bin/systemctl restart nvargus-daemon.service
+# Not more often than that.
+ExecStart=/bin/sleep 30
+TimeoutStartSec=120
+""",
+}
+"""Units that do as root what the service may not. All CSI cameras of the machine are interrupted by it."""
+
 JAILED_HOME = """# The program lies below /home, which the service otherwise does not see.
 [Service]
 ProtectHome=read-only
@@ -54,6 +81,11 @@ class Instance:
     def unit(self) -> str:
         """What systemctl calls it."""
         return "edgeinfer.service" if self.name == MAIN else f"edgeinfer@{self.name}.service"
+
+    @property
+    def argus(self) -> str:
+        """The unit that sees whether nvargus-daemon has to be started again for it."""
+        return ARGUS_PATH.replace("@", f"@{self.name}")
 
     @property
     def file(self) -> str:
