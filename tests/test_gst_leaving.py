@@ -169,6 +169,39 @@ def test_a_camera_is_stopped_in_order_though_the_daemon_was_killed(camera: Camer
 
 
 @pytest.mark.slow
+def test_a_daemon_that_is_started_again_at_once_waits_for_the_camera(camera: Camera) -> None:
+    orphaned(camera.uri(stop=STOP_S))
+    source = camera.open()
+    source.read()
+    source.close()
+    assert camera.told == ["open", "closed"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("nvarguscamerasrc ! x", "nvargus-0"),
+        ("nvarguscamerasrc sensor-mode=2 sensor-id=1 ! x", "nvargus-1"),
+        ("v4l2src ! x", ""),
+    ],
+)
+def test_whose_turn_it_is_counts_for_one_sensor(text: str, name: str) -> None:
+    assert _gst_process.Recipe("gst", [([], text)]).alone.endswith(name)
+    assert bool(_gst_process.Recipe("gst", [([], text)]).alone) is bool(name)
+
+
+def test_who_keeps_a_camera_for_ever_is_not_waited_for_for_ever() -> None:
+    name = f"edgeinfer-test-{os.getpid()}"
+    first = _gst_child.alone(name, 0, lambda: None)
+    assert first is not None
+    assert _gst_child.alone(name, 0.2, lambda: None) is None
+    first.close()
+    second = _gst_child.alone(name, 0, lambda: None)
+    assert second is not None
+    second.close()
+
+
+@pytest.mark.slow
 def test_a_process_that_hangs_when_its_daemon_was_killed_does_not_stay(camera: Camera) -> None:
     pid = orphaned(camera.uri("slowcamerasrc", stop=600))
     wait_until(lambda: ended(pid), "it stays for ever")

@@ -133,6 +133,26 @@ def gone(peer: socket.socket) -> bool:
     return bool(select.select([peer], [], [], 0)[0]) and not peer.recv(1, socket.MSG_PEEK)
 
 
+def alone(name: str, seconds: float, go_on: Callable[[], None]) -> socket.socket | None:
+    """What nobody else has as long as it is open: waits for one who is about to leave, for so long at most.
+
+    The kernel frees the name when the process ends, however that happens. It is an abstract socket's (unix(7)).
+    """
+    until_s = time.monotonic() + seconds
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    while True:
+        try:
+            held.bind(f"\0{name}")
+        except OSError:
+            if time.monotonic() > until_s:
+                held.close()
+                return None
+        else:
+            return held
+        go_on()
+        time.sleep(TICK_S / 2)
+
+
 def load(path: str) -> Any:
     """A module of edgeinfer's, which this Python may not find by its name."""
     found = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)  # noqa: PTH119 (a text)
@@ -158,6 +178,7 @@ class Service:
         """`parts` is the module that makes pipelines."""
         self.peer, self.spec, self.leaving, self.parts = peer, spec, leaving, parts
         self.pipeline: Any = None
+        self.held: socket.socket | None = None
 
     def hear(self, peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
         """What the parent says next. Raises EOFError where it is time to leave."""
@@ -175,6 +196,8 @@ class Service:
     def serve(self) -> None:
         """Raises EOFError at the end, and what goes wrong."""
         memory = Memory(self.peer, self.hear)
+        if self.spec["alone"]:  # the process of a daemon before ours may still be stopping the camera
+            self.held = alone(self.spec["alone"], self.spec["leave_s"], self.go_on)
         with within(self.spec["start_s"] + CALL_S):
             self.pipeline = self.parts.ChildPipeline(self.parts.import_gst(), self.spec, memory)
             self.pipeline.start(self.spec["start_s"], self.go_on)

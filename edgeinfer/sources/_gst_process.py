@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -91,6 +92,14 @@ class Recipe:
         """How long its process may take to stop, in seconds."""
         return ARGUS_LEAVE_S if self.argus else LEAVE_S
 
+    @property
+    def alone(self) -> str:
+        """The name of what one process at a time can have; empty where there is no such thing."""
+        if not self.argus:
+            return ""
+        sensor = re.search(r"\bsensor-id\s*=\s*(\d+)", self.pipelines[0][1])
+        return f"edgeinfer-{os.geteuid()}-{ARGUS}-{sensor[1] if sensor else 0}"
+
     def to_plain(self) -> dict[str, Any]:
         """As the child reads it."""
         return {
@@ -104,6 +113,7 @@ class Recipe:
             "parent": os.getpid(),
             "start_s": START_S,
             "leave_s": self.leave_s,
+            "alone": self.alone,
         }
 
 

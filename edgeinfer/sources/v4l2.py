@@ -1,7 +1,8 @@
-"""USB and other V4L2 cameras, through OpenCV. What the driver says of a node tells why one can't be used.
+"""USB and other V4L2 cameras, through OpenCV.
 
-A path under /dev/v4l/by-id or by-path is a link that udev keeps: it is followed anew at every opening, so that a camera
-that is plugged in again comes back under whatever number it gets.
+What the driver says of a node tells why one can't be used. A path under /dev/v4l/by-id or by-path is a link that udev
+keeps: it is followed anew at every opening, so that a camera that is plugged in again comes back under whatever number
+it gets.
 """
 
 from __future__ import annotations
