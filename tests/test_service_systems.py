@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,24 @@ from tests.test_service import UNIT_FILES
 from tests.test_service_systemd import detections_after, install, stop, told
 
 pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(500)]
-SYSTEMS = (JAMMY, NOBLE)
-MORE = (TRIXIE,) if os.environ.get("EDGEINFER_MORE_SYSTEMS") else ()
+CHOSEN = (JAMMY, NOBLE, *((TRIXIE,) if os.environ.get("EDGEINFER_MORE_SYSTEMS") else ()))
 STOP_S = 4
 
 
-@pytest.fixture(scope="module", params=[*SYSTEMS, *MORE], ids=lambda system: system.name)
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, Future[str]]]]:
+    """Where each system's root is made, and what went wrong there. All are begun at once."""
+    systems = [] if systemd_machine.why_not() else [system for system in CHOSEN if not why_not(system)]
+    folders = {system.name: tmp_path_factory.mktemp(system.name) for system in systems}
+    with ThreadPoolExecutor() as pool:
+        yield {
+            system.name: (folders[system.name], pool.submit(make, system, folders[system.name])) for system in systems
+        }
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", params=CHOSEN, ids=lambda system: system.name)
 def system(request: pytest.FixtureRequest) -> System:
     chosen: System = request.param
     if reason := systemd_machine.why_not() or why_not(chosen):
@@ -36,18 +49,15 @@ def system(request: pytest.FixtureRequest) -> System:
 
 
 @pytest.fixture(scope="module")
-def machine(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    folder = tmp_path_factory.mktemp(system.name)
-    began = time.monotonic()
-    if trouble := make(system, folder):
+def machine(system: System, roots: dict[str, tuple[Path, Future[str]]]) -> Iterator[Machine]:
+    folder, made = roots[system.name]
+    if trouble := made.result():
         pytest.skip(trouble)
-    print(f"{system.name}: root made in {time.monotonic() - began:.0f} s")
     share = folder / "share"
     share.mkdir()
     booted = Machine(share, folder / system.name)
     yield booted
     booted.close()
-    shutil.rmtree(folder / system.name, ignore_errors=True)
 
 
 def test_systemd_understands_every_line(machine: Machine, system: System) -> None:
