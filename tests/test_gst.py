@@ -573,9 +573,32 @@ def test_where_no_python_can_use_nvidias_decoder_pyav_does_and_one_warning_says_
     assert f"apt install {BOTH}" in warning.getMessage()
 
 
+def test_where_plugins_around_nvidias_decoder_are_missing_pyav_does_it(
+    monkeypatch: pytest.MonkeyPatch, gst_python: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    monkeypatch.setattr(rtsp, "missing_packages", lambda: ["gstreamer1.0-plugins-bad"])
+    clear_memory()
+    assert rtsp.isolate("rtsp://cam/x", rtsp.Options()) is True
+    clear_memory()
+    assert "apt install gstreamer1.0-plugins-bad" in caplog.text
+    assert BOTH not in caplog.text
+
+
+def test_the_plugins_of_this_machine_are_where_they_are_looked_for(tmp_path: Path) -> None:
+    need_gst("rtspsrc", "rtph264depay", "h264parse", "decodebin")
+    assert rtsp.missing_packages() == []
+    assert rtsp.missing_packages(tmp_path) == [
+        "gstreamer1.0-plugins-bad",
+        "gstreamer1.0-plugins-base",
+        "gstreamer1.0-plugins-good",
+    ]
+
+
 def test_what_is_opened_is_what_was_said_of_it(
     monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, gst_python: str
 ) -> None:
+    need_gst("rtspsrc", "rtph264depay", "h264parse", "decodebin")
     monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
     clear_memory()
     for options in (rtsp.Options(), rtsp.Options(decoder="av"), rtsp.Options(decoder="gstreamer")):
@@ -698,7 +721,7 @@ def test_no_process_list_shows_a_password(gst_server: int) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_freezes_and_thaws_through_gstreamer(rtsp_server: RtspServer) -> None:
-    need_gst("rtspsrc", "decodebin")
+    need_gst("rtspsrc", "decodebin", "avdec_h264")
     desk, options = Desk(), rtsp.Options(decoder="gstreamer", silence_s=1.5)
     with capturing(desk, lambda: rtsp.open(rtsp_server.url(), options), LIMITS, reconnect=True):
         desk.until(desk.got(10), "frames")

@@ -37,6 +37,15 @@ CATCH_UP_S = 1.0
 """So far behind, only key frames are decoded until we are there again."""
 MAX_CLOCK_AGE_NS = 10_000_000_000
 
+PLACE = "usr/lib/*/gstreamer-1.0"
+PLUGINS = {
+    "playback": "gstreamer1.0-plugins-base",
+    "rtsp": "gstreamer1.0-plugins-good",
+    "rtp": "gstreamer1.0-plugins-good",
+    "videoparsersbad": "gstreamer1.0-plugins-bad",
+}
+"""What decodebin, rtspsrc, the payloads and h264parse are in, without which there is nothing to decode."""
+
 Seconds = Annotated[float, Meta(ge=0.1, le=300)]
 
 
@@ -88,17 +97,23 @@ def _through_gstreamer(uri: str, options: Options) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _can_use_it(python: str | None) -> bool:
-    """Whether the hardware decoder can be used: a Python that can. One answer for the life of the process."""
+    """Whether the hardware decoder can be used, by a Python and with the plugins around it.
+
+    One answer for the life of the process, and one warning.
+    """
     if python is not None:
         return True
+    packages = missing_packages()
     try:
         find_python()
     except UnavailableError:
-        log.warning("rtsp: NVIDIA's decoder is here, but no Python can use it: apt install %s, then restart", BINDINGS)
-        return False
+        packages = [*BINDINGS.split(), *packages]
     except TemporaryError as error:  # it will be tried again when the source is opened
         log.debug("%s", error)
-    return True
+    if packages:
+        text = "rtsp: NVIDIA's decoder is installed, but not what it takes to use it: apt install %s, then restart"
+        log.warning(text, " ".join(packages))
+    return not packages
 
 
 def starting(uri: str, options: Options) -> Start | None:
@@ -108,7 +123,13 @@ def starting(uri: str, options: Options) -> Start | None:
 
 def has_hardware_decoder(root: Path = Path("/")) -> bool:
     """Whether GStreamer's plugin with nvv4l2decoder is installed, where JetPack puts it."""
-    return any(root.glob("usr/lib/*/gstreamer-1.0/libgstnvvideo4linux2.so"))
+    return any(root.glob(f"{PLACE}/libgstnvvideo4linux2.so"))
+
+
+def missing_packages(root: Path = Path("/")) -> list[str]:
+    """Debian's packages of the GStreamer plugins that a camera's stream passes, as far as they are not installed."""
+    missing = {package for name, package in PLUGINS.items() if not any(root.glob(f"{PLACE}/libgst{name}.so"))}
+    return sorted(missing)
 
 
 def recipe(peer: Account, options: Options) -> Recipe:
