@@ -34,7 +34,7 @@ STOREYS = [
     "models frames interfaces contract",
     "types",
     "messages",
-    "codes",
+    "codes recipe",
     "errors",
     "guard",
 ]

@@ -33,7 +33,10 @@ READ_BYTES = 1 << 16
 LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INTERNAL_ERROR": logging.ERROR}
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())  # TensorRT's log is shown to whom asks for it
-CHILD = "from edgeinfer.engine.build.worker import main; main()"
+CHILD = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "  # systemd's comes to the whole service at once
+    "from edgeinfer.engine.build.worker import main; main()"
+)
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
