@@ -16,6 +16,8 @@ VENV = "/opt/edgeinfer"
 BINDINGS = "python3-gi gir1.2-gstreamer-1.0"
 """What a Python needs to use GStreamer: PyGObject, and GStreamer's description. On Ubuntu neither brings the other."""
 RELEASE = Path("etc/nv_tegra_release")
+DEVICE_TREES = (Path("proc/device-tree"), Path("sys/firmware/devicetree/base"))
+"""The second is where the first leads to."""
 _MAJOR = re.compile(r"# R(\d+) ")
 
 
@@ -65,6 +67,19 @@ def by_l4t(major: int | None) -> Machine:
     if major is None:
         return PC
     return JETPACK_7 if major >= L4T_OF_JETPACK_7 else JETPACK_6
+
+
+def on_jetson(root: Path = Path("/")) -> bool:
+    """Whether the system at `root` is a Jetson's, or a container's on one. Cheap: looks at a few small files."""
+    if (root / RELEASE).exists():
+        return True
+    for tree in DEVICE_TREES:
+        try:
+            if b"nvidia,tegra" in (root / tree / "compatible").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def here(root: Path = Path("/")) -> Machine:

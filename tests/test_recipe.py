@@ -79,3 +79,16 @@ def test_debians_library_serves_in_an_environment_that_sees_it(tmp_path: Path) -
         assert told.returncode == 0, told.stderr
         assert listening.read(1) == [{"READY": "1", "STATUS": "up"}]
     assert told.stdout.split() == [str(place), "send"]
+
+
+def test_a_jetson_is_told_by_its_release_file_or_its_device_tree(tmp_path: Path) -> None:
+    assert not recipe.on_jetson(tmp_path)
+    tree = tmp_path / "proc/device-tree"
+    tree.mkdir(parents=True)
+    (tree / "compatible").write_bytes(b"nvidia,p3767-0005\0nvidia,tegra234\0")
+    assert recipe.on_jetson(tmp_path)
+    (tree / "compatible").write_bytes(b"raspberrypi,5\0")
+    assert not recipe.on_jetson(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").touch()
+    assert recipe.on_jetson(tmp_path)

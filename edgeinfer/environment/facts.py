@@ -129,6 +129,8 @@ class Environment:
     """Where bindings lie in the system Python's folders, whether or not the probed Python sees them."""
     tensorrt_rtx: Fact[str] = Fact()
     tensorrt_rtx_module: Fact[str] = Fact()
+    onnx: Fact[str] = Fact()
+    onnxconverter_common: Fact[str] = Fact()
     onnxruntime: Fact[str] = Fact()
     onnxruntime_providers: Fact[tuple[str, ...]] = Fact()
 

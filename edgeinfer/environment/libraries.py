@@ -27,6 +27,8 @@ _DISTRIBUTION = re.compile(r"([A-Za-z0-9_.]+)-(\d[A-Za-z0-9.!+]*)(-py[\d.]+)?\.(
 _FIELD_OF_DISTRIBUTION = (
     (r"tensorrt(_cu\d+)?(_bindings|_libs)?", "tensorrt"),
     (r"tensorrt_rtx(_cu\d+)?(_bindings|_libs)?", "tensorrt_rtx"),
+    (r"onnx", "onnx"),
+    (r"onnxconverter_common", "onnxconverter_common"),
     (r"onnxruntime(_gpu)?", "onnxruntime"),
     (r"nvidia_cudnn_cu\d+", "cudnn"),
     (r"nvidia_cuda_runtime(_cu\d+)?", "cuda_runtime"),

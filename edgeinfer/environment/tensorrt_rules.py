@@ -10,6 +10,7 @@ from edgeinfer.environment.facts import Environment, Flavour
 from edgeinfer.environment.gpu_rules import has_gpu, served_major
 from edgeinfer.environment.releases import TENSORRT_OF_JETPACK
 from edgeinfer.environment.versions import parts
+from edgeinfer.models import conversion
 
 OLDEST = (8, 5)
 NAMES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -143,6 +144,19 @@ def known_bad(env: Environment) -> Iterator[Problem]:
         yield Problem("tensorrt-known-bad", "warning", message, remedy)
 
 
+def conversion_missing(env: Environment) -> Iterator[Problem]:
+    """TensorRT 11 and TensorRT-RTX take a network's precision from its file, which is converted before."""
+    version, flavour = env.tensorrt_in_use.value, env.flavour
+    if not env.live or version is None or flavour is None or not parts(version):
+        return
+    installed = {"onnx": env.onnx.value, "onnxconverter-common": env.onnxconverter_common.value}
+    needed = conversion.needs_conversion(parts(version), flavour, "fp16")
+    lacking = conversion.missing(needed, lambda package: installed.get(package) is not None)
+    if lacking:
+        message = f"{NAMES[flavour]} {version} wants FP16 in the file, and converting it needs {' and '.join(lacking)}"
+        yield Problem("conversion-missing", "warning", message, conversion.REMEDY)
+
+
 TENSORRT_RULES: tuple[Rule, ...] = (
     broken,
     not_importable,
@@ -150,4 +164,5 @@ TENSORRT_RULES: tuple[Rule, ...] = (
     rtx_on_jetson,
     not_of_this_jetpack,
     known_bad,
+    conversion_missing,
 )

@@ -357,3 +357,16 @@ def test_a_jetsons_driver_is_not_updated_alone() -> None:
     assert only(replace(JETSON, cuda_driver=known("11.4")), "driver-too-old").remedy.startswith(
         "update JetPack as a whole"
     )
+
+
+def test_tensorrt_11_wants_what_converts_a_file() -> None:
+    eleven = replace(PC, tensorrt=known("11.4.1.2", "import tensorrt"))
+    problem = only(eleven, "conversion-missing")
+    assert problem.message.endswith("needs onnx and onnxconverter-common")
+    assert problem.remedy == "pip install 'edgeinfer[build]'"
+    assert backend(eleven) == "tensorrt", "an FP16 file is built as it is"
+    half = replace(eleven, onnx=known("1.20.0"))
+    assert only(half, "conversion-missing").message.endswith("needs onnxconverter-common")
+    assert "conversion-missing" not in codes(replace(half, onnxconverter_common=known("1.16.0")))
+    assert "conversion-missing" not in codes(replace(eleven, live=False)), "what a Python there would have is unknown"
+    assert "conversion-missing" not in codes(PC)
