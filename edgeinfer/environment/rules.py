@@ -85,9 +85,14 @@ def faults(env: Environment) -> Iterator[Problem]:
         if fault.source.startswith("/"):
             remedy = "run doctor as a user who may read it, or repair the file"
             yield Problem("unreadable", "warning", f"can't use {fault.source}: {fault.message}", remedy)
-        elif not fault.source.startswith("import "):
+        elif not fault.source.startswith("import ") and not (fault.source == "NVML" and _needs_no_nvml(env)):
             remedy = "reinstall the NVIDIA driver's libraries; after a driver update, restart the machine"
             yield Problem("library-fails", "warning", f"{fault.source}: {fault.message}", remedy)
+
+
+def _needs_no_nvml(env: Environment) -> bool:
+    """Up to JetPack 6 a Jetson's NVML is there for a few questions, or for none."""
+    return env.is_jetson and env.soc.value != "tegra264" and parts(env.l4t.value or "")[:1] < (38,)
 
 
 def fault_of(env: Environment, source: str) -> Fault | None:

@@ -14,18 +14,28 @@ _ARCH = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
 def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
-    """Yields os, arch, memory, container and system_python."""
+    """Yields os, packaging, arch, memory, container and system_python."""
     if name := formats.os_name(tree.text("etc/os-release") or ""):
         yield Note("os", name, "/etc/os-release")
+    yield from _packaging(tree, packages)
     if "dpkg" in packages:
         debian = packages["dpkg"].arch
         yield Note("arch", _ARCH.get(debian, debian), "dpkg")
     if total := formats.mem_total(tree.text("proc/meminfo") or ""):
         yield Note("memory", total, "/proc/meminfo")
-    for mark in (".dockerenv", "run/.containerenv"):
+    for mark in (".dockerenv", "run/.containerenv", "run/secrets/kubernetes.io"):
         if tree.exists(mark):
             yield Note("container", True, f"/{mark}")
     yield from _system_python(tree, packages)
+
+
+def _packaging(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
+    if packages:
+        yield Note("packaging", "dpkg", "/var/lib/dpkg/status")
+        return  # whatever else is installed here does not make up the system
+    for name, folder in (("rpm", "var/lib/rpm"), ("opkg", "var/lib/opkg"), ("nix", "nix/store")):
+        if tree.exists(folder):
+            yield Note("packaging", name, f"/{folder}")
 
 
 def _system_python(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
