@@ -99,6 +99,8 @@ class Environment:
     soc: Fact[str] = Fact()
     """Such as "tegra234"."""
 
+    unfinished: Fact[str] = Fact()
+    """Debian packages of NVIDIA's whose installation has been broken off, with their states."""
     cuda: Fact[str] = Fact()
     """The toolkit."""
     cuda_runtime: Fact[str] = Fact()

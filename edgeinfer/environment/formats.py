@@ -12,8 +12,10 @@ _L4T = re.compile(rf"^\ufeff?# R(\d{{1,9}}) \(release\), REVISION: ({_NUMBER})",
 _DEBIAN = re.compile(rf"(?:\d+:)?({_NUMBER})", re.ASCII)
 _NVRM = re.compile(rf"^NVRM version:.*?\s({_NUMBER})\s", re.ASCII | re.MULTILINE)
 _CUDA_TXT = re.compile(rf"CUDA Version ({_NUMBER})", re.ASCII)
-_MODULE = re.compile(r"^(?:nvidia,|[\w.-]+,[\w.-]+\+)(p\d{4}-\d{4})(?:-|$)", re.ASCII)
-_NO_MODULES = tuple("p2371 p2597 p2771 p2822 p2972 p3449 p3450 p3509 p3710 p3737 p3740 p3768 p4071".split())
+_MODULE = re.compile(r"^(?:[\w.-]+,[\w.-]+\+|nvidia,)(p\d{4}-\d{4})(?:-|$)", re.ASCII)
+_NO_MODULES = (
+    "p2371", "p2597", "p2771", "p2822", "p2972", "p3449", "p3450", "p3509", "p3710", "p3737", "p3740", "p3768", "p4071",
+)  # fmt: skip
 """Carriers and developer kits, which older device trees name alone."""
 _SOC = re.compile(r"^nvidia,(tegra\d+)$", re.ASCII)
 _SOC_OF_ID = {"33": "tegra210", "24": "tegra186", "25": "tegra194", "35": "tegra234", "38": "tegra264"}
@@ -23,8 +25,9 @@ _POWER_STATUS = re.compile(r"pmode:(\d{1,8})", re.ASCII)
 _POWER_QUERY = re.compile(r"NV Power Mode:\s*(\w+)", re.ASCII)
 
 
-_USABLE = (["installed"], ["triggers-pending"], ["triggers-awaited"])
-"""States in which dpkg calls a package configured; in others an upgrade has been broken off."""
+_USABLE = ("installed", "triggers-pending", "triggers-awaited")
+_UNFINISHED = ("unpacked", "half-configured", "half-installed")
+"""States of dpkg-query(1): in these an installation or upgrade has been broken off."""
 
 
 class Package(NamedTuple):
@@ -54,9 +57,23 @@ def dpkg_status(text: str) -> dict[str, Package]:
     packages: dict[str, Package] = {}
     for stanza in text.split("\n\n"):
         entry = _stanza(stanza)
-        if entry.get("Status", "").split()[2:3] in _USABLE and "Package" in entry:
+        if _state(entry) in _USABLE and "Package" in entry:
             packages[entry["Package"]] = Package(entry.get("Version", ""), entry.get("Architecture", ""))
     return packages
+
+
+def dpkg_unfinished(text: str) -> list[str]:
+    """/var/lib/dpkg/status: "name version (state)" of each package whose installation has been broken off."""
+    entries = [_stanza(stanza) for stanza in text.split("\n\n")]
+    return [
+        f"{entry['Package']} {entry.get('Version', '')} ({_state(entry)})"
+        for entry in entries
+        if _state(entry) in _UNFINISHED and "Package" in entry
+    ]
+
+
+def _state(entry: Mapping[str, str]) -> str:
+    return " ".join(entry.get("Status", "").split()[2:3])
 
 
 def _stanza(text: str) -> dict[str, str]:

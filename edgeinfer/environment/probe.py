@@ -27,13 +27,15 @@ def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
 
 def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
     answers = list(live.read(tree, run)) if tree.is_live else []
-    packages = formats.dpkg_status(tree.text("var/lib/dpkg/status", MAX_STATUS) or "")
+    status = tree.text("var/lib/dpkg/status", MAX_STATUS) or ""
+    packages = formats.dpkg_status(status)
     surroundings = list(system.read(tree, packages))
     yield from answers
     yield from jetson.read(tree, packages)
     yield from cuda.read(tree, packages)
     yield from libraries.read(tree, packages)
     yield from surroundings
+    yield from system.unfinished(status)
     pythons = [note for note in surroundings if note.field == "system_python"]
     for note in system.system_packages(tree, pythons[0].value if pythons else None):
         if not tree.is_live or note.field == "tensorrt_system_module":

@@ -64,6 +64,13 @@ def unknown_l4t(env: Environment) -> Iterator[Problem]:
         yield Problem("l4t-unknown", "note", message, remedy)
 
 
+def upgrade_unfinished(env: Environment) -> Iterator[Problem]:
+    """What is half installed may be of either version, or of none."""
+    if env.unfinished.value is not None:
+        message = f"an installation has been broken off: {env.unfinished.value}"
+        yield Problem("upgrade-unfinished", "warning", message, "sudo dpkg --configure -a, then sudo apt install -f")
+
+
 def disagreements(env: Environment) -> Iterator[Problem]:
     """Two sources with different answers."""
     facts = env.facts()
@@ -106,6 +113,7 @@ RULES: tuple[Rule, ...] = (
     *TENSORRT_RULES,
     onnxruntime_missing,
     unknown_l4t,
+    upgrade_unfinished,
     disagreements,
     faults,
 )

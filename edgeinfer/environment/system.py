@@ -10,6 +10,7 @@ from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
 
+_OURS = re.compile(r"nvidia-|cuda-|libnvinfer|libnvonnx|libcudnn|tensorrt|python3-libnvinfer")
 _ARCH = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
@@ -36,6 +37,13 @@ def _packaging(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
     for name, folder in (("rpm", "var/lib/rpm"), ("opkg", "var/lib/opkg"), ("nix", "nix/store")):
         if tree.exists(folder):
             yield Note("packaging", name, f"/{folder}")
+
+
+def unfinished(status: str) -> Iterator[Note]:
+    """Yields unfinished: of dpkg's database, the packages that matter here."""
+    names = [name for name in formats.dpkg_unfinished(status) if _OURS.match(name)]
+    if names:
+        yield Note("unfinished", ", ".join(names), "/var/lib/dpkg/status")
 
 
 def _system_python(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
