@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.environment import cuda, formats, jetson, libraries, live, system
+from edgeinfer.environment import cuda, formats, jetson, jtop, libraries, live, system
 from edgeinfer.environment.facts import Environment, Fact, Fault, Note, Reading
 from edgeinfer.environment.tree import Tree
 
@@ -27,6 +27,7 @@ def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
 
 def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
     answers = list(live.read(tree, run)) if tree.is_live else []
+    last = list(jtop.read(tree, run)) if tree.is_live else []
     status = tree.text("var/lib/dpkg/status", MAX_STATUS) or ""
     packages = formats.dpkg_status(status)
     surroundings = list(system.read(tree, packages))
@@ -40,6 +41,7 @@ def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
     for note in system.system_packages(tree, pythons[0].value if pythons else None):
         if not tree.is_live or note.field == "tensorrt_system_module":
             yield note
+    yield from last
     if not tree.is_live:
         yield from (note._replace(field="python") for note in pythons)
 

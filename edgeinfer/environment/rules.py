@@ -89,7 +89,12 @@ def _both_sides(name: str, fact: Fact[str]) -> str:
 def faults(env: Environment) -> Iterator[Problem]:
     """Sources that could not be used and that no other rule speaks of."""
     for fault in env.faults:
-        if fault.source.startswith("/"):
+        if fault.source == "jetson-stats":
+            remedy = "nothing has to be done: it is optional; else see systemctl status jtop, and add this user to the group jtop"
+            yield Problem(
+                "jtop-unused", "note", f"jetson-stats is installed and can't be asked: {fault.message}", remedy
+            )
+        elif fault.source.startswith("/"):
             remedy = "run doctor as a user who may read it, or repair the file"
             yield Problem("unreadable", "warning", f"can't use {fault.source}: {fault.message}", remedy)
         elif not fault.source.startswith("import ") and not (fault.source == "NVML" and _needs_no_nvml(env)):
