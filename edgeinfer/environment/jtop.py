@@ -1,7 +1,7 @@
 """jetson-stats, where it is installed: one more reading of what a Jetson is, from its service.
 
-It is under the AGPL and starts threads, so that it is imported in a child process alone (`jtop_child.py`), and only where its
-service has a socket that we may use. What it says comes last: it reads the same files as we do.
+It is under the AGPL and starts threads, so that it is imported in a child process alone (`jtop_child.py`), and only
+where its service has a socket that we may use. What it says comes last: it reads the same files as we do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FACTS = {
     "soc": ("SoC", r"tegra\d+"),
     "compute_capability": ("CUDA Arch BIN", r"\d+\.\d+"),
 }
-"""Our fact → its name for it, and what a value must look like: it has empty texts and words for what it does not know."""
+"""Our fact → its name for it, and the form of a value: it has empty texts and words for what it does not know."""
 
 
 def installed() -> bool:
@@ -55,7 +55,10 @@ def obstacle(socket: Path = SOCKET) -> str:
 
 
 def command(mode: str) -> list[str]:
-    """Starts the child, which takes this interpreter's `sys.path` as a line of JSON on stdin. mode: "once" or "stream"."""
+    """Starts the child, which takes this interpreter's `sys.path` as a line of JSON on stdin.
+
+    mode: "once" or "stream".
+    """
     return [sys.executable, "-I", str(CHILD), mode]
 
 

@@ -1,9 +1,9 @@
 """Asks jetson-stats in a process of its own: its import, its threads and its service's silence then harm nobody.
 
-Run as a script with "once" or "stream", and the parent's `sys.path` as a line of JSON on stdin. Prints a line of JSON for each
-answer of the service: {"version", "hardware": {name: text}, "power_mode", "gpu_load" 0 to 1, "gpu_hz", "temperatures_c": {zone:
-°C}, "power_mw": {rail: mW}}, each left out where it is not known; or {"fault": message}. "once" ends after the first, "stream"
-when stdin does.
+Run as a script with "once" or "stream", and the parent's `sys.path` as a line of JSON on stdin. Prints a line of JSON
+for each answer of the service: {"version", "hardware": {name: text}, "power_mode", "gpu_load" 0 to 1, "gpu_hz",
+"temperatures_c": {zone: °C}, "power_mw": {rail: mW}}, each left out where it is not known; or {"fault": message}.
+"once" ends after the first, "stream" when stdin does.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _rails(power: Any) -> Iterator[tuple[str, Any]]:
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "hardware": _hardware,
     "power_mode": _power_mode,
-    "gpu_load": lambda board: float(_gpu(board)["status"]["load"]) / 100,  # per cent
+    "gpu_load": lambda board: round(float(_gpu(board)["status"]["load"]) / 100, 4),  # per cent
     "gpu_hz": lambda board: int(_gpu(board)["freq"]["cur"]) * 1000,  # kHz
     "temperatures_c": _temperatures,
     "power_mw": _power,

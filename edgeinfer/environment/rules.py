@@ -25,6 +25,9 @@ COMPARED = (
 """Facts of which two answers mean trouble. Other facts may differ by design, such as a GPU's names."""
 
 
+_JTOP = "nothing has to be done, it is optional; or see systemctl status jtop, and add this user to the group jtop"
+
+
 def find_problems(env: Environment) -> list[Problem]:
     """Every problem, errors first."""
     found = [problem for rule in RULES for problem in rule(env)]
@@ -90,10 +93,8 @@ def faults(env: Environment) -> Iterator[Problem]:
     """Sources that could not be used and that no other rule speaks of."""
     for fault in env.faults:
         if fault.source == "jetson-stats":
-            remedy = "nothing has to be done: it is optional; else see systemctl status jtop, and add this user to the group jtop"
-            yield Problem(
-                "jtop-unused", "note", f"jetson-stats is installed and can't be asked: {fault.message}", remedy
-            )
+            message = f"jetson-stats is installed and can't be asked: {fault.message}"
+            yield Problem("jtop-unused", "note", message, _JTOP)
         elif fault.source.startswith("/"):
             remedy = "run doctor as a user who may read it, or repair the file"
             yield Problem("unreadable", "warning", f"can't use {fault.source}: {fault.message}", remedy)

@@ -1,7 +1,7 @@
 """Asks NVML every two seconds, in a process of its own: a driver that hangs then holds up nobody.
 
-Run as a script; ends when stdin does. Prints a line of JSON: {"gpu_load" 0 to 1, "gpu_hz"}, or {"fault": message} and ends.
-Only where there is one GPU: of several it is not known which one is in use. Structures and numbers are those of nvml.h.
+Run as a script; ends when stdin does. Prints lines of JSON: {"gpu_load" 0 to 1, "gpu_hz"}; at last {"fault": message}.
+Only where there is one GPU: of several it is not known which one is in use. Structures and numbers are from nvml.h.
 """
 
 from __future__ import annotations
