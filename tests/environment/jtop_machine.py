@@ -112,8 +112,9 @@ def prepare(whole: bool) -> None:
 
 def serve() -> subprocess.Popen[bytes]:
     """The real service; it is there when its socket is."""
+    environment = {**os.environ, "JTOP_SERVICE": "True"}
     service = subprocess.Popen(
-        [sys.executable, "-c", SERVICE], env={**os.environ, "JTOP_SERVICE": "True"}, stdout=sys.stderr
+        [sys.executable, "-c", SERVICE], env=environment, stdout=sys.stderr, start_new_session=True
     )
     end = time.monotonic() + 60
     while not jtop.SOCKET.exists():
@@ -169,16 +170,18 @@ def main(somebody: str) -> None:
     """Sets it up, asks and prints."""
     real = somebody in ("service", "frozen", "denied")
     prepare(real)
-    service = serve() if real else pretend(b"" if somebody == "silent" else b"\x00\x00\x00\x05hello" * 100)
+    service = serve() if real else None
+    if not real:
+        pretend(b"" if somebody == "silent" else b"\x00\x00\x00\x05hello" * 100)
     if somebody == "frozen" and service is not None:
-        service.send_signal(signal.SIGSTOP)
+        os.killpg(service.pid, signal.SIGSTOP)  # it is several processes
     if somebody == "denied":
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
     print(json.dumps(ask()))
     if service is not None and somebody != "denied":
-        service.kill()
+        os.killpg(service.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from edgeinfer.environment import jtop
 from edgeinfer.environment.tree import Tree
 from edgeinfer.messages import MachineVitals
 from edgeinfer.telemetry import feed as feed_module
@@ -156,7 +157,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     """Both of ours, one of them in the middle of an import that hangs."""
     (tmp_path / "jtop.py").write_text("import time; time.sleep(600)")
     path = json.dumps([str(tmp_path), *sys.path]) + "\n"
-    for command in ([str(feeds.NVML_CHILD)], [str(feeds.jtop.CHILD), "stream"]):
+    for command in ([str(feeds.NVML_CHILD)], [str(jtop.CHILD), "stream"]):
         subprocess.run(
             [sys.executable, "-I", *command], input=path, capture_output=True, text=True, timeout=60, check=True
         )
@@ -221,7 +222,7 @@ def test_which_feeds_a_machine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert feeds.usual(Tree(tmp_path)) == [], "a captured tree"
     monkeypatch.setattr(Tree, "is_live", True)
     for installed, names in ((False, ["NVML"]), (True, ["NVML", "jetson-stats"])):
-        monkeypatch.setattr(feeds.jtop, "installed", lambda installed=installed: installed)
+        monkeypatch.setattr(jtop, "installed", lambda installed=installed: installed)
         assert [one.name for one in feeds.usual(Tree(tmp_path))] == names
     (tmp_path / "dev/nvidiactl").unlink()
     assert [one.name for one in feeds.usual(Tree(tmp_path))] == ["jetson-stats"]
