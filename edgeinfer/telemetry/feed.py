@@ -141,5 +141,5 @@ class Feed:
 
     def _tell(self, why: str) -> None:
         if why and why != self._told:
-            log.info("telemetry: %s is not used: %s", self.name, why[:200])
+            log.debug("telemetry: %s is not used: %s", self.name, why[:200])
             self._told = why

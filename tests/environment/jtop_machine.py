@@ -149,7 +149,7 @@ def ask() -> dict[str, Any]:
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("edgeinfer").addHandler(handler)
-    logging.getLogger("edgeinfer").setLevel(logging.INFO)
+    logging.getLogger("edgeinfer").setLevel(logging.DEBUG)
     feed = Feed(jtop.NAME, jtop.command("stream"), jtop.obstacle)
     end, answer = time.monotonic() + 8, None
     while answer is None and not records and (now := time.monotonic()) < end:

@@ -79,7 +79,7 @@ def test_the_newest_answer_while_it_is_fresh(made: list[Feed]) -> None:
 
 
 def test_a_child_that_says_nothing_is_ended_and_tried_again(made: list[Feed], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     one = feed(made, SLEEP)
     assert one.read(100.0) is None
     first = pid(one)
@@ -113,7 +113,7 @@ def test_a_child_that_says_nothing_is_ended_and_tried_again(made: list[Feed], ca
 def test_whatever_a_child_does_is_a_line_in_the_log(
     made: list[Feed], caplog: pytest.LogCaptureFixture, code: str, why: str
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     one = feed(made, code)
     assert heard(one) is None
     assert not one.running
@@ -125,7 +125,7 @@ def test_whatever_a_child_does_is_a_line_in_the_log(
 def test_what_stands_in_the_way_is_told_once_and_nothing_is_started(
     made: list[Feed], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     one = feed(made, SLEEP, why="no socket")
     for now in (0.0, 1.0, RETRY_S, 2 * RETRY_S):
         assert one.read(now) is None
@@ -134,7 +134,7 @@ def test_what_stands_in_the_way_is_told_once_and_nothing_is_started(
 
 
 def test_a_program_that_is_not_there(made: list[Feed], caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     made.append(Feed("x", ["/nothing-here"], lambda: ""))
     assert made[0].read(0.0) is None
     assert "it can't be started: No such file" in caplog.text
