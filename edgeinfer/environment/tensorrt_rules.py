@@ -91,6 +91,8 @@ def _install_bindings(env: Environment) -> str:
     if env.is_jetson:
         how = "sudo apt install python3-libnvinfer" if env.has_apt else _no_apt(env)
         return f"{how}, then {_see_system_packages(env)}"
+    if env.arch.value == "aarch64" and env.flavour == "tensorrt" and _cuda(env) < 13:  # PyPI has none
+        return f"sudo apt install python3-libnvinfer, then {_see_system_packages(env)}"
     package = "tensorrt-rtx" if env.flavour == "tensorrt_rtx" else f"tensorrt-cu{_cuda(env)}"
     return f"pip install {package}=={env.tensorrt_in_use.value}"
 

@@ -348,6 +348,14 @@ OTHERS = {
         {"tensorrt-missing": "update the driver to 580 or newer"},
         is_jetson=False,
     ),
+    "grace hopper with the library of CUDA 12": Machine(
+        SERVER + ORT312 + driver("550.54.15") + library("10.3.0.30"),
+        NOTHING_OF_A_TEGRA | {"tensorrt": "10.3.0.30"},
+        {"tensorrt-bindings-missing"},
+        "onnxruntime",
+        {"tensorrt-bindings-missing": "sudo apt install python3-libnvinfer"},
+        is_jetson=False,
+    ),
     "drive os": Machine(
         DRIVE + python("3.10") + ORT,
         {"soc": "tegra234", "l4t": None, "jetpack": None, "module": None, "compute_capability": None},
