@@ -14,10 +14,13 @@ from edgeinfer.environment.tree import Tree
 LIBRARY_FOLDERS = (
     "usr/lib/aarch64-linux-gnu",
     "usr/lib/x86_64-linux-gnu",
+    "usr/lib",  # images of Yocto
     "usr/lib64",
     "usr/local/lib",
     "usr/local/tensorrt/lib",
+    "usr/src/tensorrt/lib",
     "opt/tensorrt/lib",
+    "run/current-system/sw/lib",  # NixOS
 )
 _LIBRARIES = {
     "tensorrt": re.compile(r"libnvinfer\.so(\.\d+)*"),
@@ -59,6 +62,8 @@ def library_versions(tree: Tree, folder: str) -> Iterator[Note]:
 
 def library_version(tree: Tree, field: str, path: str) -> Iterator[Note]:
     """Yields the version that one library exports."""
+    if tree.read(path, 1) == b"":  # what was mounted there while a container's image was made
+        tree.note(path, "is empty; in a container, the host's file is not mounted over it")
     version = tensorrt_version(lambda offset, size: tree.read(path, size, offset) or b"")
     if version:
         yield Note(field, version, f"/{path}")

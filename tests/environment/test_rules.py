@@ -195,6 +195,20 @@ def test_bindings_that_do_not_load() -> None:
     assert "loads but then fails" in only(numpy, "tensorrt-broken").message
 
 
+@pytest.mark.parametrize(
+    ("l4t", "soc", "told"),
+    [
+        ("36.4.7", "tegra234", False), ("35.4.1", "tegra194", False), (None, "tegra234", False),
+        ("38.2.0", "tegra264", True), ("39.2.1", "tegra234", True), (None, "tegra264", True), (None, None, True),
+    ],
+)  # fmt: skip
+def test_an_nvml_that_fails_is_normal_up_to_jetpack_6(l4t: str | None, soc: str | None, told: bool) -> None:
+    env = replace(JETSON, l4t=known(l4t) if l4t else Fact(), soc=known(soc) if soc else Fact())
+    nvml = replace(env, faults=(Fault("NVML", "nvmlInit failed with error 3"),))
+    assert ("library-fails" in codes(nvml)) == told
+    assert "library-fails" in codes(replace(env, faults=(Fault("CUDA driver", "cuInit failed with error 3"),)))
+
+
 def test_the_library_without_its_bindings() -> None:
     remedy = only(replace(JETSON, tensorrt_module=Fact()), "tensorrt-bindings-missing").remedy
     assert remedy == (
