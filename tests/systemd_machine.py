@@ -1,4 +1,5 @@
-"""The real systemd on a throw-away copy of this machine, with edgeinfer in an environment that its user can read."""
+"""A real systemd on a throw-away copy of this machine or of another system's root, with edgeinfer in an environment
+that its user can read."""
 
 from __future__ import annotations
 
@@ -37,22 +38,32 @@ def why_not() -> str:
 
 
 class Machine:
-    """Booted by the constructor; `close` ends everything in it. `share` is seen on both sides."""
+    """Booted by the constructor, from the system at `root`; `close` ends everything in it.
 
-    def __init__(self, share: Path) -> None:
+    `share` is seen on both sides. On another system's root it is this machine's Python that runs edgeinfer.
+    """
+
+    def __init__(self, share: Path, root: Path = Path("/")) -> None:
         self.share = share
         base = Path(sys.base_prefix)
         site = Path(sysconfig.get_path("purelib"))
         mounts = [f"{site}:/opt/site", f"{ROOT}:/opt/src"]
         if base != Path("/usr"):
             mounts.append(f"{base}:/opt/base")
-        self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(share), *mounts])
+        self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(root), str(share), *mounts])
+        try:
+            self._set_up(base)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, base: Path) -> None:
         self._pid = self._wait_for_pid_1()
         self.wait(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up")
         python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"
-        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         if base != Path("/usr"):  # the interpreter may look for its library where it came from
             self.run("sh", "-c", "echo /opt/base/lib >/etc/ld.so.conf.d/base.conf; ldconfig")
+        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         lines = "/opt/src\n/opt/site\n"
         self.run("sh", "-c", f"printf '{lines}' >/opt/edgeinfer/lib/{version}/site-packages/here.pth")

@@ -212,7 +212,10 @@ def test_an_engine_that_wants_memory_is_tried_again_after_growing_pauses(scene: 
     attempts = Attempts(*[NO_MEMORY] * 5, Stub("trt"))
     scene.load(Choice(Stub("cpu"), attempts, instead=lambda _: Stub("wide")))
     for count, minutes in enumerate((1, 5, 15, 60, 60), 1):
-        assert scene.news == ("engine-failed", f"the build was killed; staying on cpu; next attempt in {minutes} min")
+        assert scene.news == (
+            "engine-failed",
+            f"the build was killed; add swap; staying on cpu; next attempt in {minutes} min",
+        )
         scene.now_s += minutes * 60 - 1
         scene.settle()
         assert (attempts.count, scene.serving.backend_name) == (count, "cpu")

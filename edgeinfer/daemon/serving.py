@@ -201,7 +201,7 @@ class Serving:
             serving = self.backend_name or FALLBACK
             rest = f"; {how} on {serving}{again and '; '}{again}"
             log.warning("%s%s%s", what, failure, rest)
-            self._tell("engine-failed", f"{failure.message}{rest}")
+            self._tell("engine-failed", f"{failure}{rest}")
         if self._networks is not None and again:
             return
         instead, self._instead = self._instead, None

@@ -36,7 +36,10 @@ MAX_LAST_WORDS = 1 << 18
 LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INTERNAL_ERROR": logging.ERROR}
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())  # TensorRT's log is shown to whom asks for it
-CHILD = "from edgeinfer.engine.build.worker import main; main()"
+CHILD = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "  # systemd's comes to the whole service at once
+    "from edgeinfer.engine.build.worker import main; main()"
+)
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
