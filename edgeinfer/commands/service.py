@@ -107,7 +107,6 @@ def status(instance: str | None, root: Path, as_json: bool) -> int:
 def _status(machine: Host, instance: Instance) -> dict[str, Any]:
     said = _properties(instance.unit) if machine.running else {}
     crash = CrashLog(machine.at(instance.state)).read()
-    config = machine.at(instance.config)
     return {
         "unit": instance.unit,
         "installed": machine.at(installer.UNITS / instance.file).exists(),
@@ -117,9 +116,17 @@ def _status(machine: Host, instance: Instance) -> dict[str, Any]:
         "pid": int(said.get("MainPID", 0)) or None,
         "restarts": int(said.get("NRestarts", 0)),
         "result": said.get("Result", "unknown"),
-        "config": str(instance.config) if config.exists() else None,
+        "config": _config(machine, instance),
         "last_crash": None if crash is None else {"code": crash.code, "text": crash.text, "stage": crash.stage},
     }
+
+
+def _config(machine: Host, instance: Instance) -> str | None:
+    """Its folder is closed to everybody else, since it may hold the passwords of cameras."""
+    try:
+        return str(instance.config) if machine.at(instance.config).exists() else None
+    except PermissionError:
+        return f"only root and {units.USER} may look into {instance.config.parent}"
 
 
 def _shown(value: Any) -> str:

@@ -7,13 +7,13 @@ A cuda-python brings a CUDA runtime of its own. Where that is newer than the dri
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
 from edgeinfer.cuda import status as cudastatus
 from edgeinfer.cuda.library import DRIVER, DriverLibrary, RuntimeLibrary, served
-from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.recipe import JETPACK_6, JETPACK_7, on_jetson
 
 RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
@@ -25,7 +25,8 @@ FOLDERS = ("", "/usr/local/cuda/lib64/", "/usr/local/cuda/targets/aarch64-linux/
 NO_DRIVER = f"there is no CUDA driver here ({DRIVER})"
 NON_BLOCKING = 1
 """cudaStreamNonBlocking."""
-INSUFFICIENT_DRIVER, NO_DEVICE = 35, 100
+INSUFFICIENT_DRIVER, NO_DEVICE, UNKNOWN = 35, 100, 999
+"""cudaErrorUnknown is what the first call gets on a machine whose GPU can't be reached; nothing is lost then."""
 OLDEST_MAJOR = 12
 """Of CUDA: cudaGraphInstantiate has had its arguments since then."""
 
@@ -45,17 +46,28 @@ class Access:
 
 def find() -> Access:
     """The way that works here. Raises UnavailableError, which says why there is none, and what to install."""
-    own = _bindings()
-    if isinstance(own, Access) and not _too_new(own):
-        return own
-    driver = served()
+    own, driver = _bindings(), served()
+    if isinstance(own, Access):
+        status, *_ = own.runtime.cudaGetDeviceCount()
+        return own if int(status) == 0 or driver is None else _better(own, status, driver)
     if driver is None:
         raise UnavailableError(NO_DRIVER, "see edgeinfer doctor")
-    reason = own if isinstance(own, str) else _too_new_for(own, driver)
     found = _libraries(driver[0])
     if isinstance(found, str):
+        raise UnavailableError(f"{own}{found}", _remedy(driver[0]))
+    return replace(found, instead=own)
+
+
+def _better(own: Access, status: Any, driver: tuple[int, int]) -> Access:
+    """The library where cuda-python fails, if that does better. Raises UnavailableError."""
+    reason, found = _failing(own, status, driver), _libraries(driver[0])
+    if isinstance(found, Access) and int(found.runtime.cudaGetDeviceCount()[0]) == 0:
+        return replace(found, instead=reason)
+    if int(status) != INSUFFICIENT_DRIVER:
+        return own  # it will say itself what is wrong: where there is no GPU, no other way finds one
+    if isinstance(found, str):
         raise UnavailableError(f"{reason}{found}", _remedy(driver[0]))
-    return Access(*found, found[0].path.rpartition("/")[2], reason)
+    return replace(found, instead=reason)
 
 
 def try_out(access: Access) -> None:
@@ -98,24 +110,21 @@ def _version() -> str:
     return "of unknown version"
 
 
-def _too_new(access: Access) -> bool:
-    """Whether cuda-python's own runtime is for a newer driver."""
-    status, *_ = access.runtime.cudaGetDeviceCount()
-    return int(status) == INSUFFICIENT_DRIVER and served() is not None
+def _failing(own: Access, status: Any, driver: tuple[int, int]) -> str:
+    """Why cuda-python is no way. Error 35 comes from a runtime that is too new for the driver."""
+    if int(status) == INSUFFICIENT_DRIVER:
+        return f"{own.name} needs a newer driver: this one serves CUDA {driver[0]}.{driver[1]}"
+    return f"{own.name} fails with error {int(status)} ({getattr(status, 'name', status)})"
 
 
-def _too_new_for(own: Access, driver: tuple[int, int]) -> str:
-    return f"{own.name} needs a newer driver: this one serves CUDA {driver[0]}.{driver[1]}"
-
-
-def _libraries(major: int) -> tuple[RuntimeLibrary, DriverLibrary] | str:
+def _libraries(major: int) -> Access | str:
     """The machine's own runtime for a driver of this major version, and the driver; or what to add to the reason."""
     if major < OLDEST_MAJOR:
         return f"; {OLDEST_MAJOR} is the oldest that edgeinfer works with"
     name = f"libcudart.so.{major}"
     for folder in FOLDERS:
         try:
-            return RuntimeLibrary(f"{folder}{name}"), DriverLibrary()
+            return Access(RuntimeLibrary(f"{folder}{name}"), DriverLibrary(), name)
         except (OSError, AttributeError):
             continue
     return f", and there is no {name} to use instead"
@@ -134,14 +143,14 @@ def _explained(access: Access, status: Any) -> EdgeinferError:
     number, name = int(status), str(getattr(status, "name", status))
     if number == cudastatus.OUT_OF_MEMORY:
         return OutOfMemoryError(
-            f"the GPU has no memory left: CUDA can't make a stream (error {number}, {name})",
-            "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m",
+            f"the GPU has no memory left: CUDA can't make a stream (error {number}, {name})", cudastatus.MORE_MEMORY
         )
     if number == NO_DEVICE:
         return UnavailableError(f"CUDA finds no GPU (error {number}, {name})", "see edgeinfer doctor")
     if number == INSUFFICIENT_DRIVER:
         return _unserved(access)
-    kind = type(cudastatus.error_of("cudaStreamCreate", number, name))
+    lost = cudastatus.is_sticky(number) and number != UNKNOWN
+    kind = StickyError if lost else UnavailableError
     return kind(f"CUDA can't make a stream (error {number}, {name})", "see edgeinfer doctor")
 
 
@@ -150,4 +159,4 @@ def _unserved(access: Access) -> UnavailableError:
     driver = served()
     if driver is None:
         return UnavailableError(NO_DRIVER, "see edgeinfer doctor")
-    return UnavailableError(_too_new_for(access, driver), _remedy(driver[0]))
+    return UnavailableError(_failing(access, INSUFFICIENT_DRIVER, driver), _remedy(driver[0]))

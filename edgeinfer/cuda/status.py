@@ -17,6 +17,8 @@ large, unknown)."""
 OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation: the context is as good as before."""
 
+MORE_MEMORY = "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m"
+
 ABSENT = frozenset({3, 34, 35, 46, 100, 101, 802, 803, 804})
 """No GPU that can be used: none there, taken by somebody else, or a driver that doesn't fit."""
 
@@ -41,6 +43,8 @@ def error_of(call: str, status: int, name: str) -> EdgeinferError:
     """The error for a failed call: StickyError where the process must end at once, OutOfMemoryError, UnavailableError
     where there is no GPU to work on, and FatalError for all others.
     """
+    if status == OUT_OF_MEMORY:
+        return OutOfMemoryError(f"{call}: CUDA error {status} ({name}): the GPU has no memory left", MORE_MEMORY)
     return _kind(status)(f"{call}: CUDA error {status} ({name})", "see edgeinfer doctor")
 
 

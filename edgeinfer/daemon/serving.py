@@ -196,6 +196,7 @@ class Serving:
             raise failure
         again = self.retries.after(failure, self._later)
         if isinstance(failure, UnavailableError):
+            self._bulletin.news = None
             self._explain(failure)
         else:
             serving = self.backend_name or FALLBACK

@@ -19,7 +19,7 @@ PATTERNS = ("nvmap", "nvhost-ctrl*", "nvhost-*gpu", "nvhost-prof-gpu", "nvgpu/*/
 def read(tree: Tree) -> Iterator[Note]:
     """Yields closed_nodes, where there are any, with their group, such as "group video", as the source; and user."""
     paths = sorted({path for pattern in PATTERNS for path in (tree.root / "dev").glob(pattern)})
-    closed = [path for path in paths if _is_device(path) and not os.access(path, os.R_OK | os.W_OK)]
+    closed = [path for path in paths if _is_device(path) and not os.access(path, os.R_OK)]
     if closed:
         yield Note("closed_nodes", tuple(str(path) for path in closed), _group(closed[0]))
         yield Note("user", _user(), f"uid {os.geteuid()}")

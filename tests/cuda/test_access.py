@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeinfer.cuda import access, library
-from edgeinfer.errors import EdgeinferError, FatalError, OutOfMemoryError, StickyError, UnavailableError
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
 from tests.cuda import recorder
 
 
@@ -85,10 +85,18 @@ def test_a_cuda_python_that_is_too_new_for_the_driver_is_passed_over(machine: Ma
     assert found.instead == "cuda-python 13.4.4 needs a newer driver: this one serves CUDA 12.6"
 
 
-def test_one_that_fails_otherwise_is_not(machine: Machine) -> None:
-    """No GPU, for instance: another library would find none either."""
+def test_one_that_fails_otherwise_is_passed_over_where_the_library_does_better(machine: Machine) -> None:
     machine.drivers_version((12, 6))
     machine.libraries()
+    machine.cuda_python(Bindings(count=500))
+    found = access.find()
+    assert (found.name, found.instead) == ("libcudart.so.12", "cuda-python 13.4.4 fails with error 500 (500)")
+
+
+def test_where_no_way_finds_a_gpu_it_is_cuda_pythons_word_that_counts(machine: Machine) -> None:
+    machine.drivers_version((12, 6))
+    machine.libraries()
+    recorder.value(machine.folder / "libcudart.so.12", "status").value = 100
     machine.cuda_python(Bindings(count=100))
     assert access.find().name == "cuda-python 13.4.4"
 
@@ -152,7 +160,8 @@ def test_a_cuda_python_that_does_not_load(machine: Machine, monkeypatch: pytest.
         (35, UnavailableError, "cuda-python 13.4.4 needs a newer driver: this one serves CUDA 12.6"),
         (700, StickyError, "CUDA can't make a stream (error 700"),
         (802, UnavailableError, "CUDA can't make a stream (error 802"),
-        (1, FatalError, "CUDA can't make a stream (error 1"),
+        (999, UnavailableError, "CUDA can't make a stream (error 999"),
+        (1, UnavailableError, "CUDA can't make a stream (error 1"),
     ],
 )
 def test_trying_it_out_says_what_really_happened(
