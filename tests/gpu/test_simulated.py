@@ -559,7 +559,7 @@ def test_a_warning_of_another_model_of_gpu_is_told_once_and_harms_nothing(
 ) -> None:
     _engine._tell_of_another_model.cache_clear()
     said = "Using an engine plan file across different models of devices is not recommended and is likely to affect"
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, _engine.__name__):
         for backend in (make(), make()):
             logger = backend._engine._logger
             logger.log(logger.trt.ILogger.Severity.WARNING, said)
