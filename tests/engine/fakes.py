@@ -20,6 +20,7 @@ import numpy as np
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.models.onnxfile import read_model
+
 from .plans import make_plan
 
 API = Path(__file__).parent / "api"
