@@ -29,6 +29,7 @@ STOREYS = [
     "config",
     "telemetry",
     "environment systemd client",
+    "cuda",
     "transport",
     "models frames interfaces contract",
     "types",
@@ -50,14 +51,14 @@ HEAVY_ROOMS = {
     "sinks": {"cv2"},
     "preprocess": {"cv2"},
     "bench": {"cv2"},
-    "gpu": {"cuda"},
+    "cuda": {"cuda"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime"} | TENSORRT,
 }
 """Which heavy libraries a room may import."""
 NAMED_ONLY = {"edgeinfer.config.plugins"}
 """Names heavy libraries to say which extra brings one that is missing, and imports plugins by name."""
-LATE_ROOMS = ("gpu", "engine", "environment")
+LATE_ROOMS = ("cuda", "engine", "environment")
 """Rooms that import theirs by name when they are first needed, never when they are imported themselves."""
 
 WALL_CLOCK = {

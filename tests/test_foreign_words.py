@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgeinfer.backends._session import SessionSettings, open_session
+from edgeinfer.cuda.status import error_from_text, status_in
 from edgeinfer.engine import diagnose
 from edgeinfer.engine.errors import BuildError, BuildKilledError
 from edgeinfer.errors import FatalError, InputError, OutOfMemoryError, is_lack_of_memory
-from edgeinfer.gpu.status import error_from_text, status_in
 from edgeinfer.guard.foreign_words import reason_in
 
 PLAIN = SessionSettings(threads=1, spin=False, providers=[("CPUExecutionProvider", {})])

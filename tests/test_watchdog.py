@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from edgeinfer.client import Subscriber
+from edgeinfer.cuda import status as cudastatus
 from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.errors import FatalError, OutOfMemoryError, StickyError, UnavailableError
-from edgeinfer.gpu import status as cudastatus
 from edgeinfer.guard.limits import MAX_STACKS
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.systemd import notify

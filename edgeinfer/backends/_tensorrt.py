@@ -12,11 +12,11 @@ from edgeinfer.backends._engine import LoadedEngine
 from edgeinfer.backends._lane import ContextSlot, LaneMaker, NotStartedError
 from edgeinfer.backends._loading import DeviceLoader
 from edgeinfer.config.card import InputCard
+from edgeinfer.cuda.status import error_from_text
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, sharpen_timer
-from edgeinfer.gpu.status import error_from_text
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.types import Image, Letterbox, TensorSpec
 

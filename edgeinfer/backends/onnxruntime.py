@@ -25,6 +25,7 @@ from edgeinfer.backends._trial_child import Feed
 from edgeinfer.backends._verdicts import Verdicts
 from edgeinfer.config import strict
 from edgeinfer.config.card import Model
+from edgeinfer.cuda.status import error_from_text, status_in
 from edgeinfer.errors import (
     ConfigError,
     InputError,
@@ -32,7 +33,6 @@ from edgeinfer.errors import (
     UnavailableError,
     is_lack_of_memory,
 )
-from edgeinfer.gpu.status import error_from_text, status_in
 from edgeinfer.guard.foreign_words import reason_in
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.models import onnxfile

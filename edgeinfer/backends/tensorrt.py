@@ -26,7 +26,6 @@ from edgeinfer.engine.store import foreign
 from edgeinfer.engine.store.cache import CachedEngine, default_root
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.probation import Probation
-from edgeinfer.errors import UnavailableError
 from edgeinfer.types import Image
 
 log = logging.getLogger(__name__)
@@ -75,9 +74,7 @@ class Preparation:
     def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
         self._options, self._card = options, model.card
         self._toolkit = toolkit.load()
-        here = machine.detect(self._toolkit)
-        if here.gpu is None:
-            raise UnavailableError("TensorRT is here, but no GPU that it can use", "see edgeinfer doctor")
+        here = machine.detect(self._toolkit, needs_gpu=True)
         self._max_batch = max_batch or model.card.max_batch
         self._cache = open_cache(Path(options.cache) if options.cache else default_root(os.environ))
         self._plan: bytes | None = None

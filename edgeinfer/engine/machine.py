@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.cuda import access
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import UnavailableError
@@ -15,15 +16,18 @@ from edgeinfer.gpu.device import open_device
 L4T = re.compile(r"^# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
 
 
-def detect(toolkit: Toolkit, root: Path = Path("/")) -> Target:
-    """What is known here. Without a GPU, or without cuda-python to ask it, what only it can tell stays None."""
+def detect(toolkit: Toolkit, root: Path = Path("/"), *, needs_gpu: bool = False) -> Target:
+    """What is known here. Without a GPU, or a way to reach it, what only it can tell stays None.
+
+    Where the caller `needs_gpu`, raises UnavailableError or OutOfMemoryError with the reason instead.
+    """
     return Target(
         flavour=toolkit.flavour,
         tensorrt=toolkit.version,
         os=platform.system().lower(),
         arch=platform.machine(),
         l4t=l4t(root),
-        **_gpu(),
+        **_gpu(needs_gpu),
     )
 
 
@@ -34,9 +38,12 @@ def l4t(root: Path) -> str | None:
     return f"{match[1]}.{match[2]}" if match else None
 
 
-def _gpu() -> dict[str, Any]:
+def _gpu(needed: bool) -> dict[str, Any]:
     try:
+        access.try_out(access.find())
         with open_device() as device:
             return device.facts()
     except UnavailableError:
+        if needed:
+            raise
         return {}

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeinfer.errors import EdgeinferError, FatalError, UnavailableError
-from edgeinfer.gpu.status import check
+from edgeinfer.cuda import access
+from edgeinfer.cuda.status import check
+from edgeinfer.errors import EdgeinferError, FatalError
 
 DEADLINE_S = 10.0
 """A batch that takes longer will not come any more."""
 POLL_S = 50e-6
 _PR_SET_TIMERSLACK = 29
-RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 _thread = threading.local()
-DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
 
 
 class Cuda:
-    """The CUDA runtime of device 0. Raises UnavailableError where cuda-python is missing.
+    """The CUDA runtime of device 0. Raises UnavailableError where no way leads to it: see `access.find`.
 
     Its calls raise what `status.check` says: UnavailableError, OutOfMemoryError, StickyError or FatalError.
     """
 
     def __init__(self) -> None:
-        self.api = _imported(RUNTIME_MODULES)
+        self.api = access.find().runtime
         self._not_ready = int(self.api.cudaError_t.cudaErrorNotReady)
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
@@ -117,7 +115,7 @@ class Driver:
     """The CUDA driver's functions, which load and launch kernels. Raises what `Cuda` does."""
 
     def __init__(self) -> None:
-        self._api = _imported(DRIVER_MODULES)
+        self._api = access.find().driver
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the driver. Returns the first of what it returns beside its status."""
@@ -128,17 +126,6 @@ def _called(api: Any, name: str, arguments: tuple[Any, ...]) -> Any:
     status, *values = getattr(api, name)(*arguments)
     check(name, status)
     return values[0] if values else None
-
-
-def _imported(names: tuple[str, ...]) -> Any:
-    """The first of cuda-python's modules that can be imported: their names have changed."""
-    reason = ""
-    for name in names:
-        try:
-            return importlib.import_module(name)
-        except (ImportError, OSError, RuntimeError) as error:
-            reason = reason or str(error)
-    raise UnavailableError(f"cuda-python can't be imported: {reason}", "pip install 'edgeinfer[tensorrt]'")
 
 
 def _quick_copy() -> Callable[[int, int, int, int], int] | None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from edgeinfer.errors import EdgeinferError
-from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.cuda import Cuda, Driver
 from edgeinfer.gpu.memory import DeviceBuffer
 from edgeinfer.types import AnyArray
+
+NAME_BYTES = 256
 
 
 class Device:
@@ -46,13 +48,12 @@ class Device:
 
     def facts(self) -> dict[str, Any]:
         """compute_capability, gpu, sm_count and integrated of device 0, and the version of the CUDA runtime."""
-        properties = self._cuda("cudaGetDeviceProperties", 0)
-        version = int(self._cuda("cudaRuntimeGetVersion"))
+        ask, version = self._cuda.attribute, int(self._cuda("cudaRuntimeGetVersion"))
         return {
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "gpu": properties.name.split(b"\0")[0].decode(),
-            "sm_count": int(properties.multiProcessorCount),
-            "integrated": bool(properties.integrated),
+            "compute_capability": f"{ask('ComputeCapabilityMajor')}.{ask('ComputeCapabilityMinor')}",
+            "gpu": _name(Driver()),
+            "sm_count": ask("MultiProcessorCount"),
+            "integrated": bool(ask("Integrated")),
             "cuda": f"{version // 1000}.{version % 1000 // 10}",
         }
 
@@ -63,9 +64,15 @@ class Device:
         self._cuda("cudaStreamDestroy", self.stream)
 
 
+def _name(driver: Driver) -> str:
+    driver("cuInit", 0)
+    name = driver("cuDeviceGetName", NAME_BYTES, driver("cuDeviceGet", 0))
+    return bytes(name).split(b"\0")[0].decode("utf-8", "replace")
+
+
 @contextmanager
 def open_device() -> Iterator[Device]:
-    """The current GPU. Raises UnavailableError where there is none, or no cuda-python to reach it."""
+    """The current GPU. Raises UnavailableError where there is none, or no way to reach it."""
     device = Device(Cuda())
     try:
         yield device

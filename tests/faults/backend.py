@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from edgeinfer.backends import onnxruntime
 from edgeinfer.config.card import Model
+from edgeinfer.cuda import status as cudastatus
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.probation import Probation
-from edgeinfer.gpu import status as cudastatus
 from edgeinfer.interfaces import Slot
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -60,6 +60,7 @@ class Kind(enum.IntEnum):
 
 
 class Attribute(enum.IntEnum):
+    cudaDevAttrMultiProcessorCount = 16
     cudaDevAttrIntegrated = 18
     cudaDevAttrComputeCapabilityMajor = 75
     cudaDevAttrComputeCapabilityMinor = 76
@@ -78,6 +79,7 @@ class Simulation:
         self.calls: dict[str, int] = {}
         self.hold = False
         self.attributes = {
+            Attribute.cudaDevAttrMultiProcessorCount: 8,
             Attribute.cudaDevAttrComputeCapabilityMajor: 8,
             Attribute.cudaDevAttrComputeCapabilityMinor: 7,
         }
@@ -152,7 +154,7 @@ class Runtime(ModuleType):
                     status = int(Status.cudaErrorInvalidValue)
             if status:
                 kind = function.__annotations__["return"]
-                return (named(status), *[0] * {"None": 0, "Status": 0, "int": 1, "Any": 1}.get(kind, 2))
+                return (named(status), *[0] * {"None": 0, "Status": 0, "int": 1, "bytes": 1, "Any": 1}.get(kind, 2))
             if isinstance(values, Status):
                 return (values,)
             beside = values if isinstance(values, tuple) else () if values is None else (values,)
@@ -283,8 +285,17 @@ class Functions:
     def cudaDeviceGetAttribute(self, attribute: Any, device: int) -> int:
         return self._device.attributes.get(attribute, 0)
 
-    def cudaGetDeviceProperties(self, device: int) -> Any:
-        return SimpleNamespace(major=8, minor=7, name=b"Orin\0\0", multiProcessorCount=8, integrated=1)
+    def cudaGetDeviceCount(self) -> int:
+        return 1
+
+    def cuInit(self, flags: int) -> None:
+        assert flags == 0
+
+    def cuDeviceGet(self, ordinal: int) -> int:
+        return ordinal
+
+    def cuDeviceGetName(self, size: int, device: int) -> bytes:
+        return b"Orin".ljust(size, b"\0")
 
     def cudaRuntimeGetVersion(self) -> int:
         return 12060

@@ -510,5 +510,5 @@ def test_a_sweep_without_graphs_says_where_tensorrt_fails(make: Make, device: Si
 
 
 def test_without_cuda_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnavailableError, match="cuda-python can't be imported"):
+    with pytest.raises(UnavailableError, match="there is no CUDA driver here"):
         Cuda()
