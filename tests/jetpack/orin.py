@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.jetpack import stubs, tensorrt_stub
 
-JETPACK7 = {"driver": "13000", "capability": "11.0", "name": "NVIDIA_Thor", "sms": "20", "memory": "131000000000"}
+THOR = {"driver": 13000, "capability": "11.0", "name": "NVIDIA_Thor", "sms": 20, "memory": 131_000_000_000}
+"""What the driver of JetPack 7 says on a Thor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,12 @@ class Orin:
         return {**base, "LD_LIBRARY_PATH": str(self.libraries), "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def make(folder: Path, tensorrt: str = "10.3.0") -> Orin:
-    """Into an empty folder."""
+def make(folder: Path, tensorrt: str = "10.3.0", cuda: int = 12) -> Orin:
+    """Into a folder; `cuda` is the major version of its runtime."""
     found = Orin(folder / "lib", folder / "dist-packages")
-    shutil.copytree(stubs.libraries(), found.libraries)
+    found.libraries.mkdir(parents=True)
+    for name in ("libcuda.so.1", f"libcudart.so.{cuda}"):
+        shutil.copy(stubs.libraries() / name, found.libraries)
     stubs.libnvinfer(found.libraries, tensorrt)
     found.dist_packages.mkdir()
     tensorrt_stub.write(found.dist_packages, tensorrt)

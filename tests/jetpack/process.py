@@ -108,6 +108,9 @@ def greet(gpu: Gpu, module: Any, logger: Any) -> None:
     if status:
         fakes.log(module, logger, "ERROR", f"CUDA initialization failure with error: {status}")
         raise TypeError("pybind11::init(): factory function returned nullptr")
+    context = ctypes.c_void_p()  # as TensorRT's first call of the CUDA runtime would make it current in this thread
+    gpu.driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    gpu.driver.cuCtxSetCurrent(context)
 
 
 def become(module: Any, api: dict[str, Any], version: tuple[int, int, int, int]) -> None:

@@ -61,7 +61,7 @@ def compile_all(folder: Path) -> None:
 
 
 def libnvinfer(folder: Path, module_version: str) -> Path:
-    """Makes the library of that TensorRT in the folder: it exports the name that tells its version, and nothing else."""
+    """Makes the library of that TensorRT in the folder: it exports the name that tells its version, nothing else."""
     parts = TENSORRT[module_version]
     path = folder / f"libnvinfer.so.{parts[0]}"
     source = f"int tensorrt_version_{'_'.join(map(str, parts))};\n"
