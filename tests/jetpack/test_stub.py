@@ -8,17 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.jetpack import exercise, orin, stubs
+from tests.jetpack import exercise
 from tests.jetpack.orin import Orin
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def board(tmp_path: Path) -> Orin:
-    if reason := stubs.why_not():
-        pytest.skip(reason)
-    return orin.make(tmp_path)
 
 
 def run(board: Orin, *arguments: str) -> subprocess.CompletedProcess[str]:
