@@ -64,6 +64,7 @@ NEWS: Final[Mapping[str, str]] = {
     "engine-building": "A TensorRT engine is being built; `text` tells how far it is.",
     "engine-ready": "The engine has been built and runs the model.",
     "engine-failed": "The engine could not be built or failed in its first frames; another backend serves.",
+    "tensorrt-unused": "A GPU or a Jetson is here and TensorRT is not used; `text` tells why, and how to mend it.",
     "reloaded": "The configuration was read again and applied; `text` tells what is different.",
     "reload-failed": "A changed configuration was refused, or its model failed; what served before goes on.",
     "throttled": "The machine is throttled, and live sources are used at a share of their frames.",

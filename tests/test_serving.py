@@ -16,7 +16,7 @@ from edgeinfer.daemon import serving as module
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.selection import Choice
 from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
-from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, StickyError, TemporaryError
+from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, StickyError, TemporaryError, UnavailableError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Slot
@@ -186,6 +186,42 @@ def test_without_engine_and_fallback_there_is_nothing_to_run(scene: Scene) -> No
 def test_a_gpu_that_is_lost_while_the_engine_is_opened_ends_the_run(scene: Scene) -> None:
     with pytest.raises(StickyError):
         scene.load(Choice(Stub("cpu"), later(StickyError("lost")), instead=lambda _: Stub("x")))
+
+
+@pytest.mark.parametrize("refused", ["at the choice", "after the build"])
+def test_what_stands_in_the_way_of_tensorrt_is_found_out_and_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refused: str
+) -> None:
+    asked = []
+
+    def explain(error: EdgeinferError) -> EdgeinferError:
+        asked.append(error)
+        return UnavailableError("this user may not open /dev/nvmap", "join the group video")
+
+    monkeypatch.setattr(module, "explain", explain)
+    error = UnavailableError("no GPU")
+    choice = Choice(Stub("cpu"), None, refused=error)
+    scene.load(choice if refused == "at the choice" else Choice(Stub("cpu"), later(error)))
+    line = "TensorRT is not used: this user may not open /dev/nvmap; join the group video"
+    assert asked == [error]
+    assert scene.serving.backend_name == "cpu"
+    assert scene.bulletin.unused == Reason("tensorrt-unused", line)
+    assert [record.getMessage() for record in caplog.records] == [line], "one line, and no other"
+
+
+def test_where_nothing_stands_in_its_way_nothing_is_said(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "explain", lambda error: None)
+    scene.load(Choice(Stub("cpu"), None, refused=UnavailableError("no GPU")))
+    assert scene.bulletin.unused is None
+    assert not caplog.records
+
+
+def test_what_stood_in_the_way_is_forgotten_when_it_does_not_any_more(scene: Scene) -> None:
+    scene.bulletin.unused = Reason("tensorrt-unused", "for now")
+    scene.load(Choice(Stub("cpu"), later(Stub("trt"))))
+    assert scene.bulletin.unused is None
 
 
 def test_news_of_the_choice_is_told(scene: Scene) -> None:

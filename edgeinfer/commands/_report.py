@@ -119,8 +119,9 @@ def print_summary(summary: DaemonSnapshot) -> None:
     out = console(err=True)
     seconds = summary.serving_s or 0.0
     out.print(cell(f"{summary.model} on {summary.backend}, {seconds:.1f} s"), soft_wrap=True)
-    if summary.detail:
-        out.print(cell(summary.detail), soft_wrap=True)
+    for line in (summary.detail, summary.unused.text if summary.unused else ""):
+        if line:
+            out.print(cell(line), soft_wrap=True)
     sources = plain_table(
         "source", "state", "captured", "inferred", "fps", "dropped", left=("source", "state", "dropped")
     )

@@ -189,6 +189,7 @@ class Daemon:
             sinks=self.publisher.sinks.snapshots,
             faults=self._faults(),
             news=self.bulletin.news,
+            unused=self.bulletin.unused,
             shortage=self.bulletin.shortage,
         )
 

@@ -6,15 +6,17 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from edgeinfer.backends import StagedBackendModule, TriedBackendModule
+from edgeinfer.backends import Prepared, StagedBackendModule, TriedBackendModule
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
+from edgeinfer.daemon.explanation import explain
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.errors import CrashLoopError
-from edgeinfer.errors import ConfigError, EdgeinferError, StickyError
+from edgeinfer.errors import ConfigError, EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
@@ -22,6 +24,7 @@ from edgeinfer.telemetry.bulletin import Bulletin
 log = logging.getLogger(__name__)
 
 Open = Callable[[OnProgress, threading.Event], Backend]
+FallBack = Callable[[threading.Event], Backend]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,14 @@ class Choice:
     """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None.
 
     `instead` opens what serves where there is no `now` and `later` fails; None where that ends the run.
-    `news` is what there is to tell of the choice.
+    `news` is what there is to tell of the choice. `refused`: why TensorRT could not be prepared.
     """
 
     now: Backend | None
     later: Open | None
-    instead: Callable[[threading.Event], Backend] | None = None
+    instead: FallBack | None = None
     news: Reason | None = None
+    refused: EdgeinferError | None = None
 
 
 def choose(model: Model, config: Config, wanted: Filter | None, cancel: threading.Event | None = None) -> Choice:
@@ -53,19 +57,32 @@ def choose(model: Model, config: Config, wanted: Filter | None, cancel: threadin
         raise ConfigError(f"{model.path}: a TensorRT plan, which backend {name!r} can't run", "--backend tensorrt")
     if not isinstance(module, StagedBackendModule):
         return Choice(_opened(module, model, limit, options, wanted, cancel), None)
+    prepare = partial(module.prepare, model, limit, options)
+    if name != AUTO or model.is_plan:
+        return _staged(prepare, wanted)
+    return _automatic(prepare, wanted, lambda cancel: _fallback(model, config, wanted, cancel), cancel)
+
+
+def _staged(prepare: Callable[[], Prepared], wanted: Filter | None) -> Choice:
+    """What was asked for, or nothing."""
     try:
-        prepared = module.prepare(model, limit, options)
-        opener = _then_ready(prepared.open, wanted)
-        if name != AUTO or model.is_plan:
-            return Choice(None, opener)
-        if prepared.cached:
-            return Choice(None, opener, lambda cancel: _fallback(model, config, wanted, cancel))
+        return Choice(None, _then_ready(prepare().open, wanted))
+    except UnavailableError as error:
+        raise explain(error) or error from None
+
+
+def _automatic(
+    prepare: Callable[[], Prepared], wanted: Filter | None, fall_back: FallBack, cancel: threading.Event
+) -> Choice:
+    """The engine that is cached; else what serves until it is built, or instead of it."""
+    try:
+        prepared = prepare()
+    except OutOfMemoryError:  # other programs may give some back
+        return Choice(fall_back(cancel), _prepared_later(prepare, wanted))
     except EdgeinferError as error:
-        if name != AUTO or model.is_plan:
-            raise
-        log.debug("TensorRT is not used: %s", error.message)
-        return Choice(_fallback(model, config, wanted, cancel), None, news=_degraded(error))
-    return Choice(_fallback(model, config, wanted, cancel), opener)
+        return Choice(fall_back(cancel), None, news=_degraded(error), refused=error)
+    opener = _then_ready(prepared.open, wanted)
+    return Choice(None, opener, fall_back) if prepared.cached else Choice(fall_back(cancel), opener)
 
 
 def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Backend:
@@ -134,6 +151,10 @@ def _opened(
 
 def _then_ready(opener: Open, wanted: Filter | None) -> Open:
     return lambda on_progress, cancel: _ready(opener(on_progress, cancel), wanted)
+
+
+def _prepared_later(prepare: Callable[[], Prepared], wanted: Filter | None) -> Open:
+    return lambda on_progress, cancel: _ready(prepare().open(on_progress, cancel), wanted)
 
 
 def _ready(backend: Backend, wanted: Filter | None) -> Backend:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeinfer.config.card import Model
-from edgeinfer.config.settings import FALLBACK, Config
+from edgeinfer.config.settings import AUTO, FALLBACK, Config
 from edgeinfer.daemon.assembly import model_info
 from edgeinfer.daemon.background import Background, Workshop
+from edgeinfer.daemon.explanation import explain
 from edgeinfer.daemon.selection import Choice, choose, teller
-from edgeinfer.errors import EdgeinferError, FatalError, StickyError, TemporaryError
+from edgeinfer.errors import EdgeinferError, FatalError, StickyError, TemporaryError, UnavailableError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Succession, Verdict
 from edgeinfer.interfaces import Backend, Decoder, Slot
@@ -61,6 +62,7 @@ class Serving:
         self._building: Background[Backend] | None = None
         self._engine_trial: Verdict | None = None
         self._instead: Callable[[threading.Event], Backend] | None = None
+        self._explaining: Background[EdgeinferError | None] | None = None
 
     @property
     def backend(self) -> Backend | None:
@@ -90,6 +92,9 @@ class Serving:
         if self._building is not None and self._building.done and not self._offered:
             built, self._building = self._building, None
             self._take_over(built.outcome())
+        if self._explaining is not None and self._explaining.done:
+            asked, self._explaining = self._explaining, None
+            self._tell_unused(asked.outcome())
 
     def swap(self, served: Served, new_model: bool = True) -> Verdict:
         """Lets another network take over, on trial. With a `new_model` the old one's engine is not built any more."""
@@ -134,6 +139,8 @@ class Serving:
             self._serve(self._served(choice.now))
         if choice.news is not None:
             self._bulletin.news = choice.news
+        elif choice.refused is not None:
+            self._explain(choice.refused)
         self._instead, later = choice.instead, choice.later
         if later is not None:
             tell = teller(self._bulletin, self.backend_name)
@@ -162,6 +169,7 @@ class Serving:
         else:
             log.info("%s takes over from %s", engine.name, self.backend_name)
             self._engine_trial = self.swap(served, new_model=False)
+        self._bulletin.unused = None
         self._tell("engine-ready", f"running on {self.backend_name}")
 
     def _do_without(self, failure: EdgeinferError) -> None:
@@ -169,9 +177,12 @@ class Serving:
         instead, self._instead = self._instead, None
         if self._networks is None and instead is None:
             raise failure
-        serving = self.backend_name or FALLBACK
-        log.warning("%s; staying on %s", failure, serving)
-        self._tell("engine-failed", f"{failure.message}; staying on {serving}")
+        if isinstance(failure, UnavailableError):
+            self._explain(failure)
+        else:
+            serving = self.backend_name or FALLBACK
+            log.warning("%s; staying on %s", failure, serving)
+            self._tell("engine-failed", f"{failure.message}; staying on {serving}")
         if self._networks is None and instead is not None:
             open_instead = instead
             self._loading = self._workshop.begin("model", lambda cancel: Choice(open_instead(cancel), None))
@@ -186,7 +197,19 @@ class Serving:
 
     def _accept(self, served: Served) -> None:
         self.now = served
+        if served.config.backend.name != AUTO:
+            self._bulletin.unused = None
         self._announce(served.network)
+
+    def _explain(self, refusal: EdgeinferError) -> None:
+        """Begins to find out what stands in TensorRT's way: what serves instead need not wait for that."""
+        self._explaining = self._workshop.begin("explanation", lambda _: explain(refusal))
+
+    def _tell_unused(self, reason: EdgeinferError | None) -> None:
+        """Nothing where there is no GPU that could be used."""
+        if reason is not None:
+            log.warning("TensorRT is not used: %s", reason)
+            self._bulletin.unused = Reason("tensorrt-unused", f"TensorRT is not used: {reason}")
 
     def _tell(self, code: str, text: str) -> None:
         self._bulletin.news = Reason(code, text)

@@ -2,7 +2,7 @@
 
 Run as a script with the library's name as its argument and the parent's `sys.path` as a JSON list on stdin.
 Prints one JSON array per answer: [field, value, source, exact], ["library", path] for a loaded TensorRT, or
-["fault", message]. Answers are printed as they come, so that a crash loses only what follows.
+["fault", message, remedy]. Answers are printed as they come, so that a crash loses only what follows.
 """
 
 from __future__ import annotations
@@ -83,6 +83,19 @@ def ask_cudart(say: Say) -> None:
 
 def _cuda_version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def ask_access(say: Say) -> None:
+    """Whether Python reaches CUDA: it makes a stream, as the backend does first of all, the same way."""
+    access = importlib.import_module("edgeinfer.cuda.access")
+    errors = importlib.import_module("edgeinfer.errors")
+    try:
+        found = access.find()
+        access.try_out(found)
+    except errors.EdgeinferError as error:
+        say("fault", error.message, error.hint)
+        return
+    say("cuda_access", found.name, found.instead or "it has made a stream")
 
 
 def ask_nvml(say: Say) -> None:
@@ -182,6 +195,7 @@ QUESTIONS: dict[str, Callable[[Say], None]] = {
     "cuda": ask_cuda,
     "cudart": ask_cudart,
     "nvml": ask_nvml,
+    "access": ask_access,
     "tensorrt": ask_tensorrt,
     "tensorrt_rtx": ask_tensorrt_rtx,
     "onnxruntime": ask_onnxruntime,

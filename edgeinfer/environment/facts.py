@@ -63,10 +63,14 @@ class Fact(Generic[T]):
 
 @dataclass(frozen=True)
 class Fault:
-    """A source that is there and could not be used: a file that can't be read, an import that failed."""
+    """A source that is there and could not be used: a file that can't be read, an import that failed.
+
+    `remedy`: how to mend it, where the source itself says so.
+    """
 
     source: str
     message: str
+    remedy: str = ""
 
 
 class Note(NamedTuple):
@@ -107,6 +111,12 @@ class Environment:
     """The newest CUDA that the driver serves, major.minor."""
     driver: Fact[str] = Fact()
     """Kernel driver. On JetPack 5 it carries the L4T number."""
+    cuda_python: Fact[str] = Fact()
+    """The installed cuda-python, whether or not it fits the driver."""
+    cuda_access: Fact[str] = Fact()
+    """What Python reached CUDA through when it made a stream: "cuda-python 12.9.10", "libcudart.so.12"."""
+    closed_nodes: Fact[tuple[str, ...]] = Fact()
+    """The GPU's device nodes that this user may not open. The source is their group: "group video"."""
     cudnn: Fact[str] = Fact()
 
     tensorrt: Fact[str] = Fact()

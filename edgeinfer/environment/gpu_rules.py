@@ -28,7 +28,7 @@ def gpu_hidden(env: Environment) -> Iterator[Problem]:
 
 def gpu_missing(env: Environment) -> Iterator[Problem]:
     """No GPU that programs can reach."""
-    if has_gpu(env) or any(gpu_hidden(env)):
+    if has_gpu(env) or any(gpu_hidden(env)) or any(gpu_denied(env)):
         return
     if env.is_jetson or env.driver.value is not None:
         message = "the CUDA driver gives no access to the GPU"
@@ -39,6 +39,16 @@ def gpu_missing(env: Environment) -> Iterator[Problem]:
         if env.container.value:
             remedy += ", and start the container with --gpus all (on Jetson: --runtime nvidia)"
         yield Problem("no-gpu", "note", message, remedy, ONLY_TENSORRT)
+
+
+def gpu_denied(env: Environment) -> Iterator[Problem]:
+    """The GPU's device nodes are there, and this user may not open them."""
+    closed, group = env.closed_nodes.value, (env.closed_nodes.source or "").removeprefix("group ")
+    if has_gpu(env) or not closed:
+        return
+    message = f"this user may not open {closed[0]}, the GPU's device, which belongs to group {group}"
+    remedy = f"sudo usermod -aG {group} $USER, then log in again" if group != "root" else "check udev's rules for it"
+    yield Problem("gpu-denied", "error", message, remedy, ONLY_TENSORRT)
 
 
 def _access(env: Environment) -> str:
@@ -52,15 +62,25 @@ def _access(env: Environment) -> str:
 
 def driver_too_old(env: Environment) -> Iterator[Problem]:
     """The driver serves an older major version of CUDA than TensorRT was built for."""
-    needed = cuda_major(env)
-    if needed is None:
+    needed, served = cuda_major(env), served_major(env)
+    if needed is None or served is None or served >= needed:
         return
-    served = served_major(env)
-    if served is not None and served < needed:
+    if env.is_jetson and "/site-packages" in (env.tensorrt_module.value or ""):
+        message = (
+            f"pip's TensorRT {env.tensorrt.value} in {env.tensorrt_module.value} is for CUDA {needed}, and this "
+            f"JetPack's driver serves CUDA {served}"
+        )
+        remedy = "pip uninstall " + " ".join(_wheels(needed)) + "; JetPack's own is then found"
+    else:
         number = f" {env.driver.value}" if env.driver.value else ""
         message = f"the driver{number} serves CUDA {served}, and TensorRT needs CUDA {needed}"
         remedy = f"update the driver, or install TensorRT for CUDA {served}"
-        yield Problem("driver-too-old", "error", message, remedy, ONLY_TENSORRT)
+    yield Problem("driver-too-old", "error", message, remedy, ONLY_TENSORRT)
+
+
+def _wheels(cuda: int) -> list[str]:
+    """The packages that `pip install tensorrt` brings."""
+    return ["tensorrt", *(f"tensorrt_cu{cuda}{part}" for part in ("", "_bindings", "_libs"))]
 
 
 def served_major(env: Environment) -> int | None:
@@ -84,4 +104,4 @@ def cuda_major(env: Environment) -> int | None:
     return version[0] if version and env.flavour else None
 
 
-GPU_RULES: tuple[Rule, ...] = (gpu_hidden, gpu_missing, driver_too_old)
+GPU_RULES: tuple[Rule, ...] = (gpu_hidden, gpu_denied, gpu_missing, driver_too_old)

@@ -30,6 +30,7 @@ _FIELD_OF_DISTRIBUTION = (
     (r"onnxruntime(_gpu)?", "onnxruntime"),
     (r"nvidia_cudnn_cu\d+", "cudnn"),
     (r"nvidia_cuda_runtime(_cu\d+)?", "cuda_runtime"),
+    (r"cuda_(bindings|python)", "cuda_python"),
     (r"jetson_stats", "jetson_stats"),
 )
 

@@ -19,10 +19,12 @@ from edgeinfer.environment.facts import Fault, Note
 from edgeinfer.environment.tree import Tree
 
 CHILD = Path(__file__).with_name("child.py")
+ACCESS = "CUDA from Python"
 QUESTIONS = {
     "cuda": "CUDA driver",
     "nvml": "NVML",
     "cudart": "CUDA runtime",
+    "access": ACCESS,
     "tensorrt": "import tensorrt",
     "tensorrt_rtx": "import tensorrt_rtx",
     "onnxruntime": "import onnxruntime",
@@ -88,7 +90,7 @@ def _notes(tree: Tree, source: str, output: Output | str) -> Iterator[Note]:
         return
     for field, *rest in _lines(output.stdout):
         if field == "fault":
-            tree.faults.append(Fault(source, str(rest[0])))
+            tree.faults.append(Fault(source, *map(str, rest[:2])))
         elif field == "library":
             name = "tensorrt_rtx" if "tensorrt_rtx" in rest[0] else "tensorrt"
             yield from libraries.library_version(tree, name, str(rest[0]).lstrip("/"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.environment import cuda, formats, jetson, libraries, live, system
+from edgeinfer.environment import cuda, formats, jetson, libraries, live, nodes, system
 from edgeinfer.environment.facts import Environment, Fact, Fault, Note, Reading
 from edgeinfer.environment.tree import Tree
 
@@ -26,7 +26,7 @@ def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
 
 
 def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
-    answers = list(live.read(tree, run)) if tree.is_live else []
+    answers = [*live.read(tree, run), *nodes.read(tree)] if tree.is_live else []
     packages = formats.dpkg_status(tree.text("var/lib/dpkg/status", MAX_STATUS) or "")
     surroundings = list(system.read(tree, packages))
     yield from answers
@@ -53,7 +53,7 @@ def _facts(notes: Iterable[Note]) -> dict[str, Any]:
 
 
 def _one_line(fault: Fault) -> Fault:
-    return Fault(_clean(fault.source), _clean(" ".join(fault.message.split())))
+    return Fault(_clean(fault.source), _clean(" ".join(fault.message.split())), _clean(fault.remedy))
 
 
 def _clean(value: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeinfer.environment.access_rules import ACCESS_RULES
 from edgeinfer.environment.diagnosis import BOTH, ONLY_ONNXRUNTIME, Problem, Rule
 from edgeinfer.environment.facts import Environment, Fact, Fault
 from edgeinfer.environment.gpu_rules import GPU_RULES
+from edgeinfer.environment.live import ACCESS
 from edgeinfer.environment.tensorrt_rules import TENSORRT_RULES
 from edgeinfer.environment.versions import parts
 
@@ -85,7 +87,7 @@ def faults(env: Environment) -> Iterator[Problem]:
         if fault.source.startswith("/"):
             remedy = "run doctor as a user who may read it, or repair the file"
             yield Problem("unreadable", "warning", f"can't use {fault.source}: {fault.message}", remedy)
-        elif not fault.source.startswith("import "):
+        elif fault.source != ACCESS and not fault.source.startswith("import "):
             remedy = "reinstall the NVIDIA driver's libraries; after a driver update, restart the machine"
             yield Problem("library-fails", "warning", f"{fault.source}: {fault.message}", remedy)
 
@@ -99,6 +101,7 @@ RULES: tuple[Rule, ...] = (
     python_too_old,
     *GPU_RULES,
     *TENSORRT_RULES,
+    *ACCESS_RULES,
     onnxruntime_missing,
     unknown_l4t,
     disagreements,

@@ -12,13 +12,14 @@ from edgeinfer.messages import Reason
 class Bulletin:
     """One board for all. Any thread may post and read, and nobody waits.
 
-    news: how the model, the engine or a reload is getting on. heat: what is done about heat. shortage: the GPU's memory
-    has not sufficed for some time. sinks: which lose messages. fatal: why the process is about to end. facts: fields of
-    the daemon's own `status`.
+    news: how the model, the engine or a reload is getting on. unused: why TensorRT is not used where there is a GPU.
+    heat: what is done about heat. shortage: the GPU's memory has not sufficed for some time. sinks: which lose
+    messages. fatal: why the process is about to end. facts: fields of the daemon's own `status`.
     """
 
     def __init__(self) -> None:
         self.news: Reason | None = None
+        self.unused: Reason | None = None
         self.heat: Reason | None = None
         self.shortage: Reason | None = None
         self.sinks: Reason | None = None
@@ -30,7 +31,7 @@ class Bulletin:
     @property
     def headline(self) -> Reason | None:
         """The one thing that a `status` has room for: the gravest."""
-        return self.fatal or self.shortage or self.sinks or self.news or self.heat
+        return self.fatal or self.shortage or self.sinks or self.news or self.unused or self.heat
 
     def note(self, field: str, value: object) -> None:
         """Fills a field of the daemon's own `status` (see `StatusMessage`), from now on."""

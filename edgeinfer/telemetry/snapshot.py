@@ -53,7 +53,7 @@ class DaemonSnapshot:
     latency_ms: stage → p50, p95, p99 of the last frames. rate: the share of live sources' frames that is used.
     subscribers: connected and listening, None where nothing is published over ZeroMQ.
     bound: whether what is to be published is. sinks: all of them, by name.
-    faults: why the process can't go on, empty while it can. news, shortage: see `Bulletin`.
+    faults: why the process can't go on, empty while it can. news, unused, shortage: see `Bulletin`.
     """
 
     model: str
@@ -71,6 +71,7 @@ class DaemonSnapshot:
     sinks: Mapping[str, SinkSnapshot] = field(default_factory=dict)
     faults: tuple[Reason, ...] = ()
     news: Reason | None = None
+    unused: Reason | None = None
     shortage: Reason | None = None
 
     @property

@@ -228,3 +228,30 @@ def test_a_crash_ends_only_the_child(tmp_path: Path) -> None:
 def test_a_hanging_import_is_killed_with_its_children(tmp_path: Path) -> None:
     code = "import subprocess, time\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)"
     assert ask("tensorrt", package(tmp_path, "tensorrt", code), timeout=1).code is None
+
+
+@pytest.mark.slow
+def test_the_way_from_python_to_cuda_is_tried_for_real() -> None:
+    """Through the product's own code, in a child: a stream was made, or here is why not and what to do."""
+    command = [sys.executable, "-I", str(live.CHILD), "access"]
+    output = live.run(command, json.dumps(sys.path), live.TIMEOUT_S)
+    assert output.code == 0
+    ((field, *rest),) = [json.loads(line) for line in output.stdout.splitlines()]
+    if field == "fault":
+        message, remedy = rest
+        assert message
+        assert remedy
+        assert "Traceback" not in message
+    else:
+        assert field == "cuda_access"
+        assert rest[0].startswith(("cuda-python ", "libcudart.so."))
+
+
+def test_what_python_says_of_its_way_to_cuda_keeps_its_remedy() -> None:
+    answers = {**with_tensorrt(), "access": [["fault", "cuda-python is not installed", "pip install it"]]}
+    env, codes, backend = diagnose(answers)
+    assert ("cuda-python is not installed", "pip install it") in {(f.message, f.remedy) for f in env.faults}
+    assert "cuda-unusable" in codes
+    assert backend == "onnxruntime"
+    env, codes, backend = diagnose({**with_tensorrt(), "access": [["cuda_access", "libcudart.so.12", "no bindings"]]})
+    assert (env.cuda_access.value, backend) == ("libcudart.so.12", "tensorrt")

@@ -293,3 +293,57 @@ def test_a_longer_version_completes_a_shorter_one_and_is_no_disagreement() -> No
     other = Fact((*fact.readings, Reading("10.3.1.1", "package")))
     assert other.disagreements == (Reading("10.3.1.1", "package"),)
     assert Fact((Reading("6.2", "a"), Reading("6.2.1", "b"))).disagreements == (Reading("6.2.1", "b"),)
+
+
+def test_what_python_says_when_it_can_not_reach_cuda() -> None:
+    why = Fault("CUDA from Python", "cuda-python is not installed", "pip install 'edgeinfer[jetpack6]'")
+    problem = only(replace(JETSON, faults=(why,)), "cuda-unusable")
+    assert (problem.message, problem.remedy) == (why.message, why.remedy)
+    assert backend(replace(JETSON, faults=(why,))) == "onnxruntime"
+    assert codes(replace(JETSON, faults=(why,))) == {"cuda-unusable"}, "said once"
+
+
+def test_a_way_to_cuda_that_crashes_is_told_with_a_way_out() -> None:
+    problem = only(replace(JETSON, faults=(Fault("CUDA from Python", "crashed with SIGSEGV"),)), "cuda-unusable")
+    assert problem.message == "CUDA from Python: crashed with SIGSEGV"
+    assert "reinstall cuda-python" in problem.remedy
+
+
+def test_without_a_gpu_nobody_asks_how_python_would_reach_it() -> None:
+    why = Fault("CUDA from Python", "there is no CUDA driver here", "see edgeinfer doctor")
+    assert "cuda-unusable" not in codes(replace(JETSON, sm_count=Fact(), faults=(why,)))
+
+
+def test_a_cuda_python_that_was_passed_over_is_noted() -> None:
+    through = known("libcudart.so.12", "cuda-python 13.4.4 needs a newer driver: this one serves CUDA 12.6")
+    env = replace(JETSON, cuda_python=known("13.4.4"), cuda_access=through)
+    problem = only(env, "cuda-python-unused")
+    assert problem.message == f"{through.source}; libcudart.so.12 is used instead"
+    assert backend(env) == "tensorrt"
+    assert not codes(replace(env, cuda_python=Fact())), "without one there is nothing to note"
+    assert not codes(replace(env, cuda_access=known("cuda-python 13.4.4", "it has made a stream")))
+
+
+@pytest.mark.parametrize(
+    ("group", "remedy"),
+    [("video", "sudo usermod -aG video $USER, then log in again"), ("root", "check udev's rules for it")],
+)
+def test_device_nodes_that_this_user_may_not_open(group: str, remedy: str) -> None:
+    env = replace(JETSON, closed_nodes=known(("/dev/nvmap", "/dev/nvhost-gpu"), f"group {group}"))
+    assert not codes(env), "CUDA works all the same"
+    lost = replace(env, sm_count=Fact(), gpu_count=Fact())
+    problem = only(lost, "gpu-denied")
+    assert problem.message == f"this user may not open /dev/nvmap, the GPU's device, which belongs to group {group}"
+    assert problem.remedy == remedy
+    assert "gpu-unreachable" not in codes(lost)
+    assert backend(lost) == "onnxruntime"
+
+
+def test_pips_tensorrt_on_a_jetpack_of_another_cuda() -> None:
+    wheel = known("10.16.1.11", "/v/lib/python3.10/site-packages/tensorrt_cu13-10.16.1.11.dist-info")
+    place = known("/v/lib/python3.10/site-packages/tensorrt")
+    problem = only(replace(JETSON, tensorrt=wheel, tensorrt_module=place), "driver-too-old")
+    assert problem.message == (
+        f"pip's TensorRT 10.16.1.11 in {place.value} is for CUDA 13, and this JetPack's driver serves CUDA 12"
+    )
+    assert problem.remedy.startswith("pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs")
