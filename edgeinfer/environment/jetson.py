@@ -10,6 +10,9 @@ from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
 
+DEVICE_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
+"""The first is a link to the second, which is there also where /proc is a container's own."""
+
 
 def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
     """Yields l4t, jetpack, board, module, soc, compute_capability, integrated, dla_cores and power_mode."""
@@ -39,10 +42,11 @@ def _jetpack(packages: Mapping[str, Package], l4t: list[Note]) -> Iterator[Note]
 
 
 def _device_tree(tree: Tree) -> Iterator[Note]:
-    model = (tree.text("proc/device-tree/model") or "").rstrip("\0")
+    folder = next((folder for folder in DEVICE_TREES if tree.exists(folder)), DEVICE_TREES[0])
+    model = (tree.text(f"{folder}/model") or "").rstrip("\0")
     if model:
-        yield Note("board", model, "/proc/device-tree/model")
-    source = "/proc/device-tree/compatible"
+        yield Note("board", model, f"/{folder}/model")
+    source = f"/{folder}/compatible"
     compatible = formats.tree_strings(tree.text(source[1:]) or "")
     if module := formats.module_of(compatible):
         yield Note("module", module, source)
