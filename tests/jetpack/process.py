@@ -20,7 +20,7 @@ import onnxruntime
 
 from ..engine import fakes  # relative: it is copied together with this
 
-ILLEGAL_ADDRESS, LAUNCH_FAILED = 700, 719
+INSUFFICIENT_DRIVER, ILLEGAL_ADDRESS, LAUNCH_FAILED = 35, 700, 719
 Step = Callable[[], int]
 
 
@@ -102,9 +102,13 @@ def describe(network: Any, config: Any) -> dict[str, Any]:
     return {**fakes.describe(network, config), "largest": largest, "model": model}
 
 
-def greet(gpu: Gpu, module: Any, logger: Any) -> None:
-    """Without a GPU the real factories say so in the log and return nothing, which Python hears as a TypeError."""
-    status = gpu.driver.cuInit(0)
+def greet(gpu: Gpu, cuda: int, module: Any, logger: Any) -> None:
+    """Without a GPU, or with a driver that is too old for the CUDA that it was built with, the real factories say so in
+    the log and return nothing, which Python hears as a TypeError.
+    """
+    version = ctypes.c_int()
+    gpu.driver.cuDriverGetVersion(ctypes.byref(version))
+    status = gpu.driver.cuInit(0) or (INSUFFICIENT_DRIVER if version.value // 1000 < cuda else 0)
     if status:
         fakes.log(module, logger, "ERROR", f"CUDA initialization failure with error: {status}")
         raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -113,14 +117,14 @@ def greet(gpu: Gpu, module: Any, logger: Any) -> None:
     gpu.driver.cuCtxSetCurrent(context)
 
 
-def become(module: Any, api: dict[str, Any], version: tuple[int, int, int, int]) -> None:
-    """Makes a module this TensorRT."""
+def become(module: Any, api: dict[str, Any], version: tuple[int, int, int, int], cuda: int) -> None:
+    """Makes a module this TensorRT, of this major version of CUDA."""
     gpu = Gpu()
     world = fakes.World(version, b"ftrt")
     world.cuda = gpu
     world.compute = functools.partial(compute, gpu)
     world.describe = describe
-    world.greet = functools.partial(greet, gpu)
+    world.greet = functools.partial(greet, gpu, cuda)
     world.dla_cores = int(os.environ.get("EDGEINFER_STUB_DLA", "0"))
     fakes.fill(module, api, world)
     module.__file__ = str(Path(__file__).parents[2] / "__init__.py")

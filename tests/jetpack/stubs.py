@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 FRAMES = KERNELS / "frames.cu"
 TENSORRT = {"10.3.0": (10, 3, 0, 30), "10.13.3.9": (10, 13, 3, 9)}
 """Versions of TensorRT's Python module → those of its library, as JetPack 6.2 and 7.1 ship them."""
+CUDA = {"10.3.0": 12, "10.13.3.9": 13}
+"""The major version of CUDA that each is for."""
 
 
 def why_not() -> str:

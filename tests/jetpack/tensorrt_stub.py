@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from tests.engine import fakes
-from tests.jetpack.stubs import HERE, TENSORRT
+from tests.jetpack import stubs
+from tests.jetpack.stubs import CUDA, HERE, TENSORRT
 
 INIT = '''"""TensorRT {version}: a stand-in, written by tests/jetpack/tensorrt_stub.py."""
 
@@ -16,8 +17,9 @@ import json as _json
 import pathlib as _pathlib
 import sys as _sys
 
+_wheel = _pathlib.Path(__file__).parents[1] / "tensorrt_libs" / "libnvinfer.so.{major}"
 try:
-    _library = _ctypes.CDLL("libnvinfer.so.{major}")
+    _library = _ctypes.CDLL(str(_wheel) if _wheel.exists() else _wheel.name)
 except OSError as _error:  # the real module is linked with it, and so the import fails
     raise ImportError(str(_error)) from None
 
@@ -27,6 +29,7 @@ _process.become(
     _sys.modules[__name__],
     _json.loads((_pathlib.Path(__file__).parent / "_simulation" / "api.json").read_text()),
     {parts},
+    {cuda},
 )
 '''
 METADATA = "Metadata-Version: 2.1\nName: tensorrt\nVersion: {version}\n"
@@ -47,8 +50,22 @@ def write(dist_packages: Path, version: str = "10.3.0") -> Path:
     (package / "_simulation" / "__init__.py").touch()
     shutil.copy(fakes.API / f"{version}.json", package / "_simulation" / "api.json")
     parts = TENSORRT[version]
-    (package / "__init__.py").write_text(INIT.format(version=version, major=parts[0], parts=parts))
+    text = INIT.format(version=version, major=parts[0], parts=parts, cuda=CUDA[version])
+    (package / "__init__.py").write_text(text)
     metadata = dist_packages / f"tensorrt-{version}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(METADATA.format(version=version))
     return package
+
+
+def write_wheels(site_packages: Path, version: str) -> None:
+    """What `pip install tensorrt` brings: the module of another CUDA than JetPack's, with its library beside it."""
+    write(site_packages, version)
+    libraries = site_packages / "tensorrt_libs"
+    libraries.mkdir()
+    stubs.libnvinfer(libraries, version)
+    for part in ("", "_bindings", "_libs"):
+        name = f"tensorrt_cu{CUDA[version]}{part}"
+        metadata = site_packages / f"{name}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(METADATA.replace("tensorrt", name).format(version=version))
