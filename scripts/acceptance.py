@@ -61,7 +61,7 @@ def tried(trial: Trial, bench: Bench) -> Line:
 
 def say(line: Line) -> None:
     """For whoever watches."""
-    print(f"{MARKS[line.verdict.outcome]} {line.assumption}: {line.verdict.evidence}", flush=True)
+    print(f"{MARKS[line.verdict.outcome]} {line.assumption}: {' '.join(line.verdict.evidence.split())}", flush=True)
 
 
 def write(folder: Path, lines: list[Line]) -> None:

@@ -50,9 +50,17 @@ class Bench:
         """Runs a program to its end and keeps what it prints as NAME.txt."""
         try:
             done = subprocess.run(  # noqa: S603 (programs that the trials name)
-                argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-                timeout=timeout_s, cwd=ROOT, env={**os.environ, **environ},
-            )  # fmt: skip
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=timeout_s,
+                cwd=ROOT,
+                env={**os.environ, **environ},
+            )
             found = Done(done.returncode, done.stdout)
         except FileNotFoundError:
             found = Done(127, f"{argv[0]} is not installed")

@@ -60,7 +60,7 @@ def test_what_a_program_prints_is_kept_and_its_end_known(script: Any, tmp_path: 
     assert (done.code, done.last) == (3, "two")
     assert "exit code 3" in (tmp_path / "said.txt").read_text()
     assert bench.run("none", "nothing-of-this-name").last == "nothing-of-this-name is not installed"
-    late = bench.run("late", sys.executable, "-c", "print('x', flush=True); input()", timeout_s=0.5)
+    late = bench.run("late", sys.executable, "-c", "import time; print('x', flush=True); time.sleep(60)", timeout_s=0.5)
     assert late.code == 124
     assert "no end within" in late.last
 

@@ -117,6 +117,8 @@ class Environment:
     """What Python reached CUDA through when it made a stream: "cuda-python 12.9.10", "libcudart.so.12"."""
     closed_nodes: Fact[tuple[str, ...]] = Fact()
     """The GPU's device nodes that this user may not open. The source is their group: "group video"."""
+    user: Fact[str] = Fact()
+    """Who runs this, where that matters."""
     cudnn: Fact[str] = Fact()
 
     tensorrt: Fact[str] = Fact()

@@ -47,7 +47,9 @@ def gpu_denied(env: Environment) -> Iterator[Problem]:
     if has_gpu(env) or not closed:
         return
     message = f"this user may not open {closed[0]}, the GPU's device, which belongs to group {group}"
-    remedy = f"sudo usermod -aG {group} $USER, then log in again" if group != "root" else "check udev's rules for it"
+    remedy = f"sudo usermod -aG {group} {env.user.value}, then log in again; a service: systemctl restart edgeinfer"
+    if group == "root":
+        remedy = "check udev's rules for it"
     yield Problem("gpu-denied", "error", message, remedy, ONLY_TENSORRT)
 
 
@@ -75,6 +77,8 @@ def driver_too_old(env: Environment) -> Iterator[Problem]:
         number = f" {env.driver.value}" if env.driver.value else ""
         message = f"the driver{number} serves CUDA {served}, and TensorRT needs CUDA {needed}"
         remedy = f"update the driver, or install TensorRT for CUDA {served}"
+        if env.is_jetson:
+            remedy = "update JetPack as a whole: driver, CUDA and TensorRT of a Jetson belong together"
     yield Problem("driver-too-old", "error", message, remedy, ONLY_TENSORRT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ PATTERNS = ("nvmap", "nvhost-ctrl*", "nvhost-*gpu", "nvhost-prof-gpu", "nvgpu/*/
 
 
 def read(tree: Tree) -> Iterator[Note]:
-    """Yields closed_nodes, where there are any, with their group, such as "group video", as the source."""
+    """Yields closed_nodes, where there are any, with their group, such as "group video", as the source; and user."""
     paths = sorted({path for pattern in PATTERNS for path in (tree.root / "dev").glob(pattern)})
     closed = [path for path in paths if _is_device(path) and not os.access(path, os.R_OK | os.W_OK)]
     if closed:
         yield Note("closed_nodes", tuple(str(path) for path in closed), _group(closed[0]))
+        yield Note("user", _user(), f"uid {os.geteuid()}")
 
 
 def _is_device(path: Path) -> bool:
@@ -28,6 +30,13 @@ def _is_device(path: Path) -> bool:
         return stat.S_ISCHR(path.stat().st_mode)
     except OSError:
         return False
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _group(path: Path) -> str:

@@ -38,14 +38,15 @@ def test_those_of_the_gpu_are_told_with_their_group(dev: Path) -> None:
         make(dev / name, 0o660)
     make(dev / "nvhost-gpu", 0o666)
     (dev / "nvidia0").write_text("no device")
-    (found,) = nodes.read(Tree(dev.parent))
+    found, user = nodes.read(Tree(dev.parent))
     closed = tuple(f"{dev}/{name}" for name in ("nvgpu/igpu0/ctrl", "nvhost-ctrl-gpu", "nvmap"))
     assert found == Note("closed_nodes", closed, "group video")
+    assert user == Note("user", "root", "uid 0")
 
 
 def test_a_group_without_a_name_is_told_by_its_number(dev: Path) -> None:
     make(dev / "nvidiactl", 0o660, 54321)
-    (found,) = nodes.read(Tree(dev.parent))
+    found, _ = nodes.read(Tree(dev.parent))
     assert found.source == "group 54321"
 
 

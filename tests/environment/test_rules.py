@@ -149,7 +149,7 @@ def test_a_tensorrt_that_is_not_the_jetpack_s_is_used_and_noted() -> None:
         ({"onnxruntime": Fact()}, "onnxruntime-missing", "warning", ("onnxruntime",), "pip install 'edgeinfer[cpu]'"),
         ({"l4t": known("99.1.0"), "jetpack": Fact()}, "l4t-unknown", "note", (), "report the release"),
         ({"tensorrt": known("8.4.1.5")}, "tensorrt-too-old", "error", ("tensorrt",), "install a newer"),
-        ({"cuda_driver": known("11.8")}, "driver-too-old", "error", ("tensorrt",), "install TensorRT for CUDA 11"),
+        ({"cuda_driver": known("11.8")}, "driver-too-old", "error", ("tensorrt",), "update JetPack as a whole"),
     ],
 )
 def test_what_a_problem_blocks_and_how_it_is_mended(
@@ -326,10 +326,14 @@ def test_a_cuda_python_that_was_passed_over_is_noted() -> None:
 
 @pytest.mark.parametrize(
     ("group", "remedy"),
-    [("video", "sudo usermod -aG video $USER, then log in again"), ("root", "check udev's rules for it")],
+    [
+        ("video", "sudo usermod -aG video mia, then log in again; a service: systemctl restart edgeinfer"),
+        ("root", "check udev's rules for it"),
+    ],
 )
 def test_device_nodes_that_this_user_may_not_open(group: str, remedy: str) -> None:
-    env = replace(JETSON, closed_nodes=known(("/dev/nvmap", "/dev/nvhost-gpu"), f"group {group}"))
+    nodes = known(("/dev/nvmap", "/dev/nvhost-gpu"), f"group {group}")
+    env = replace(JETSON, closed_nodes=nodes, user=known("mia"))
     assert not codes(env), "CUDA works all the same"
     lost = replace(env, sm_count=Fact(), gpu_count=Fact())
     problem = only(lost, "gpu-denied")
@@ -347,3 +351,9 @@ def test_pips_tensorrt_on_a_jetpack_of_another_cuda() -> None:
         f"pip's TensorRT 10.16.1.11 in {place.value} is for CUDA 13, and this JetPack's driver serves CUDA 12"
     )
     assert problem.remedy.startswith("pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs")
+
+
+def test_a_jetsons_driver_is_not_updated_alone() -> None:
+    assert only(replace(JETSON, cuda_driver=known("11.4")), "driver-too-old").remedy.startswith(
+        "update JetPack as a whole"
+    )

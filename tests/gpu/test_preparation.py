@@ -181,7 +181,7 @@ def test_an_engine_that_tensorrt_refuses_is_built_again_once(
 
 def test_without_a_gpu_there_is_nothing_to_prepare(prepare: Prepare, device: Simulation) -> None:
     device.fail["cudaStreamCreateWithFlags"] = [100]
-    with pytest.raises(UnavailableError, match="CUDA finds no GPU .*; see edgeinfer doctor"):
+    with pytest.raises(UnavailableError, match=r"CUDA finds no GPU .*; see edgeinfer doctor"):
         prepare()
 
 
