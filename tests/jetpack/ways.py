@@ -13,15 +13,18 @@ SITE = "/opt/edgeinfer/lib/python3.10/site-packages"
 DIST = "/usr/lib/python3.10/dist-packages"
 RUNTIME = "/usr/local/cuda/lib64/libcudart.so.12"
 LIBRARIES = "/usr/lib/aarch64-linux-gnu"
+UNBIND = f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* {SITE}/_cuda_bindings_* /root/"
+BIND = f"mv /root/cuda /root/cuda_* /root/_cuda_bindings_* {SITE}/"
+"""As pip would uninstall and install it."""
 HIDE, SHOW = f"mv {RUNTIME} /root/; ldconfig", f"mv /root/libcudart.so.12 {RUNTIME}; ldconfig"
 JETPACK6 = "pip install 'edgeinfer[jetpack6]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`breaks` and `mends` are typed as root. `message` and `remedy` is the line that run, status, doctor and the journal
-    have to show; where `works`, TensorRT is used nonetheless, and doctor alone has the line. `wrong` says what the
-    product shows instead so far.
+    """`breaks` and `mends` are typed as root. `message` and `remedy` are the line that run, status, doctor and the
+    journal have to show; where `works`, TensorRT is used nonetheless, and doctor alone has the line. `wrong` says what
+    the product shows instead so far.
     """
 
     name: str
@@ -37,23 +40,24 @@ class Way:
 def cuda_python(version: str) -> str:
     """Installs another cuda-python than the environment's: only its files, found before it."""
     return f"""
-        /opt/edgeinfer/bin/pip install --quiet --no-deps --target /opt/other 'cuda-python{version}' 'cuda-bindings{version}'
+        /opt/edgeinfer/bin/pip install --quiet --no-deps --target /opt/other \\
+          'cuda-python{version}' 'cuda-bindings{version}'
         echo 'import sys; sys.path.insert(0, "/opt/other")' >{SITE}/000.pth"""
 
 
 WAYS = (
     Way(
         "no-cuda-python",
-        f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* /root/",
-        f"mv /root/cuda /root/cuda_* {SITE}/",
+        UNBIND,
+        BIND,
         "",
         "",
         works=True,
     ),
     Way(
         "no-cuda-python-and-no-runtime",
-        f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* /root/; {HIDE}",
-        f"mv /root/cuda /root/cuda_* {SITE}/; {SHOW}",
+        f"{UNBIND}; {HIDE}",
+        f"{BIND}; {SHOW}",
         "cuda-python is not installed, and there is no libcudart.so.12 to use instead",
         JETPACK6,
     ),
@@ -92,8 +96,8 @@ WAYS = (
         "not-in-group-video",
         "gpasswd --delete edgeinfer video; gpasswd --delete edgeinfer render || true",
         "gpasswd --add edgeinfer video; gpasswd --add edgeinfer render || true",
-        "this user may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
-        "sudo usermod -aG video edgeinfer, then log in again; a service: systemctl restart edgeinfer",
+        "user edgeinfer may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
+        "sudo usermod -aG video edgeinfer, then log in again, or restart the service",
     ),
     Way(
         "container-without-runtime",
@@ -114,8 +118,8 @@ WAYS = (
         "tensorrt-without-its-library",
         f"mv {LIBRARIES}/libnvinfer.so.10 /root/; ldconfig",
         f"mv /root/libnvinfer.so.10 {LIBRARIES}/; ldconfig",
-        "TensorRT is installed but does not load: ImportError: libnvinfer.so.10: cannot open shared object file: No such "
-        "file or directory",
+        "TensorRT is installed but does not load: ImportError: libnvinfer.so.10: cannot open shared object file: "
+        "No such file or directory",
         "install the library that is named, or add its folder to LD_LIBRARY_PATH",
     ),
     Way(
