@@ -23,8 +23,8 @@ JETPACK6 = "pip install 'edgeinfer[jetpack6]'"
 @dataclass(frozen=True, slots=True)
 class Way:
     """`breaks` and `mends` are typed as root. `message` and `remedy` are the line that run, status, doctor and the
-    journal have to show; where `works`, TensorRT is used nonetheless, and doctor alone has the line. `wrong` says what
-    the product shows instead so far.
+    journal have to show; where `works`, TensorRT is used nonetheless, and doctor alone has the line; what is `of_now`
+    doctor can't know. `wrong` says what the product shows instead so far.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Way:
     remedy: str
     driver: Mapping[str, object] = field(default_factory=dict)
     works: bool = False
+    of_now: bool = False
     wrong: str = ""
 
 
@@ -91,6 +92,7 @@ WAYS = (
         f"rm -r {SITE}/tensorrt*",
         f"pip's TensorRT 10.13.3.9 in {SITE}/tensorrt is for CUDA 13, and this JetPack's driver serves CUDA 12",
         "pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs; JetPack's own is then found",
+        wrong="status goes on to say engine-building, for good; run, journal and doctor have the line",
     ),
     Way(
         "not-in-group-video",
@@ -98,6 +100,8 @@ WAYS = (
         "gpasswd --add edgeinfer video; gpasswd --add edgeinfer render || true",
         "user edgeinfer may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
         "sudo usermod -aG video edgeinfer, then log in again, or restart the service",
+        wrong="run, status and journal say CUDA error 801: it is none of those that doctor is asked about; doctor says "
+        "this user and $USER, which is not the service's",
     ),
     Way(
         "container-without-runtime",
@@ -129,19 +133,22 @@ WAYS = (
         "the GPU has no memory left: CUDA can't make a stream (error 2, cudaErrorMemoryAllocation)",
         "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m",
         driver={"cuStreamCreate": 2},
+        wrong="status leaves the remedy out: engine-failed has only the message",
     ),
     Way(
         "too-little-gpu-memory",
         "true",
         "true",
-        "the GPU has no memory left",
+        "the GPU has no memory left: cudaMalloc: CUDA error 2 (cudaErrorMemoryAllocation)",
         "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m",
         driver={"memory": 1_000_000},
+        of_now=True,
+        wrong="cudaMalloc: CUDA error 2 (cudaErrorMemoryAllocation); see edgeinfer doctor, which finds nothing",
     ),
     Way(
         "unknown-l4t",
         "cp /etc/nv_tegra_release /root/; echo '# R37 (release), REVISION: 1.0' >/etc/nv_tegra_release"
-        "; sed -i.known 's/36\\.4\\.7-/37.1.0-/' /var/lib/dpkg/status",
+        "; sed -i.known 's/36\\.4\\.7-/37.1.0-/; s/^Package: nvidia-jetpack$/Package: another/' /var/lib/dpkg/status",
         "mv /root/nv_tegra_release /etc/; mv /var/lib/dpkg/status.known /var/lib/dpkg/status",
         "L4T 37.1.0 is not a release that this edgeinfer knows, so its JetPack is unknown",
         "nothing has to be done: what is used is probed; report the release so that it can be added",
