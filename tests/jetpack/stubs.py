@@ -27,13 +27,8 @@ def why_not() -> str:
 
 def libraries() -> Path:
     """A folder with libcuda.so.1, libcudart.so.12 and libcudart.so.13. Others may use it: it must not be changed."""
-    sources = [
-        *sorted(HERE.glob("*.c")),
-        *sorted(HERE.glob("*.cpp")),
-        *sorted(HERE.glob("*.h")),
-        FRAMES,
-        Path(__file__),
-    ]
+    own = [path for path in sorted(HERE.rglob("*")) if path.suffix in {".c", ".cpp", ".h"}]
+    sources = [*own, FRAMES, Path(__file__)]
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"edgeinfer-jetpack-{os.getuid()}-{digest}"
     if not folder.exists():
