@@ -56,6 +56,7 @@ def check_service(jetson: Jetson, page: str) -> None:
     assert "tensorrt-fp16 takes over from onnxruntime-cpu" in journal
     assert "warning" not in journal.lower()
     assert detects_something()
+    jetson.systemctl("stop", "edgeinfer")  # machines share a network here, and the next one wants the port
 
 
 @pytest.mark.xfail(strict=True, reason="an unexpected PermissionError for whoever may not read the configuration")

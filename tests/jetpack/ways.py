@@ -98,10 +98,9 @@ WAYS = (
         "not-in-group-video",
         "gpasswd --delete edgeinfer video; gpasswd --delete edgeinfer render || true",
         "gpasswd --add edgeinfer video; gpasswd --add edgeinfer render || true",
-        "user edgeinfer may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
-        "sudo usermod -aG video edgeinfer, then log in again, or restart the service",
-        wrong="run, status and journal say CUDA error 801: it is none of those that doctor is asked about; doctor says "
-        "this user and $USER, which is not the service's",
+        "this user may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
+        "sudo usermod -aG video edgeinfer, then log in again; a service: systemctl restart edgeinfer",
+        wrong="run, status and journal say: CUDA can't make a stream (error 801, cudaErrorNotSupported)",
     ),
     Way(
         "container-without-runtime",
@@ -109,6 +108,15 @@ WAYS = (
         f"rm /.dockerenv; mv /root/nvidia {LIBRARIES}/; mv /root/nvmap /root/nvgpu /root/nvhost-* /dev/; ldconfig",
         "the CUDA driver gives no access to the GPU",
         "start the container with --runtime nvidia",
+    ),
+    Way(
+        "driver-that-fails",
+        "true",
+        "true",
+        "the CUDA driver gives no access to the GPU",
+        "check that the package nvidia-l4t-cuda is whole and that this user is in the group video",
+        driver={"cuInit": 999},
+        wrong="run, status and journal say: CUDA can't make a stream (error 999, cudaErrorUnknown)",
     ),
     Way(
         "driver-too-old",
