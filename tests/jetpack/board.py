@@ -26,7 +26,7 @@ COPIED = ("edgeinfer", "systemd", "configs", "docs", "pyproject.toml", "README.m
 USER, HOME = "jetson", "/home/jetson"
 """Who sets the board up; the first user of a Jetson is in group video."""
 NODES = {"nvmap": 0o440, "nvhost-ctrl-gpu": 0o660, "nvhost-gpu": 0o660, "nvgpu/igpu0/ctrl": 0o660}
-"""Of group video, with the modes that an Orin's have."""
+"""Of group video, with modes as they have been reported of an Orin: nvmap can be read, which is all that CUDA needs."""
 
 
 @dataclass(frozen=True, slots=True)

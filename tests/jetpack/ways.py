@@ -116,7 +116,8 @@ WAYS = (
         "the CUDA driver gives no access to the GPU",
         "check that the package nvidia-l4t-cuda is whole and that this user is in the group video",
         driver={"cuInit": 999},
-        wrong="run, status and journal say: CUDA can't make a stream (error 999, cudaErrorUnknown)",
+        wrong="run, status and journal say: CUDA can't make a stream (error 999, cudaErrorUnknown); doctor blames "
+        "/dev/nvmap, which may be read and not written to, also by the group",
     ),
     Way(
         "driver-too-old",
