@@ -50,13 +50,16 @@ EXPORT int cuGetProcAddress_v2(const char *name, void **function, int version, u
     return *function ? OK : NOT_FOUND;
 }
 
-/* The runtime inside NVIDIA's own cuda-bindings is linked statically and looks for some 900 functions above, most of which
-   are not here; then it asks for tables that no public header describes. What was seen of it with this stub:
-   cuda-bindings 13.4 on a driver that says 12060 or 11040: error 35 (cudaErrorInsufficientDriver) from every call, before
-   any of the private tables matters. cuda-bindings 12.9.10 on 12060: cudaRuntimeGetVersion and cudaDriverGetVersion
-   answer; every other call is error 500 (cudaErrorSymbolNotFound) once a table is refused here; with an empty table
-   it asks for a second one, calls into it and crashes. So these tables are refused, nothing of them is imitated, and
-   the product runs on the stub of libcudart. The driver's half of the bindings (cuda.bindings.driver) works on the stub. */
+/* The runtime inside NVIDIA's own cuda-bindings is linked statically. It looks for some 900 functions above, most of
+   which are not here; then it asks for tables that no public header describes. What was seen of it with this stub:
+
+   bindings 13.4.4 on a driver of 12060, bindings 12.9.10 on one of 11040: error 35 (cudaErrorInsufficientDriver) from
+   every call but cudaRuntimeGetVersion and cudaDriverGetVersion, as on a real driver of an older major version.
+   Bindings 12.9.10 on 12060 or 13000, bindings 13.4.4 on 13000: the version is accepted, and every call is error 500
+   (cudaErrorSymbolNotFound) once a table is refused here. With an empty table they ask for two more, call into one of
+   them and crash. So the tables are refused, nothing of them is imitated, and the product runs on the stub of
+   libcudart instead. The other half of the bindings, cuda.bindings.driver, works on the stub: contexts, memory,
+   streams, copies, events, modules. */
 EXPORT int cuGetExportTable(const void **table, const unsigned char *uuid) {
     (void)uuid;
     *table = NULL;
