@@ -38,6 +38,7 @@ DROP_REASONS: Final[Mapping[DropReason, str]] = {
 
 SOURCE_REASONS: Final[Mapping[str, str]] = {
     "timeout": "The source is there, but gives no frame or no answer in time.",
+    "opening": "The source is still being opened, and `text` tells what takes so long.",
     "frozen": "The source shows the same picture again and again; this is judged only with `frozen_s`.",
     "gone": "The device is not plugged in.",
     "busy": "Another program uses the device.",

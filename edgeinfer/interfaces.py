@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from edgeinfer.guard.printable import printable
 from edgeinfer.messages import Message
-from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, TensorSpec
+from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, Start, TensorSpec
 
 
 @runtime_checkable
@@ -36,6 +36,14 @@ class Isolating(Protocol):
 
     def isolate(self, uri: str, options: Any) -> bool | None:
         """Whether this one is, since it decodes what others send; None where it makes a process of its own anyway."""
+
+
+@runtime_checkable
+class SlowStarting(Protocol):
+    """What a source's module has besides that knows which of its sources take long to be opened."""
+
+    def starting(self, uri: str, options: Any) -> Start | None:
+        """How long opening this one may take, and why; None for as long as it may take any other."""
 
 
 class Source(Protocol):

@@ -121,6 +121,10 @@ class MachineVitals(Struct, frozen=True, kw_only=True):
     gpu_load: Annotated[float, Meta(ge=0, le=1, description="share of the GPU's time in use")] | UnsetType = UNSET
     gpu_hz: Annotated[int, _count("the GPU's clock")] | UnsetType = UNSET
     power_mode: Annotated[str | UnsetType, _about("a Jetson's power mode")] = UNSET
+    power_mw: Annotated[dict[str, int] | UnsetType, _about("power rail → mW")] = UNSET
+    origins: Annotated[
+        dict[str, str] | UnsetType, _about("field → what told it, where that was no file of the kernel")
+    ] = UNSET
     memory_total_bytes: Annotated[int, _count("the machine's memory")] | UnsetType = UNSET
     memory_available_bytes: Annotated[int, _count("what of it can still be had")] | UnsetType = UNSET
 

@@ -42,6 +42,14 @@ class Capture:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """How many seconds opening a source may take, where that is longer than usual, and why, for people."""
+
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A capture with its place in the run. `frame_id` counts the frames captured from `source`, from 0.
 

@@ -1,29 +1,35 @@
 """Compiles edgeinfer/gpu/kernels/frames.cu with NVRTC, a file per architecture: no device needs a compiler.
 
-Two NVRTCs are used: CUDA 12's knows the older architectures, and what it makes loads on every driver from CUDA 12 on.
+Code of a toolkit loads on every driver of the same major version, older ones too (CUDA's minor version compatibility;
+machine code only, no PTX). So that nothing hangs on that promise, each architecture is compiled by the oldest CUDA 12
+that knows it, and what only CUDA 13 knows by 13.0: no driver for the device is older.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "edgeinfer" / "gpu" / "kernels"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "edgeinfer" / "gpu" / "kernels"
 SOURCE = FOLDER / "frames.cu"
-# Code for X.y runs on every X.z with z >= y.
+COMPILERS = ROOT / "build" / "nvrtc"
 ARCHITECTURES = {
-    "cuda_nvrtc/lib/libnvrtc.so.12": (72, 75, 80, 87, 90, 100, 101, 120),
-    "cu13/lib/libnvrtc.so.13": (110,),
+    "nvidia-cuda-nvrtc-cu12==12.0.140": (72, 75, 80, 87, 89, 90),
+    "nvidia-cuda-nvrtc-cu12==12.8.93": (100, 101, 120),
+    "nvidia-cuda-nvrtc-cu12==12.9.86": (103,),
+    "nvidia-cuda-nvrtc==13.0.88": (110,),
 }
+"""NVIDIA's package with the compiler → what it compiles for. Which GPU gets which: `gpu/kernel_code.py`."""
 
 
 def main(check: bool) -> int:
     """Writes the files, or with `check` compares them. Returns an exit code."""
     stale = []
-    for library, architectures in ARCHITECTURES.items():
-        nvrtc = ctypes.CDLL(str(find(library)))
+    for package, architectures in ARCHITECTURES.items():
+        nvrtc = loaded(find(package))
         for architecture in architectures:
             path, code = FOLDER / f"sm_{architecture}.cubin", compiled(nvrtc, architecture)
             if not path.exists() or path.read_bytes() != code:
@@ -34,13 +40,31 @@ def main(check: bool) -> int:
     return 1 if check and stale else 0
 
 
-def find(library: str) -> Path:
-    """The library's path inside NVIDIA's packages, which share the namespace `nvidia`."""
-    spec = importlib.util.find_spec("nvidia")
-    for place in spec.submodule_search_locations or () if spec else ():
-        if (Path(place) / library).exists():
-            return Path(place) / library
-    sys.exit(f"kernels: {library} is missing; run scripts/kernels, which installs it")
+def install() -> None:
+    """Puts every compiler into a folder of its own: an environment can have one version of a package."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    for package in ARCHITECTURES:
+        if not list(folder(package).glob("**/libnvrtc.so.*")):
+            subprocess.run([*pip, "--target", str(folder(package)), package], check=True)  # noqa: S603 (pip)
+
+
+def folder(package: str) -> Path:
+    """Where a compiler is installed."""
+    return COMPILERS / package.replace("==", "-")
+
+
+def find(package: str) -> Path:
+    """The compiler's library; ends the process where it is not installed."""
+    for library in sorted(folder(package).glob("**/libnvrtc.so.*")):
+        return library
+    sys.exit(f"kernels: {package} is missing; run scripts/kernels, which installs it")
+
+
+def loaded(library: Path) -> ctypes.CDLL:
+    """The compiler, with the part of it that it would look for where the loader does."""
+    for part in library.parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(part))
+    return ctypes.CDLL(str(library))
 
 
 def compiled(nvrtc: ctypes.CDLL, architecture: int) -> bytes:
@@ -69,4 +93,6 @@ def ask(status: int) -> None:
 
 
 if __name__ == "__main__":
+    if "--install" in sys.argv[1:]:
+        install()
     sys.exit(main("--check" in sys.argv[1:]))

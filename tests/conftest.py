@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.guard import redaction as redact
 from edgeinfer.sources._gst_process import find_python
 from edgeinfer.sources.demo import Demo, Options
@@ -64,6 +65,11 @@ def need_gst(*elements: str) -> str:
 def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redact, "_known", {})
     monkeypatch.setattr(redact, "_said_full", False)
+
+
+@pytest.fixture(autouse=True)
+def _no_builds_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PATIENCE, "_ended_s", float("-inf"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Boots the real systemd as PID 1 of its own namespaces, on a writable copy (overlay) of this machine's root that is gone
-# afterwards: services can be installed, crash and be restarted there, and nothing of it reaches the machine.
-#   systemd_boot.sh SHARE [FROM:TO]...
-# SHARE is a folder that both sides see under the same path; FROM is seen below TO, too.
+# Boots a real systemd as PID 1 of its own namespaces, on a writable copy (overlay) of a root that is gone afterwards:
+# services can be installed, crash and be restarted there, and nothing of it reaches the machine.
+#   systemd_boot.sh ROOT SHARE [FROM:TO]...
+# ROOT is / for this machine's, or a folder with another one. SHARE is a folder that both sides see under the same path;
+# FROM is seen below TO, too.
 set -eu
-share=$(realpath "$1"); shift
-export share mounts="$*"
+root=$(realpath "$1"); share=$(realpath "$2"); shift 2
+export root share mounts="$*"
 exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child bash -eu -c '
   mount --make-rprivate /
   over=$share/over; mkdir -p "$over"; mount -t tmpfs tmpfs "$over"; mkdir "$over"/{upper,work,root}
-  mount -t overlay overlay -o "lowerdir=/,upperdir=$over/upper,workdir=$over/work" "$over/root"
+  mount -t overlay overlay -o "lowerdir=$root,upperdir=$over/upper,workdir=$over/work" "$over/root"
   cd "$over/root"
   mount -t proc proc proc; mount -t sysfs sysfs sys; mount -t cgroup2 cgroup2 sys/fs/cgroup
   # Devices of its own: journald makes /dev/log, which must not appear on the machine.

@@ -1,4 +1,5 @@
-"""The real systemd on a throw-away copy of this machine, with edgeinfer in an environment that its user can read."""
+"""A real systemd on a throw-away copy of this machine or of another system's root, with edgeinfer in an environment
+that its user can read."""
 
 from __future__ import annotations
 
@@ -37,18 +38,31 @@ def why_not() -> str:
 
 
 class Booted:
-    """Booted by the constructor; `close` ends everything in it. `share` is seen on both sides.
+    """Booted by the constructor, from the system at `root`; `close` ends everything in it.
 
-    `mounts` are of the form FROM:TO: what a path of this machine is called inside. `variables` are what programs get.
+    `share` is seen on both sides. `mounts` are of the form FROM:TO: what a path of this machine is called inside.
+    `variables` are what programs get.
     """
 
-    def __init__(self, share: Path, mounts: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, share: Path, mounts: Sequence[str], variables: Mapping[str, str] | None = None, root: Path = Path("/")
+    ) -> None:
         self.share = share
         self._variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SYSTEMD_PAGER": ""}
         self._variables.update(variables or {})
-        self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(share), *mounts])
-        self._pid = self._wait_for_pid_1()
-        self.wait(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up")
+        self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(root), str(share), *mounts])
+        try:
+            self._pid = self._wait_for_pid_1()
+            self.wait(
+                lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up"
+            )
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        """What a kind of machine has beside the system."""
 
     def _wait_for_pid_1(self) -> int:
         until = time.monotonic() + 30
@@ -105,19 +119,24 @@ class Booted:
 
 
 class Machine(Booted):
-    """With edgeinfer as it is here, in an environment that the service's user can read."""
+    """With edgeinfer as it is here, in an environment that the service's user can read.
 
-    def __init__(self, share: Path) -> None:
+    On another system's root it is this machine's Python that runs it.
+    """
+
+    def __init__(self, share: Path, root: Path = Path("/")) -> None:
         base = Path(sys.base_prefix)
-        site = Path(sysconfig.get_path("purelib"))
-        mounts = [f"{site}:/opt/site", f"{ROOT}:/opt/src"]
+        mounts = [f"{sysconfig.get_path('purelib')}:/opt/site", f"{ROOT}:/opt/src"]
         if base != Path("/usr"):
             mounts.append(f"{base}:/opt/base")
-        super().__init__(share, mounts)
+        super().__init__(share, mounts, root=root)
+
+    def _set_up(self) -> None:
+        base = Path(sys.base_prefix)
         python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"
-        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         if base != Path("/usr"):  # the interpreter may look for its library where it came from
             self.run("sh", "-c", "echo /opt/base/lib >/etc/ld.so.conf.d/base.conf; ldconfig")
+        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         lines = "/opt/src\n/opt/site\n"
         self.run("sh", "-c", f"printf '{lines}' >/opt/edgeinfer/lib/{version}/site-packages/here.pth")

@@ -34,7 +34,7 @@ STOREYS = [
     "models frames interfaces contract",
     "types",
     "messages",
-    "codes",
+    "codes recipe",
     "errors",
     "guard",
 ]
@@ -43,7 +43,7 @@ from lower ones."""
 
 PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
 TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"}
-HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi"} | TENSORRT
+HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop"} | TENSORRT
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
     "backends": {"onnxruntime"},
@@ -53,7 +53,7 @@ HEAVY_ROOMS = {
     "bench": {"cv2"},
     "cuda": {"cuda"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
-    "environment": {"cuda", "onnxruntime"} | TENSORRT,
+    "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,
 }
 """Which heavy libraries a room may import."""
 NAMED_ONLY = {"edgeinfer.config.plugins"}

@@ -8,9 +8,13 @@ import pytest
 from msgspec import structs
 
 from edgeinfer.config.card import DecoderCard, Thresholds, load_model
-from edgeinfer.config.settings import ModelConfig
-from edgeinfer.daemon.assembly import close_sinks, open_decoder
+from edgeinfer.config.settings import ModelConfig, load_config
+from edgeinfer.daemon.assembly import PROCESS_GRACE_S, capture_job, close_sinks, deadlines, open_decoder
+from edgeinfer.flow.accounting import Ledger
+from edgeinfer.flow.capture import Deadlines
+from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.messages import Message
+from edgeinfer.sources import rtsp
 from edgeinfer.types import Result
 
 
@@ -35,6 +39,29 @@ def test_configuration_goes_before_options_before_thresholds(
     assert getattr(options_of(decoder), key) == expected
     assert getattr(options_of(decoder), "iou" if key == "score" else "score") == 0.2
     assert options_of(decoder).max_candidates == (1000 if option is None else 7)
+
+
+@pytest.mark.parametrize(
+    ("uri", "opening", "grace"),
+    [
+        ("csi://0", 100, PROCESS_GRACE_S),
+        ("gst:videotestsrc", 100, PROCESS_GRACE_S),
+        ("rtsp://127.0.0.1/x", None, PROCESS_GRACE_S),
+        ({"uri": "rtsp://127.0.0.1/x", "decoder": "gstreamer"}, 100, PROCESS_GRACE_S),
+        ({"uri": "rtsp://127.0.0.1/x", "isolated": False}, None, Deadlines().grace),
+        ("v4l2:///dev/video0", None, Deadlines().grace),
+    ],
+)
+def test_a_process_is_ended_before_its_thread_is_given_up_and_gstreamer_may_take_its_time_to_start(
+    monkeypatch: pytest.MonkeyPatch, uri: Any, opening: float | None, grace: float
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: False)
+    config = load_config(None, [("sources.c", uri)]).sources["c"]
+    limits = deadlines(config)
+    assert (limits.opening, limits.grace) == (opening, grace)
+    job = capture_job("c", config, Ledger(lambda: 0), Mailbox())
+    assert job.limits == limits
+    assert bool(job.opening_why) is (opening is not None)
 
 
 def test_a_sink_that_can_not_be_closed_keeps_no_other_open(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,14 +17,16 @@ from edgeinfer.commands import build
 from edgeinfer.commands._engine_options import task_of
 from edgeinfer.config.card import Model, ToleranceCard, load_model
 from edgeinfer.config.settings import Config, load_config
+from edgeinfer.daemon import selection
 from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.selection import choose
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.errors import BuildError, CrashLoopError
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import Tolerance
-from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError
 from edgeinfer.interfaces import Backend
 from edgeinfer.messages import DAEMON, DetectionsMessage, InfoMessage, Message, StatusMessage
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
@@ -163,7 +166,7 @@ def test_a_cached_engine_is_used_from_the_first_frame(script: Script) -> None:
 def test_a_cached_engine_that_can_not_be_loaded_leaves_onnx_runtime(script: Script) -> None:
     script.cached = True
     script.go.set()
-    script.failure = UnavailableError("the driver is older than this CUDA")
+    script.failure = BuildError("loading the engine failed: TensorRT gave no reason")
     recorder, _, summary = run("auto")
     assert {message.backend for message in recorder.detections()} == {"onnxruntime-cpu"}
     assert len(recorder.detections()) == 40
@@ -220,13 +223,50 @@ def test_an_engine_that_crashes_again_and_again_is_told_and_done_without(script:
         run("tensorrt")
 
 
+def threads_of(backend: Backend | None) -> str:
+    assert backend is not None
+    backend.close()
+    return backend.detail.rpartition(", ")[2]
+
+
+def test_beside_a_build_the_fallback_leaves_cores_to_it_and_gets_them_where_none_comes(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    model, settings = load_model("nanodet-g"), config("auto")
+    choice = choose(model, settings, None)
+    assert choice.instead is not None
+    assert threads_of(choice.now) == "4 threads each"
+    assert threads_of(choice.instead(threading.Event())) == "8 threads each"
+    script.cached = True
+    cached = choose(model, settings, None)
+    assert (cached.now, cached.instead is None) == (None, False)
+    assert cached.instead is not None
+    assert threads_of(cached.instead(threading.Event())) == "8 threads each"
+    script.impossible = UnavailableError("no GPU")
+    assert threads_of(choose(model, settings, None).now) == "8 threads each"
+    script.impossible = OutOfMemoryError("CUDA has no memory now")
+    assert threads_of(choose(model, settings, None).now) == "4 threads each"
+
+
+def test_a_reload_whose_engine_can_not_be_had_serves_on_all_cores(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    script.go.set()
+    script.failure = BuildError("not supported")
+    built = selection.build(load_model("nanodet-g"), config("auto"), None, lambda _: None, threading.Event())
+    assert threads_of(built.backend) == "8 threads each"
+    assert built.later is None
+
+
 def test_the_backend_asks_for_the_engine_that_the_build_command_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same settings on both sides name the same engine, tolerance and calibration included."""
     here = Target(flavour="tensorrt", tensorrt=(10, 3, 0, 30), gpu="Orin", compute_capability="8.7")
     kit = SimpleNamespace(flavour="tensorrt", version=here.tensorrt)
     for name in ("load", "find"):
         monkeypatch.setattr(toolkit, name, lambda *_: kit)
-    monkeypatch.setattr(machine, "detect", lambda *_: here)
+    monkeypatch.setattr(machine, "detect", lambda *_, **__: here)
     context = build.command.make_context("build", ["nanodet-g", "--opt-level", "2", "--workspace", "1G"])
     ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run")
     task = task_of({key: value for key, value in context.params.items() if key not in ignored}, with_extras=True)

@@ -90,11 +90,39 @@ def test_any_name_leaves_the_reason(name: str) -> None:
         "ERROR 2: [virtualMemoryBuffer.cpp::resizePhysical::140] Error Code 2: OutOfMemory (Requested size was 9)",
         "ERROR [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
         "ERROR Requested amount of GPU memory (9 bytes) could not be allocated.",
+        "ERROR IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory (Requested size was 1075072515 bytes.)",
+        "INTERNAL_ERROR [defaultAllocator.cpp::nvinfer1::internal::DefaultAllocator::allocate::63] "
+        "Error Code 1: Cuda Runtime (out of memory)",
     ],
 )
 def test_what_tensorrt_says_without_memory(line: str) -> None:
     assert type(diagnose.explain(["INFO fine", line], "building")) is BuildKilledError
     assert type(error_from_text(f"not started: {line}", line)) is OutOfMemoryError
+
+
+NO_TACTIC = "ERROR 10: [optimizer.cpp::computeCosts::3728] Error Code 10: Internal Error (Could not find any "
+NO_TACTIC += "implementation for node {ForeignNode[/1/Constant_36_output_0.../1/Slice_4]}.)"
+NO_TACTIC_10 = NO_TACTIC.replace("10: [optimizer.cpp::computeCosts::3728]", "IBuilder::buildSerializedNetwork:")
+
+
+@pytest.mark.parametrize("last", [NO_TACTIC, NO_TACTIC_10])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING Tactic Device request: 1536MB Available: 1024MB. Device memory is insufficient to use tactic.",
+        "WARNING UNSUPPORTED_STATE: Skipping tactic 3 due to insuficient memory on requested size of 2457 detected for "
+        "tactic 0x0000000000000004.",
+        "ERROR Error Code: 9: Skipping tactic 0x0000000000000000 due to exception [tunable_graph.cpp:create:117] "
+        "autotuning: User allocator error allocating 15485030400-byte buffer",
+        "WARNING GPU memory allocation error during getBestTactic: conv0_fwd",
+    ],
+)
+def test_a_node_that_nothing_could_compute_for_want_of_memory(last: str, line: str) -> None:
+    found = diagnose.explain([line, last], "building")
+    assert (type(found), found.exit_code) == (BuildKilledError, 75)
+    assert "raise --workspace" in found.hint
+    assert type(diagnose.explain([last], "building")) is BuildError, "and nothing was short of memory"
+    assert type(diagnose.explain([line, "ERROR something else"], "building")) is BuildError
 
 
 def test_a_real_lack_of_cuda_memory_under_a_hostile_name_is_told() -> None:

@@ -20,15 +20,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer import frames
-from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError, UnavailableError
+from edgeinfer.errors import (
+    CameraError,
+    ConfigError,
+    EdgeinferError,
+    StalledError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
-from edgeinfer.isolation import source as isolated
+from edgeinfer.isolation import inside
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
-from edgeinfer.sources._gst_child import ChildPipeline, Memory, Trouble, receive, send
+from edgeinfer.sources._gst_child import Memory, receive, send
+from edgeinfer.sources._gst_pipeline import ChildPipeline, Trouble
 from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
 from edgeinfer.types import Capture
 from tests.capturing import Desk, capturing
@@ -117,13 +125,13 @@ def test_a_hung_process_is_ended_and_the_source_says_so(gst_python: str, monkeyp
     with pytest.raises(CameraError) as caught:
         source.read()
     assert caught.value.code == "hung"
-    assert not psutil.pid_exists(source.pid), "a stopped process ignores SIGTERM: SIGKILL must follow"
+    assert not psutil.pid_exists(source.pid), "a stopped process leaves when it is killed"
     source.close()
 
 
 @pytest.mark.slow
 def test_a_process_that_hangs_at_the_start_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated, "OPEN_S", 0.5)
+    monkeypatch.setattr(_gst_process, "START_S", -9.5)
     script = tmp_path / "python"
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\ntrap '' TERM\nsleep 60 & wait; wait\n")
     script.chmod(0o755)
@@ -243,11 +251,10 @@ class Child:
     def _send(self, answer: dict[str, Any], pixels: bytes = b"") -> None:
         send(self._peer, {**answer, "picture": self._memory.write(pixels)} if pixels else answer)
 
-    def send_signal(self, number: int) -> None:
-        self.signals.append(number)
-        if number == signal.SIGKILL:
-            self.returncode = -number
-            self._gone.set()
+    def kill(self) -> None:
+        self.signals.append(signal.SIGKILL)
+        self.returncode = -signal.SIGKILL
+        self._gone.set()
 
     def wait(self, timeout: float) -> int:
         if self._stubborn or self._gone.is_set() or self.signals:
@@ -397,15 +404,13 @@ def test_a_child_that_dies_is_told_with_how_it_ended(answering: Answering) -> No
         source.read()
 
 
-def test_a_child_that_hangs_is_asked_to_end_and_then_ended(
-    answering: Answering, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_that_hangs_is_ended(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gst_process, "ANSWER_S", 0.05)
     source, child = answering(None, stubborn=True)
     with pytest.raises(CameraError) as caught:
         source.read()
     assert caught.value.code == "hung"
-    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert child.signals == [signal.SIGKILL]
 
 
 def test_a_child_that_leaves_when_the_socket_closes_gets_no_signal(answering: Answering) -> None:
@@ -414,7 +419,7 @@ def test_a_child_that_leaves_when_the_socket_closes_gets_no_signal(answering: An
     assert (child.signals, child.returncode) == ([], 0)
     source, child = answering(NONE, stubborn=True)
     source.close()
-    assert child.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert child.signals == [signal.SIGKILL]
 
 
 class FakeGst:
@@ -505,13 +510,106 @@ def test_buffers_whose_stamps_stand_still_are_no_pictures(gst_python: str, monke
         source.close()
 
 
-def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_gst_process, "SYSTEM_PYTHON", str(tmp_path / "none"))
+@pytest.fixture
+def bare_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The system's Python has PyGObject, and there is no description of GStreamer for it: gir1.2-gstreamer-1.0."""
+    folder = tmp_path / "lib" / "gi"
+    (folder / "repository").mkdir(parents=True)
+    (folder / "__init__.py").write_text("def require_version(name, version): raise ValueError('not available')\n")
+    (folder / "repository" / "__init__.py").touch()
+    python = tmp_path / "python3"
+    code = f"import sys; sys.path.insert(0, {str(folder.parent)!r}); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S -c "{code}" "$3"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(_gst_process, "SYSTEM_PYTHON", str(python))
     monkeypatch.setattr(_gst_process, "_we_have_it", lambda: False)
+    clear_memory()
+    yield python
+    clear_memory()
+
+
+def clear_memory() -> None:
     find_python.cache_clear()
-    with pytest.raises(UnavailableError, match="apt install python3-gi"):
+    rtsp._can_use_it.cache_clear()
+
+
+BOTH = "python3-gi gir1.2-gstreamer-1.0"
+
+
+def test_with_half_of_the_bindings_it_says_what_to_install(bare_python: Path) -> None:
+    with pytest.raises(UnavailableError, match=f"apt install {BOTH}"):
         opened(LIVE)
-    find_python.cache_clear()
+    bare_python.unlink()
+    with pytest.raises(UnavailableError, match=f"apt install {BOTH}"):
+        opened(LIVE)
+    assert BOTH in csi.recipe("csi://0", csi.Options()).remedy
+    assert BOTH in Recipe("gst", []).remedy
+
+
+def test_a_python_that_does_not_answer_at_present_is_asked_again(
+    bare_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is starting may be too busy: that must not end a camera for good."""
+    monkeypatch.setattr(_gst_process, "PROBE_S", 0.2)
+    bare_python.write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(TemporaryError, match="has not answered"):
+        opened(LIVE)
+    bare_python.write_text("#!/bin/sh\n")
+    monkeypatch.setattr(_gst_process, "PROBE_S", 60)
+    assert find_python() == str(bare_python)
+
+
+def test_where_no_python_can_use_nvidias_decoder_pyav_does_and_one_warning_says_how_to_mend_it(
+    bare_python: Path, monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    for _ in range(2):
+        assert rtsp.isolate(rtsp_server.url(), rtsp.Options()) is True
+        assert rtsp.starting(rtsp_server.url(), rtsp.Options()) is None
+        source = rtsp.open(rtsp_server.url(), rtsp.Options())
+        assert isinstance(source, rtsp.NetworkCamera)
+        source.close()
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"apt install {BOTH}" in warning.getMessage()
+
+
+def test_where_plugins_around_nvidias_decoder_are_missing_pyav_does_it(
+    monkeypatch: pytest.MonkeyPatch, gst_python: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    monkeypatch.setattr(rtsp, "missing_packages", lambda: ["gstreamer1.0-plugins-bad"])
+    clear_memory()
+    assert rtsp.isolate("rtsp://cam/x", rtsp.Options()) is True
+    clear_memory()
+    assert "apt install gstreamer1.0-plugins-bad" in caplog.text
+    assert BOTH not in caplog.text
+
+
+def test_the_plugins_of_this_machine_are_where_they_are_looked_for(tmp_path: Path) -> None:
+    need_gst("rtspsrc", "rtph264depay", "h264parse", "decodebin")
+    assert rtsp.missing_packages() == []
+    assert rtsp.missing_packages(tmp_path) == [
+        "gstreamer1.0-plugins-bad",
+        "gstreamer1.0-plugins-base",
+        "gstreamer1.0-plugins-good",
+    ]
+
+
+def test_what_is_opened_is_what_was_said_of_it(
+    monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, gst_python: str
+) -> None:
+    need_gst("rtspsrc", "rtph264depay", "h264parse", "decodebin")
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: True)
+    clear_memory()
+    for options in (rtsp.Options(), rtsp.Options(decoder="av"), rtsp.Options(decoder="gstreamer")):
+        source = rtsp.open(rtsp_server.url(), options)
+        own = rtsp.isolate(rtsp_server.url(), options) is None
+        assert isinstance(source, GstSource) is own is (options.decoder != "av")
+        source.close()
+    monkeypatch.setattr(inside, "_here", [True])
+    source = rtsp.open(rtsp_server.url(), rtsp.Options())
+    assert isinstance(source, rtsp.NetworkCamera), "a process that was made for PyAV starts no other"
+    source.close()
 
 
 def test_an_interpreter_that_is_not_there_and_one_without_the_bindings(tmp_path: Path) -> None:
@@ -623,7 +721,7 @@ def test_no_process_list_shows_a_password(gst_server: int) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_freezes_and_thaws_through_gstreamer(rtsp_server: RtspServer) -> None:
-    need_gst("rtspsrc", "decodebin")
+    need_gst("rtspsrc", "decodebin", "avdec_h264")
     desk, options = Desk(), rtsp.Options(decoder="gstreamer", silence_s=1.5)
     with capturing(desk, lambda: rtsp.open(rtsp_server.url(), options), LIMITS, reconnect=True):
         desk.until(desk.got(10), "frames")

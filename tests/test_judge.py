@@ -15,6 +15,7 @@ from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import FatalError, StickyError
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.messages import DAEMON, Reason, StatusMessage
 from edgeinfer.systemd import journal
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
@@ -111,6 +112,21 @@ def test_a_process_that_stood_still_blames_no_stage(scene: Scene, monkeypatch: p
     now[0] += 3 * module.TICK_S
     with pytest.raises(EndedError):
         scene.judge.tick()
+
+
+def test_beside_a_build_a_stage_may_be_as_slow_as_the_gpu_may(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.until(lambda: bool(scene.recorder.detections()), "no detections")
+    now = [time.monotonic()]
+    waiting = Heart("inference", lambda: now[0])
+    monkeypatch.setattr(module, "deadline_s", lambda least_s, p99_ms: least_s)
+    monkeypatch.setattr(scene.daemon, "hearts", lambda: [waiting])
+    monkeypatch.setattr(scene.judge, "_forgive_standstill", lambda: None)
+    with PATIENCE.building():
+        now[0] += 60 + 5
+        scene.judge.tick()
+        now[0] += 1
+        with pytest.raises(EndedError):
+            scene.judge.tick()
 
 
 @pytest.mark.parametrize(

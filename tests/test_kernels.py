@@ -112,19 +112,29 @@ def test_the_kernel_computes_what_the_cpu_computes(
         ((8, 0), "sm_80"),
         ((8, 6), "sm_80"),
         ((8, 7), "sm_87"),  # Orin
-        ((8, 9), "sm_87"),
+        ((8, 9), "sm_89"),
         ((9, 0), "sm_90"),
         ((10, 1), "sm_101"),  # Thor, as CUDA 12 counts
-        ((10, 3), "sm_101"),
+        ((10, 2), "sm_100"),
+        ((10, 3), "sm_103"),
         ((11, 0), "sm_110"),  # Thor, as CUDA 13 counts
         ((12, 1), "sm_120"),
     ],
 )
-def test_the_code_for_a_gpu_is_that_of_its_major_version(capability: tuple[int, int], file: str) -> None:
+def test_a_gpu_gets_its_own_code_or_that_of_the_nearest_card_before_it(capability: tuple[int, int], file: str) -> None:
     assert cuda.code(*capability) == (cuda.KERNELS / f"{file}.cubin").read_bytes()
 
 
-@pytest.mark.parametrize("capability", [(5, 3), (7, 0), (13, 0)])
+@pytest.mark.parametrize(("capability", "compiled"), [((8, 7), 86), ((8, 9), 87), ((10, 1), 100), ((10, 3), 101)])
+def test_a_tegra_runs_no_code_but_its_own_and_no_card_runs_a_tegras(
+    tmp_path: Path, capability: tuple[int, int], compiled: int
+) -> None:
+    (tmp_path / f"sm_{compiled}.cubin").write_bytes(b"code")
+    assert cuda.code(*capability, tmp_path) is None
+    assert cuda.code(*divmod(compiled, 10), tmp_path) == b"code"
+
+
+@pytest.mark.parametrize("capability", [(5, 3), (7, 0), (11, 1), (13, 0)])
 def test_a_gpu_that_nothing_was_compiled_for_gets_nothing(capability: tuple[int, int]) -> None:
     assert cuda.code(*capability) is None
 
@@ -144,8 +154,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     monkeypatch.setattr(made, "FOLDER", tmp_path)
-    monkeypatch.setattr(made, "find", lambda library: library)
-    monkeypatch.setattr(made.ctypes, "CDLL", lambda library: library)
+    monkeypatch.setattr(made, "find", lambda package: package)
+    monkeypatch.setattr(made, "loaded", lambda library: library)
     monkeypatch.setattr(made, "compiled", lambda nvrtc, architecture: f"{nvrtc} {architecture}".encode())
     return made
 
@@ -158,8 +168,8 @@ def test_the_script_writes_what_is_stale_and_only_checks_when_asked_to(
     assert "stale: sm_72.cubin" in capsys.readouterr().out
     assert script.main(check=False) == 0
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in cuda.KERNELS.glob("*.cubin")}
-    assert (tmp_path / "sm_110.cubin").read_bytes() == b"cu13/lib/libnvrtc.so.13 110"
-    assert (tmp_path / "sm_87.cubin").read_bytes() == b"cuda_nvrtc/lib/libnvrtc.so.12 87"
+    assert (tmp_path / "sm_110.cubin").read_bytes() == b"nvidia-cuda-nvrtc==13.0.88 110"
+    assert (tmp_path / "sm_87.cubin").read_bytes() == b"nvidia-cuda-nvrtc-cu12==12.0.140 87"
     assert script.main(check=True) == 0
     (tmp_path / "sm_87.cubin").write_bytes(b"old")
     assert script.main(check=True) == 1

@@ -287,6 +287,14 @@ def test_so_is_an_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.hung.count() == 1
 
 
+def test_an_opening_that_takes_long_is_explained_once_and_not_by_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: list[Step] = [(8, opens), *frames(8, 9), (9, ends())]
+    world = World(monkeypatch, slow, opening_why="it looks through its plugins")
+    assert world.run()[:2] == [(1.0, "starting", "opening"), (8.0, "running", None)]
+    assert world.ledger.texts[0] == "it looks through its plugins"
+    assert World(monkeypatch, slow).run()[:1] == [(8.0, "running", None)]
+
+
 def test_a_file_may_be_silent_for_as_long_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, [(0, opens_file), (0, frame), (500, frame), (1000, ends())], reconnect=None)
     assert world.run() == [(0, "running", None), (1000, "ended", "end")]

@@ -92,6 +92,27 @@ def test_streams_and_threads_share_the_cores(model: Model, monkeypatch: pytest.M
     assert not onnxruntime._spin(Options(spin=False))
 
 
+@pytest.mark.parametrize(
+    ("cores", "given", "threads", "spins"),
+    [
+        (16, {}, 8, False),
+        (6, {}, 3, False),
+        (2, {}, 1, False),
+        (1, {}, 1, False),
+        (16, {"streams": 2}, 4, False),
+        (16, {"threads": 12}, 12, False),
+        (16, {"spin": True}, 8, True),
+    ],
+)
+def test_beside_a_build_half_of_the_cores_are_left_to_it(
+    monkeypatch: pytest.MonkeyPatch, cores: int, given: dict[str, Any], threads: int, spins: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    options = onnxruntime.thrifty(Options(**given))
+    found = onnxruntime._settings(options)
+    assert (found.threads, found.spin, options.streams) == (threads, spins, given.get("streams", 1))
+
+
 def settings_of(model: Model, options: Options, monkeypatch: pytest.MonkeyPatch) -> Any:
     seen: list[Any] = []
     make = runtime.InferenceSession

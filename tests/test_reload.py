@@ -25,10 +25,11 @@ from edgeinfer.config.settings import Config, load_config
 from edgeinfer.daemon import daemon, reloading, sourceset
 from edgeinfer.daemon.changes import ReloadPlan, plan_reload
 from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.retrying import Retries
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.decoders import boxes_scores
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
-from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.errors import BuildError, BuildKilledError
 from edgeinfer.errors import ConfigError, EdgeinferError, StickyError, UnavailableError
 from edgeinfer.flow import succession
 from edgeinfer.flow.accounting import Ledger
@@ -697,6 +698,7 @@ class Builds:
         self.go = threading.Event()
         self.begun: list[str] = []
         self.cancelled: list[str] = []
+        self.failures: list[EdgeinferError] = []
 
     def prepared(self, model: Model, max_batch: int | None, options: Any) -> Any:
         builds = self
@@ -711,6 +713,8 @@ class Builds:
                     if cancel.is_set():
                         builds.cancelled.append(model.card.name)
                         raise BuildError("cancelled")
+                if builds.failures:
+                    raise builds.failures.pop()
                 backend = onnxruntime.open(model, max_batch, onnxruntime.Options(threads=1))
                 backend.name = "tensorrt-fp16"
                 return backend
@@ -744,6 +748,24 @@ def test_the_old_model_serves_while_the_new_ones_engine_is_built(run: Run, two: 
     assert_untouched(run)
     found = run.recorder.detections("a")
     assert {(m.backend, m.model[:3]) for m in found} == {("scripted", "one"), ("tensorrt-fp16", "two")}
+
+
+def test_a_new_models_engine_that_wants_memory_is_tried_again_beside_the_fallback(
+    run: Run, two: str, builds: Builds
+) -> None:
+    now = [0.0]
+    run.daemon.serving.retries = Retries(lambda: now[0])
+    builds.failures = [BuildKilledError("the build was killed")]
+    builds.go.set()
+    report = run.reload(backend="auto", model={"path": two})
+    assert report.ok
+    run.until_results("a")
+    assert run.daemon.serving.backend_name == "onnxruntime-cpu"
+    now[0] = 60.0
+    run.until(lambda: run.recorder.detections("a")[-1].backend == "tensorrt-fp16", "the engine")
+    assert builds.begun == ["two", "two"]
+    run.stop()
+    assert_untouched(run)
 
 
 def test_another_request_for_the_same_model_lets_the_build_go_on(

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeinfer.commands import service
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError, UsageError
+from edgeinfer.systemd import devices, units
 from edgeinfer.systemd import install as installer
-from edgeinfer.systemd import units
 from edgeinfer.systemd.install import Host, Wish
 from edgeinfer.systemd.steps import Call, Write, perform
 from edgeinfer.systemd.units import Instance
@@ -195,19 +197,109 @@ def test_strict_devices_names_what_is_there(machine: Host) -> None:
         path = machine.root / "dev" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (machine.root / devices.LISTS).parent.mkdir(parents=True)
     with pytest.raises(EdgeinferError, match="no camera and no GPU"):
         installer.installation(machine, wish(strict=True))
-    for name in ("video0", "nvidia0", "nvidiactl", "nvhost-ctrl", "dri/renderD128", "sda", "mem", "video0.txt"):
+    for name in ("video0", "nvidia0", "nvidiactl", "nvhost-ctrl", "dri/renderD128", "sda", "mem", "video0.txt", "odd"):
         path = machine.root / "dev" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to("/dev/null")
+    lists = machine.root / devices.LISTS
+    lists.mkdir(parents=True)
+    (lists / "l4t.csv").write_text("# JetPack's\ndev, /dev/od*\ndev, /dev/none\nlib, /dev/mem\ndev, /dev/../dev/mem\n")
     do(machine, wish(strict=True))
     text = files(machine)["etc/systemd/system/edgeinfer.service.d/40-devices.conf"]
     allowed = re.findall(r"^DeviceAllow=(\S+) rw$", text, re.MULTILINE)
-    assert allowed == ["/dev/dri/renderD128", "/dev/nvhost-ctrl", "/dev/nvidia0", "/dev/nvidiactl", "/dev/video0"]
+    assert allowed == [
+        "/dev/dri/renderD128",
+        "/dev/nvhost-ctrl",
+        "/dev/nvidia0",
+        "/dev/nvidiactl",
+        "/dev/odd",
+        "/dev/video0",
+    ]
     assert "DevicePolicy=closed" in text
     do(machine, wish())
     assert not [name for name in files(machine) if "devices" in name], "without the option the drop-in goes"
+
+
+@given(st.text(max_size=200))
+def test_whatever_a_list_of_nvidias_holds_only_names_below_dev_come_of_it(text: str) -> None:
+    for name in devices.listed(text):
+        assert name.startswith("dev/")
+        assert os.path.normpath(f"/{name}").startswith("/dev/") or set(name) <= set("dev/.")
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9/-]{1,20}", fullmatch=True)))
+def test_every_device_of_a_list_is_found(names: list[str]) -> None:
+    text = "".join(f" dev ,  /dev/{name} \r\nsym, /dev/{name}x\n" for name in names)
+    assert list(devices.listed(text)) == [f"dev/{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("groups", "lacking"),
+    [
+        ("video:x:44:edgeinfer\nrender:x:105:edgeinfer\n", []),
+        ("video:x:44:other,edgeinfer\nrender:x:105:\n", ["render"]),
+        ("video:x:44:edgeinfer2\nrender:x:990:\n", ["video"]),
+        ("rubbish\n\nvideo:x:44:\n", ["video", "render"]),
+    ],
+)
+def test_a_user_that_is_there_already_comes_into_the_groups_that_it_lacks(
+    machine: Host, groups: str, lacking: list[str]
+) -> None:
+    (machine.root / "etc" / "group").write_text(groups)
+    calls = [step for step in installer.installation(machine, wish()) if isinstance(step, Call) and step.needed()]
+    asked = [step.argv[-2] for step in calls if step.argv[0] == "usermod"]
+    assert asked == lacking
+    assert any(step.argv[0] == "systemd-sysusers" for step in calls) is ("render" not in groups)
+    assert all(step.argv[1:3] == ["--prefix", str(machine.root)] for step in calls if step.argv[0] == "usermod")
+    (machine.root / "etc" / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    calls = [step for step in installer.installation(machine, wish()) if isinstance(step, Call) and step.needed()]
+    assert [step.argv[0] for step in calls] == ["systemd-sysusers", "systemd-tmpfiles"], "that makes it with its groups"
+
+
+def test_a_service_gets_no_more_groups_than_it_needs() -> None:
+    lines = (FOLDER / "sysusers.conf").read_text().splitlines()
+    assert {line.split()[2] for line in lines if line.startswith("m ")} == set(installer.GROUPS) == {"video", "render"}
+
+
+def test_an_installation_restarts_what_runs_without_its_new_groups() -> None:
+    call = Call(["true"], counts=True)
+    assert perform([call, Call(["true"])], lambda _: None) == 1
+
+
+def test_nvargus_daemon_is_only_started_again_where_that_is_wanted(machine: Host) -> None:
+    wanted = Wish(Instance.named("front"), "/opt/edgeinfer/bin/python", [Path("/usr/bin")], b"x", restart_argus=True)
+    do(machine, wanted)
+    found = {name for name in files(machine) if "argus" in name}
+    assert found == {"etc/systemd/system/edgeinfer-argus@.path", "etc/systemd/system/edgeinfer-argus@.service"}
+    enabled = [step.argv[-1] for step in installer.activation(machine, wanted, 1) if isinstance(step, Call)]
+    assert enabled == ["edgeinfer@front.service", "edgeinfer-argus@front.path"]
+    wants = machine.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir()
+    (wants / "edgeinfer-argus@front.path").symlink_to("/etc/systemd/system/edgeinfer-argus@.path")
+    steps = installer.installation(machine, wish(instance="front"))
+    off = [step.argv[-1] for step in steps if isinstance(step, Call) and "disable" in step.argv and step.needed()]
+    assert off == ["edgeinfer-argus@front.path"], "without the option it is no more"
+    assert "edgeinfer-argus@front.path" in installer.instances(machine)
+    perform([s for s in installer.removal(machine, None, purge=True) if not isinstance(s, Call)], lambda _: None)
+    assert not [name for name in files(machine) if "argus" in name]
+
+
+@needs_analyze
+def test_systemd_understands_the_units_that_start_nvargus_daemon_again(tmp_path: Path) -> None:
+    for name, text in units.ARGUS.items():
+        (tmp_path / name).write_text(text)
+    paths = [str(tmp_path / name.replace("@", "@main")) for name in units.ARGUS]
+    done = subprocess.run(
+        [str(ANALYZE), "verify", "--man=no", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    assert not [line for line in done.stderr.splitlines() if "argus" in line], done.stderr
 
 
 def test_an_instance_has_its_own_configuration(machine: Host) -> None:
@@ -269,7 +361,12 @@ def test_a_program_that_the_service_can_not_read_is_refused(tmp_path: Path) -> N
     for place in (python, hidden, Path("/root/venv/bin/python")):
         with pytest.raises(ConfigError, match="user edgeinfer can't read it") as caught:
             installer.check_program([place])
-        assert "/opt/edgeinfer" in caught.value.hint
+        assert "python3 -m venv --system-site-packages /opt/edgeinfer" in caught.value.hint
+        assert "pip install 'edgeinfer[cpu,rtsp]'" in caught.value.hint
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic\n")
+    with pytest.raises(ConfigError, match=r"python3-libnvinfer .* 'edgeinfer\[cpu,rtsp,jetpack6\]'"):
+        installer.check_program([python], tmp_path)
     assert installer.check_program([Path("/usr/bin/env")]) is False
 
 
@@ -328,7 +425,7 @@ def test_the_shipped_configurations_can_be_installed(name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="systemctl is not installed")
 def test_install_status_and_uninstall_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installer, "check_program", lambda places: False)
+    monkeypatch.setattr(installer, "check_program", lambda *_: False)
     monkeypatch.setattr(service, "_machine", lambda root, dry_run: Host(root, 252, running=False))
     root = tmp_path / "image"
     for folder in ("etc", "usr/lib"):

@@ -13,6 +13,7 @@ import pytest
 
 from edgeinfer.client import Subscriber
 from edgeinfer.messages import DAEMON, DetectionsMessage, StatusMessage
+from tests.conftest import need_gst
 from tests.systemd_machine import Machine, why_not
 
 pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(300)]
@@ -36,7 +37,9 @@ def free_endpoint() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def install(machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, **settings: Any) -> str:
+def install(
+    machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, options: tuple[str, ...] = (), **settings: Any
+) -> str:
     """Installs an instance with its own deadlines, the stages' at half of systemd's. Returns its endpoint."""
     endpoint = free_endpoint()
     config = {
@@ -49,7 +52,7 @@ def install(machine: Machine, name: str, watchdog_s: int = WATCHDOG_S, **setting
     path.write_text(json.dumps(config))
     quick = f"[Service]\nWatchdogSec={watchdog_s}\nTimeoutStartSec=3\nRestartSec=1\nEnvironment=PYTHONPATH=/opt/src\n"
     machine.write(f"/etc/systemd/system/edgeinfer@{name}.service.d/90-test.conf", quick)
-    machine.edgeinfer("service", "install", "--no-start", "--instance", name, "--config", str(path))
+    machine.edgeinfer("service", "install", "--no-start", "--instance", name, "--config", str(path), *options)
     machine.run("systemctl", "start", "--no-block", f"edgeinfer@{name}")
     return endpoint
 
@@ -191,3 +194,121 @@ def test_a_frozen_process_is_restarted_with_its_stacks_in_the_journal(machine: M
     detections_after(endpoint, session)
     assert "Fatal Python error: Aborted" in machine.journal("-u", "edgeinfer@frozen")
     stop(machine, "frozen")
+
+
+STOP_S = 5
+
+
+def test_a_camera_that_is_slow_to_stop_is_stopped_in_order_however_the_daemon_ends(machine: Machine) -> None:
+    """The camera refuses whoever comes after a process that was killed."""
+    need_gst()
+    log = "/var/lib/edgeinfer/csi/camera.log"
+    camera = {
+        "uri": f"gst:nvarguscamerasrc log={log} stop-s={STOP_S}",
+        "python": "/opt/src/tests/slow_camera.py",
+        "reconnect": False,
+    }
+    endpoint = install(machine, "csi", sources={"c": camera})
+    session, unit = detections_after(endpoint).session, "edgeinfer@csi"
+
+    def told() -> list[str]:
+        return [line.split()[0] for line in machine.run("cat", log).splitlines()]
+
+    def active() -> bool:
+        return machine.show(unit, "ActiveState") == "active"
+
+    machine.wait(active, "the unit to be active")
+    machine.run("systemctl", "stop", unit)
+    assert told() == ["open", "closed"]
+    assert machine.show(unit, "Result") == "success"
+    machine.run("systemctl", "start", unit)
+    for number in ("-KILL", "-STOP"):  # the second: systemd's watchdog ends it
+        session = detections_after(endpoint, session).session
+        machine.wait(active, "the unit to be active")
+        machine.run("kill", number, machine.show(unit, "MainPID"))
+        ended = time.monotonic()
+        detections_after(endpoint, session)
+        print(f"{number}, with a camera that takes {STOP_S} s to stop → detections: {time.monotonic() - ended:.1f} s")
+    assert told() == ["open", "closed"] * 3 + ["open"]
+    assert machine.show(unit, "NRestarts") == "2"
+    stop(machine, "csi")
+    assert "is reconnecting" not in machine.journal("-u", unit), "it ended before the daemon knew why"
+
+
+def test_nvargus_daemon_is_started_again_for_a_camera_that_was_not_stopped_in_order(machine: Machine) -> None:
+    """A stand-in for nvargus-daemon: started again it forgets which cameras it holds."""
+    need_gst()
+    log, starts = "/var/lib/edgeinfer/argus/camera.log", "/run/nvargus-starts"
+    start = f"ExecStart=/bin/sh -c 'rm -f {log}; echo started >>{starts}'"
+    fake = f"[Service]\nType=oneshot\nRemainAfterExit=yes\n{start}\n"
+    machine.write("/etc/systemd/system/nvargus-daemon.service", fake)
+    camera = {"uri": f"gst:nvarguscamerasrc log={log}", "python": "/opt/src/tests/slow_camera.py"}
+    endpoint = install(machine, "argus", options=("--restart-argus",), sources={"c": camera})
+    detections_after(endpoint)
+    assert machine.run("cat", starts).split() == ["started"], "it is wanted, and there before the service"
+    machine.run("pkill", "-KILL", "--full", "slow_camera.py")
+    machine.wait(lambda: machine.run("cat", starts).split() == ["started"] * 2, "nvargus-daemon to be started again")
+    machine.wait(lambda: "open" in machine.run("cat", log, check=False), "the camera to be opened again")
+    assert machine.show("edgeinfer@argus", "NRestarts") == "0"
+    stop(machine, "argus")
+    assert machine.show("edgeinfer-argus@argus.path", "ActiveState") == "inactive"
+    machine.run("sh", "-c", "systemctl stop nvargus-daemon; rm /etc/systemd/system/nvargus-daemon.service")
+
+
+ALLOWED = {  # name → group
+    "nvhost-ctrl": "video",
+    "nvmap": "video",
+    "host1x-fence": "video",
+    "tegra-soc-hwpm": "video",
+    "v4l2-nvdec": "video",
+    "nvgpu/igpu0/ctrl": "video",
+    "dma_heap/system": "video",
+    "nvsciipc": "video",
+    "nvidia0": "render",
+    "nvidia-uvm": "render",
+    "nvidia-caps/nvidia-cap1": "render",
+    "dri/renderD128": "render",
+    "odd-name-of-a-list": "video",
+}
+CLOSED = ("sdz", "i2c-9", "gpiochip9", "nvme0", "mem")
+PROBE = """
+import errno, json, os
+def opened(name):
+    try:
+        os.close(os.open(f"/dev/{name}", os.O_RDWR))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "open"
+print(json.dumps({name: opened(name) for name in NAMES}))
+"""
+
+
+def test_a_service_with_strict_devices_can_open_each_that_it_needs_and_no_other(machine: Machine) -> None:
+    """No driver is behind the nodes: who may open one gets ENXIO; EPERM is the service's policy, EACCES the mode."""
+    for major, name in enumerate([*ALLOWED, *CLOSED], 384):
+        group = ALLOWED.get(name, "video")
+        make = f"mkdir -p $(dirname /dev/{name}); mknod -m 660 /dev/{name} c {major} 0; chgrp {group} /dev/{name}"
+        machine.run("sh", "-c", f"getent group {group} >/dev/null || groupadd -r {group}; {make}")
+    lists = "/etc/nvidia-container-runtime/host-files-for-container.d"
+    machine.write(f"{lists}/devices.csv", "dev, /dev/odd-name-of-a-list\ndev, /dev/not-here\nlib, /dev/mem\n")
+    probe = PROBE.replace("NAMES", repr([*ALLOWED, *CLOSED, "null"]))
+    machine.write("/opt/probe.py", probe)
+    folder = "/etc/systemd/system/edgeinfer@strict.service.d"
+    say = "ExecStartPre=/bin/sh -c '/usr/bin/python3 /opt/probe.py >/var/lib/edgeinfer/strict/devices'"
+    machine.write(f"{folder}/90-test.conf", f"[Service]\n{say}\nEnvironment=PYTHONPATH=/opt/src\n")
+    config = machine.share / "strict.yaml"
+    config.write_text(json.dumps({"sources": {"d": "demo:"}, "publish": {"bind": free_endpoint()}}))
+    command = ("service", "install", "--instance", "strict", "--config", str(config), "--strict-devices")
+    machine.edgeinfer(*command)
+    found = json.loads(machine.run("cat", "/var/lib/edgeinfer/strict/devices"))
+    assert found == {**dict.fromkeys(ALLOWED, "ENXIO"), **dict.fromkeys(CLOSED, "EPERM"), "null": "open"}
+
+    machine.run("gpasswd", "--delete", "edgeinfer", "render")
+    pid = machine.show("edgeinfer@strict", "MainPID")
+    said = machine.edgeinfer(*command)
+    assert "run usermod --append --groups render edgeinfer" in said
+    assert "usermod --append --groups video" not in said
+    assert {"video", "render"} <= set(machine.run("id", "-nG", "edgeinfer").split())
+    assert machine.show("edgeinfer@strict", "MainPID") != pid, "what runs has the groups that it was started with"
+    assert "usermod" not in machine.edgeinfer(*command)
+    stop(machine, "strict")

@@ -14,9 +14,20 @@ from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config, load_config
 from edgeinfer.daemon import serving as module
 from edgeinfer.daemon.background import Background, Workshop
+from edgeinfer.daemon.rehearsal import REHEARSAL_S, rehearse
+from edgeinfer.daemon.retrying import Retries
 from edgeinfer.daemon.selection import Choice
-from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
-from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, StickyError, TemporaryError, UnavailableError
+from edgeinfer.daemon.serving import Served, Serving, failure_of, network
+from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError, ToleranceError
+from edgeinfer.errors import (
+    ConfigError,
+    EdgeinferError,
+    FatalError,
+    OutOfMemoryError,
+    StickyError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Slot
@@ -59,6 +70,8 @@ class Scene:
         announce: Callable[[Network], None] = lambda network: self.announced.append(network.backend.name)  # noqa: E731
         self.serving = Serving(self._begin, announce, self.bulletin, self.workshop)  # type: ignore[arg-type]
         self.model, self.config = load_model("nanodet-g"), load_config(None, [])
+        self.now_s = 0.0
+        self.serving.retries = Retries(lambda: self.now_s)
         monkeypatch.setattr(module, "choose", self._choose)
         monkeypatch.setattr(module, "network", self._network)
 
@@ -176,6 +189,116 @@ def test_without_its_engine_the_fallback_is_loaded(scene: Scene) -> None:
     scene.load(Choice(None, later(FatalError("damaged")), instead=lambda _: Stub("cpu")))
     assert [one.backend.name for one in scene.begun] == ["cpu"]
     assert scene.news == ("engine-failed", "damaged; staying on onnxruntime")
+
+
+class Attempts:
+    """Opens an engine as often as it is asked to, each time with the next outcome; the last one stays."""
+
+    def __init__(self, *outcomes: Stub | EdgeinferError) -> None:
+        self.outcomes, self.count = list(outcomes), 0
+
+    def __call__(self, tell: Any, cancel: threading.Event) -> Stub:
+        outcome = self.outcomes[min(self.count, len(self.outcomes) - 1)]
+        self.count += 1
+        if isinstance(outcome, EdgeinferError):
+            raise outcome
+        return outcome
+
+
+NO_MEMORY = BuildKilledError("the build was killed", "add swap")
+
+
+def test_an_engine_that_wants_memory_is_tried_again_after_growing_pauses(scene: Scene) -> None:
+    attempts = Attempts(*[NO_MEMORY] * 5, Stub("trt"))
+    scene.load(Choice(Stub("cpu"), attempts, instead=lambda _: Stub("wide")))
+    for count, minutes in enumerate((1, 5, 15, 60, 60), 1):
+        assert scene.news == (
+            "engine-failed",
+            f"the build was killed; add swap; staying on cpu; next attempt in {minutes} min",
+        )
+        scene.now_s += minutes * 60 - 1
+        scene.settle()
+        assert (attempts.count, scene.serving.backend_name) == (count, "cpu")
+        scene.now_s += 1
+        scene.settle()
+        assert attempts.count == count + 1
+    assert (scene.serving.backend_name, scene.news) == ("trt", ("engine-ready", "running on trt"))
+    scene.networks.offers[0][1].set_result(True)
+    scene.now_s += 1e6
+    scene.settle()
+    assert attempts.count == 6
+
+
+def test_a_cached_engine_that_wants_memory_is_tried_again_beside_the_fallback(scene: Scene) -> None:
+    attempts = Attempts(OutOfMemoryError("no GPU memory"), Stub("trt"))
+    scene.load(Choice(None, attempts, instead=lambda _: Stub("cpu")))
+    assert (scene.serving.backend_name, scene.news[1]) == (
+        "cpu",
+        "no GPU memory; staying on onnxruntime; next attempt in 1 min",
+    )
+    scene.now_s = 60.0
+    scene.settle()
+    assert scene.serving.backend_name == "trt"
+
+
+def test_an_engine_that_wants_memory_in_its_first_frames_is_tried_again(scene: Scene) -> None:
+    attempts = Attempts(Stub("trt"))
+    scene.load(Choice(Stub("cpu"), attempts))
+    scene.networks.offers[0][1].set_exception(OutOfMemoryError("no GPU memory"))
+    scene.settle()
+    assert scene.news == ("engine-failed", "no GPU memory; back on cpu; next attempt in 1 min")
+    scene.now_s = 60.0
+    scene.settle()
+    assert (attempts.count, scene.serving.backend_name) == (2, "trt")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        BuildError("node 3 is not supported"),
+        ToleranceError("too far off"),
+        FatalError("broken"),
+        BuildCancelledError("the build took longer than 4 h"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_what_is_hopeless_is_not_tried_again_and_the_fallback_gets_all_cores(
+    scene: Scene, failure: EdgeinferError
+) -> None:
+    attempts, thrifty = Attempts(failure), Stub("thrifty")
+    scene.load(Choice(thrifty, attempts, instead=lambda _: Stub("wide")))
+    assert scene.news == ("engine-failed", f"{failure.message}; staying on thrifty")
+    assert scene.serving.backend_name == "wide"
+    scene.now_s = 1e6
+    scene.settle()
+    assert attempts.count == 1
+
+
+def test_a_fallback_that_can_not_be_opened_again_serves_on_as_it_is(scene: Scene) -> None:
+    def none(cancel: threading.Event) -> Stub:
+        raise TemporaryError("no room")
+
+    scene.load(Choice(Stub("cpu"), Attempts(BuildError("no")), instead=none))
+    assert (scene.serving.backend_name, scene.news) == ("cpu", ("engine-failed", "no; staying on cpu"))
+
+
+def test_a_fallback_that_fits_no_more_when_opened_again_is_closed(scene: Scene) -> None:
+    misfit = Stub("misfit")
+    scene.load(Choice(Stub("cpu"), Attempts(BuildError("no")), instead=lambda _: misfit))
+    assert (scene.serving.backend_name, misfit.closed) == ("cpu", 1)
+
+
+@pytest.mark.parametrize("end", ["another model", "the end of the run"])
+def test_nothing_is_tried_again_once_nobody_wants_it(scene: Scene, end: str) -> None:
+    attempts = Attempts(NO_MEMORY)
+    scene.load(Choice(Stub("cpu"), attempts))
+    if end == "another model":
+        scene.swap(Stub("new")).set_result(True)
+    else:
+        scene.serving.cancel()
+    scene.now_s = 1e6
+    scene.settle()
+    assert attempts.count == 1
 
 
 def test_without_engine_and_fallback_there_is_nothing_to_run(scene: Scene) -> None:
@@ -327,7 +450,7 @@ def test_a_rehearsal_without_a_result_fails(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stub, "collect", never)
     with pytest.raises(FatalError, match="stuck: no result within 30 s"):
         rehearse(Network(None, stub, Reader(stub)))  # type: ignore[arg-type]
-    assert sum(waited) == pytest.approx(module.REHEARSAL_S)
+    assert sum(waited) == pytest.approx(REHEARSAL_S)
 
 
 def test_a_rehearsal_that_nobody_waits_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

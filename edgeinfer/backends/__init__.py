@@ -35,6 +35,14 @@ class TriedBackendModule(Protocol):
         """Before `open` with the same arguments. Raises EdgeinferError, soon after `cancel` is set too."""
 
 
+@runtime_checkable
+class ThriftyBackendModule(Protocol):
+    """One that computes on the CPU, and can leave cores to the build of what will take over from it."""
+
+    def thrifty(self, options: Any) -> Any:
+        """The options for as long as something is built. What the user named stays as it is."""
+
+
 class Prepared(Protocol):
     """What is to run, known before it can."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections import deque
 from typing import Any
 
 from edgeinfer.backends._lane import BoundContext
 from edgeinfer.config.card import InputCard
 from edgeinfer.engine import diagnose, toolkit
-from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_logger, member
+from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_logger, make_runtime, member
 from edgeinfer.errors import ConfigError, FatalError
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.types import TensorSpec
+
+log = logging.getLogger(__name__)
+
+ANOTHER_MODEL = "across different models of devices"
 
 
 class LoadedEngine:
@@ -21,11 +27,19 @@ class LoadedEngine:
     `max_batch` is the largest batch, at most the one asked for; `batches` are the sizes that are run, ascending.
     """
 
-    def __init__(self, kit: Toolkit, plan: bytes, card: InputCard, max_batch: int, plugins: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        kit: Toolkit,
+        plan: bytes,
+        card: InputCard,
+        max_batch: int,
+        plugins: tuple[str, ...],
+        dla_core: int | None = None,
+    ) -> None:
         self._log: deque[str] = deque(maxlen=50)
-        self._logger = make_logger(kit.trt, self._log)
+        self._logger = make_logger(kit.trt, self._log, _heed)
         toolkit.load_plugins(kit, self._logger, plugins)
-        self._runtime = kit.trt.Runtime(self._logger)
+        self._runtime = make_runtime(kit, self._logger, dla_core)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise diagnose.explain(self._log, "loading the engine")
@@ -33,10 +47,12 @@ class LoadedEngine:
         self.input = _only_input(kit, self._engine, self._tensors, card)
         self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
         self._shape = (3, card.height, card.width)
+        self._contexts = 0
+        self._capturable = dla_core is None  # what a DLA does is no part of a CUDA graph
         fixed = self._tensors[self.input].shape[0]
-        largest = int(self._engine.get_tensor_profile_shape(self.input, 0)[2][0])
-        self.max_batch = fixed if fixed > 0 else min(max_batch, largest)
-        self.batches = [fixed] if fixed > 0 else batch_sizes(self.max_batch)
+        least, _, most = (int(shape[0]) for shape in self._engine.get_tensor_profile_shape(self.input, 0))
+        self.batches = [fixed] if fixed > 0 else batch_sizes(max(least, min(max_batch, most)), least)
+        self.max_batch = self.batches[-1]
 
     @property
     def outputs(self) -> list[TensorSpec]:
@@ -51,15 +67,18 @@ class LoadedEngine:
     def context(self, cuda: Cuda) -> BoundContext | None:
         """A new execution context with buffers for the largest batch; None where this TensorRT gives no more."""
         context = self._engine.create_execution_context()
+        if context is None and self._contexts and not self._capturable:
+            return None  # a DLA core holds a limited number of parts
         if context is None:
             raise FatalError("TensorRT can't create an execution context", "is there enough GPU memory?")
         if context.active_optimization_profile < 0:
             return None  # TensorRT 8.5: a profile serves one context; later ones share it
+        self._contexts += 1
         context.set_input_shape(self.input, (self.max_batch, *self._shape))
         pairs = {name: Pair(cuda, _known_shape(context, name), self._dtypes[name]) for name in self._tensors}
         for name, pair in pairs.items():
             context.set_tensor_address(name, pair.device)
-        return BoundContext(context, self.input, self._shape, pairs)
+        return BoundContext(context, self.input, self._shape, pairs, self._capturable)
 
     def close(self) -> None:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""
@@ -67,9 +86,22 @@ class LoadedEngine:
         self._runtime = None
 
 
-def batch_sizes(largest: int) -> list[int]:
-    """Powers of two and the largest batch: a batch is filled up to the next one, so that a few graphs serve all."""
-    sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest]
+def _heed(line: str) -> None:
+    """TensorRT warns of engines from another model of GPU, on a Jetson of its own ones too: once is enough."""
+    if ANOTHER_MODEL in line:
+        _tell_of_another_model()
+
+
+@functools.cache
+def _tell_of_another_model() -> None:
+    log.info("TensorRT takes the GPU for another model than the engine was built on; on a Jetson that is often untrue")
+
+
+def batch_sizes(largest: int, least: int = 1) -> list[int]:
+    """Powers of two from `least` on, and the largest batch: a batch is filled up to the next one, so that a few graphs
+    serve all.
+    """
+    sizes = [1 << power for power in range(largest.bit_length()) if least <= 1 << power < largest]
     return [*sizes, largest]
 
 

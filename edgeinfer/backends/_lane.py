@@ -24,12 +24,16 @@ class NotStartedError(FatalError):
 
 @dataclass(frozen=True, slots=True)
 class BoundContext:
-    """An execution context with the buffers that it is bound to. `shape` is the input's, without the batch."""
+    """An execution context with the buffers that it is bound to. `shape` is the input's, without the batch.
+
+    `capturable`: whether a CUDA graph can hold it.
+    """
 
     context: Any
     input: str
     shape: tuple[int, ...]
     pairs: dict[str, Pair]
+    capturable: bool = True
 
     @property
     def outputs(self) -> dict[str, Pair]:
@@ -71,6 +75,8 @@ class ContextSlot(Slot):
 
     def capture(self, rows: int) -> bool:
         """Makes the graph for batches of `rows`, after a run that does the lazy work. Whether it could."""
+        if not self.network.capturable:
+            return False
         self.run(rows)
         self.finish()
         graph = self._cuda.captured(self.stream, lambda: self.record(rows))

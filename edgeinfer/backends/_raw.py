@@ -23,15 +23,15 @@ def sweep(backend: TensorRt, images: Sequence[Image], seconds: float) -> dict[st
     backend.prepare(None)
     lanes = [_filled(backend, images) for _ in range(backend.slots)]
     try:
-        return _sweep(lanes, backend.max_batch, seconds)
+        return _sweep(lanes, backend.batches, seconds)
     finally:
         for lane in lanes:
             backend.release(lane)
 
 
-def _sweep(lanes: Sequence[ContextSlot], most: int, seconds: float) -> dict[str, float]:
+def _sweep(lanes: Sequence[ContextSlot], sizes: Sequence[int], seconds: float) -> dict[str, float]:
     cuda, rates = Cuda(), dict[str, float]()
-    for batch in dict.fromkeys(min(batch, most) for batch in BATCHES):
+    for batch in dict.fromkeys(max(sizes[0], min(batch, sizes[-1])) for batch in BATCHES):
         launches = [_Launch(cuda, lane, batch) for lane in lanes]
         for streams in dict.fromkeys(min(streams, len(lanes)) for streams in STREAMS):
             rates[f"{streams}x{batch}"] = _rate(launches[:streams], seconds) * batch
@@ -60,7 +60,7 @@ class _Launch:
         self._enqueue = partial(network.context.execute_async_v3, lane.stream)
         self._enqueue()
         lane.finish()
-        self._graph: Any | None = cuda.captured(lane.stream, self._enqueue)
+        self._graph: Any | None = cuda.captured(lane.stream, self._enqueue) if network.capturable else None
 
     def __call__(self) -> None:
         if self._graph is not None:

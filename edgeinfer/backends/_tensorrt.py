@@ -16,14 +16,18 @@ from edgeinfer.cuda.status import error_from_text
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, OutOfMemoryError
-from edgeinfer.gpu.cuda import DEADLINE_S, Cuda, sharpen_timer
+from edgeinfer.gpu.cuda import Cuda, sharpen_timer
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.types import Image, Letterbox, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an engine is run. `label` ends the backend's name."""
+    """How an engine is run. `label` ends the backend's name.
+
+    `dla_core`: of an engine with parts on a DLA. `note`: what else there is to know of the engine, for `detail`.
+    """
 
     max_batch: int
     streams: int
@@ -32,6 +36,8 @@ class Settings:
     gpu_preprocess: bool
     plugins: tuple[str, ...]
     label: str
+    dla_core: int | None = None
+    note: str = ""
 
 
 class TensorRt:
@@ -43,13 +49,14 @@ class TensorRt:
         self._settings, self._probation = settings, probation
         self.engine_key = probation.key if probation else ""
         cuda = Cuda()
-        self._engine = LoadedEngine(kit, plan, card, settings.max_batch, settings.plugins)
+        self._engine = LoadedEngine(kit, plan, card, settings.max_batch, settings.plugins, settings.dla_core)
         self._maker = LaneMaker(cuda, card, settings.gpu_preprocess)
         networks = (self._engine.context(cuda) for _ in range(settings.streams + 1))
         self._lanes = [self._maker.lane(network) for network in networks if network is not None]
         self._free = list(self._lanes)
         self._in_flight: deque[ContextSlot] = deque()
         self._wanted: Filter | None = None
+        self.batches: Sequence[int] = self._engine.batches
         self.max_batch = self.lane_depth = self._engine.max_batch
         self.output_specs: Sequence[TensorSpec] = self._engine.outputs
         self.slots = len(self._lanes)
@@ -63,7 +70,7 @@ class TensorRt:
             self._set_score(wanted)
             return
         self._wanted, filtering = wanted, False
-        sizes = self._engine.batches
+        sizes = self.batches
         for lane in self._free:
             filtering = self._maker.choose(lane, wanted)
             for size in sizes:
@@ -82,6 +89,7 @@ class TensorRt:
                 "CUDA graphs" if captured else "no CUDA graphs",
                 f"preprocessing on the {'GPU' if self._maker.kernels else 'CPU'}",
                 f"candidates chosen on the {'GPU' if filtering else 'CPU'}",
+                *filter(None, [self._settings.note]),
             ]
         )
 
@@ -99,7 +107,7 @@ class TensorRt:
         """See `Backend.submit`."""
         lane = _lane(slot)
         try:
-            lane.run(next(size for size in self._engine.batches if size >= lane.count))
+            lane.run(next(size for size in self.batches if size >= lane.count))
         except NotStartedError as error:
             words = self._engine.last_words
             raise error_from_text(f"{error.message}: {words}", words) from None
@@ -107,7 +115,7 @@ class TensorRt:
         self._in_flight.append(lane)
 
     def collect(self, timeout_s: float) -> Slot | None:
-        """See `Backend.collect`. Raises FatalError for a batch that has been running for ten seconds."""
+        """See `Backend.collect`. Raises FatalError for a batch that takes longer than `GpuPatience` has."""
         if not self._in_flight:
             return None
         sharpen_timer()
@@ -134,7 +142,7 @@ class TensorRt:
         """See `Backend.close`. Contexts go before the engine, the engine before its runtime."""
         while self._in_flight:
             with suppress(OutOfMemoryError):  # a result that nobody waits for
-                slot = self.collect(DEADLINE_S)
+                slot = self.collect(PATIENCE.deadline_s())
                 if slot is not None:
                     self.release(slot)
         for lane in self._lanes:
@@ -154,8 +162,9 @@ class TensorRt:
     def _finished(self, lane: ContextSlot, timeout_s: float) -> bool:
         if lane.wait(timeout_s, self._settings.spin):
             return True
-        if time.monotonic() - lane.submitted_s > DEADLINE_S:
-            raise FatalError(f"the GPU has not finished a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
+        deadline_s = PATIENCE.deadline_s()
+        if time.monotonic() - lane.submitted_s > deadline_s:
+            raise FatalError(f"the GPU has not finished a batch within {deadline_s:.0f} s", "see dmesg, then restart")
         return False
 
     def _set_score(self, wanted: Filter) -> None:

@@ -26,7 +26,10 @@ from edgeinfer.guard.memory import resident_bytes, total_bytes
 
 log = logging.getLogger(__name__)
 
-CHILD = "from edgeinfer.backends._trial_child import main; main()"
+CHILD = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "  # systemd's comes to the whole service at once
+    "from edgeinfer.backends._trial_child import main; main()"
+)
 POLL_S = 0.05
 LEAVE_S = 5.0
 REPORT_BYTES = 1 << 20

@@ -78,6 +78,12 @@ def open(model: Model, max_batch: int | None, options: Options) -> OnnxRuntime: 
     return OnnxRuntime(model, max_batch, options)
 
 
+def thrifty(options: Options) -> Options:
+    """Half of the cores at most, and none kept by a thread that waits: see `ThriftyBackendModule`."""
+    threads = options.threads or max(1, _cores(options.streams) // 2)
+    return msgspec.structs.replace(options, threads=threads, spin=bool(options.spin))
+
+
 def try_out(model: Model, max_batch: int | None, options: Options, cancel: threading.Event) -> None:
     """Loads and runs the network once in a child with limits, unless it came with edgeinfer or has been tried before.
 

@@ -30,6 +30,9 @@ from edgeinfer.types import Image
 
 log = logging.getLogger(__name__)
 
+DLA_BATCH = 1
+"""A DLA runs whole batches only. A larger one, which `model.max_batch` asks for, pays where cameras are in step."""
+
 
 class Options(Struct, frozen=True, kw_only=True):
     """Which engine is built, and how many batches it may run at once (`streams`).
@@ -37,6 +40,7 @@ class Options(Struct, frozen=True, kw_only=True):
     `spin` waits for the GPU without sleeping: a core for some microseconds of latency. `graphs: false` launches every
     kernel by itself, and `gpu_preprocess: false` preprocesses on the CPU.
     `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
+    `dla` is a DLA core, which takes `fp16` and `int8`, and batches of one size: `model.max_batch`, 1 by default.
     """
 
     precision: Precision = "fp16"
@@ -75,16 +79,20 @@ class Preparation:
         self._options, self._card = options, model.card
         self._toolkit = toolkit.load()
         here = machine.detect(self._toolkit, needs_gpu=True)
-        self._max_batch = max_batch or model.card.max_batch
+        self._max_batch = max_batch or (model.card.max_batch if options.dla is None else DLA_BATCH)
+        self._dla_core = options.dla
         self._cache = open_cache(Path(options.cache) if options.cache else default_root(os.environ))
         self._plan: bytes | None = None
         self._task: Task | None = None
         if model.is_plan:
-            self._plan = accepted(model.path, here)
+            self._plan, self._dla_core = accepted(model.path, here, options.dla)
         else:
             self._task = make_task(
                 model.path, build_options(options, self._max_batch), here, extras_of(model.card, options)
             )
+            lack = self._task.lack_of_tools()
+            if lack is not None and not self.cached:
+                raise lack
 
     @property
     def cached(self) -> bool:
@@ -94,7 +102,7 @@ class Preparation:
     def open(self, on_progress: OnProgress, cancel: threading.Event) -> TensorRt:
         """Builds the engine where the cache has none, loads it and runs it once. Raises EdgeinferError."""
         if self._task is None:
-            return self._start(self._plan or b"", None)
+            return self._start(self._plan or b"", None, "")
         engine, self._cache = ensure_somewhere(self._task, self._cache, on_progress, cancel)
         try:
             return self._load(engine)
@@ -105,9 +113,10 @@ class Preparation:
             return self._load(engine)
 
     def _load(self, engine: CachedEngine) -> TensorRt:
-        return self._start(engine.read(), Probation(self._cache, engine))
+        share = engine.manifest.build.dla
+        return self._start(engine.read(), Probation(self._cache, engine), str(share or ""))
 
-    def _start(self, plan: bytes, probation: Probation | None) -> TensorRt:
+    def _start(self, plan: bytes, probation: Probation | None, note: str) -> TensorRt:
         options = self._options
         settings = Settings(
             self._max_batch,
@@ -117,16 +126,23 @@ class Preparation:
             options.gpu_preprocess,
             options.plugins,
             options.precision if probation else "plan",
+            self._dla_core,
+            note,
         )
         return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
 
 
-def accepted(path: Path, here: Target) -> bytes:
-    """The user's own plan, if it fits here. Raises PlanError or UnsafeError with the reason."""
+def accepted(path: Path, here: Target, dla_core: int | None) -> tuple[bytes, int | None]:
+    """The user's own plan, if it fits here, and the DLA core that it is for: `dla_core`, unless its side-car says so.
+
+    Raises PlanError or UnsafeError with the reason.
+    """
     found = foreign.accept(path, here)
     for warning in found.warnings:
         log.warning("%s", warning)
-    return found.plan
+    if dla_core is None and found.sidecar is not None:
+        dla_core = found.sidecar.fields.dla_core
+    return found.plan, dla_core
 
 
 def extras_of(card: ModelCard, options: Options) -> Extras:
@@ -143,7 +159,7 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
     """What `edgeinfer build` makes of the same settings; equal options give the same engine."""
     return BuildOptions(
         precision=options.precision,
-        batch=usual_batches(max_batch),
+        batch=usual_batches(max_batch, dla=options.dla is not None),
         pools={"WORKSPACE": parse_size(options.workspace)} if options.workspace else {},
         optimization_level=options.opt_level,
         dla_core=options.dla,

@@ -138,7 +138,7 @@ def find_model(name: str) -> tuple[Path, card.ModelCard | None]:
 def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine."""
     model, described = find_model(arguments["model"])
-    usual = usual_batches(described.max_batch) if described else (1, 1, 1)
+    usual = usual_batches(described.max_batch) if described and arguments["dla"] is None else (1, 1, 1)
     wanted = build_options(arguments, usual)
     with_data = arguments["calibration_data"] or arguments.get("verify_data")
     plain = _plain_input(model, wanted) if with_data and not described else None

@@ -81,6 +81,8 @@ def machine(found: MachineVitals) -> Text:
         parts.append(f"{found.gpu_hz / 1e6:.0f} MHz")
     if found.memory_available_bytes is not UNSET:
         parts.append(f"{found.memory_available_bytes / 1e9:.1f} GB of memory free")
+    if found.power_mw is not UNSET:
+        parts += [f"{rail} {milliwatts / 1000:.1f} W" for rail, milliwatts in found.power_mw.items()]
     if found.power_mode is not UNSET:
         parts.append(f"power mode {found.power_mode}")
     if found.throttled:

@@ -91,6 +91,8 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
     verb = "in the cache already" if reused else f"built in {record.build.seconds:.1f} s"
     size = f"{record.plan_bytes / 2**20:.1f} MiB"
     echo(f"engine {engine.key[:12]} {verb}: {record.build.precision} ({record.build.how}), {size}")
+    if record.build.dla is not None:
+        echo(str(record.build.dla))
     for precision, note in record.build.candidates.items():
         echo(f"  {precision}: {note}")
     echo_lines(verify.describe(record.verification))
@@ -99,7 +101,8 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
 
 def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
     found, advice = toolkit.load(task.machine.flavour), advise(task, cache)
-    ways = {p: plan_precision(found.trt, task.model, p, task.options.calibrator).how for p in task.precisions()}
+    dla = task.options.dla_core is not None
+    ways = {p: plan_precision(found.trt, task.model, p, task.options.calibrator, dla).how for p in task.precisions()}
     if as_json:
         shown = {
             "key": task.key,

@@ -47,6 +47,8 @@ def _row(item: CachedEngine | BrokenEngine) -> dict[str, Any]:
         "key": item.key,
         "model": record.model_name,
         "precision": record.build.precision,
+        "dla_core": record.fields.dla_core,
+        "dla": "" if record.build.dla is None else str(record.build.dla),
         "tensorrt": ".".join(map(str, record.fields.tensorrt)),
         "gpu": record.fields.gpu,
         "bytes": record.plan_bytes,
@@ -81,7 +83,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["key"][:12],
         row["model"],
-        row["precision"],
+        row["precision"] if row["dla_core"] is None else f"{row['precision']}@dla{row['dla_core']}",
         row["tensorrt"],
         row["gpu"] or "-",
         size,

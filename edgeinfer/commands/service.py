@@ -45,17 +45,24 @@ def command() -> None:
 @instance_option
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Checked, and copied to /etc/edgeinfer.")
 @click.option("--strict-devices", is_flag=True, help="Allow the cameras and GPU that are here now, no other device.")
+@click.option("--restart-argus", is_flag=True, help="Restart nvargus-daemon when a CSI camera is stuck in it.")
 @click.option("--no-start", is_flag=True, help="Enable it, and leave the start to the next boot.")
 @dry_run_option
 @root_option
 @verbose
 def install(
-    instance: str | None, config_file: Path | None, strict_devices: bool, no_start: bool, dry_run: bool, root: Path
+    instance: str | None,
+    config_file: Path | None,
+    strict_devices: bool,
+    restart_argus: bool,
+    no_start: bool,
+    dry_run: bool,
+    root: Path,
 ) -> int:
     """Sets up user, folders and unit, and starts the service. Once more does no harm: what is right stays."""
     machine, chosen = _machine(root, dry_run), Instance.named(instance)
     content = None if config_file is None else checked_config(config_file)
-    wish = Wish(chosen, sys.executable, program_places(), content, strict_devices, not no_start)
+    wish = Wish(chosen, sys.executable, program_places(), content, strict_devices, not no_start, restart_argus)
     changed = perform(installer.installation(machine, wish), echo, dry_run)
     perform(installer.activation(machine, wish, changed), echo, dry_run)
     if content is None and not machine.at(chosen.config).exists():

@@ -140,7 +140,7 @@ class SourceSettings(LadderConfig, frozen=True, kw_only=True):
     """What every source's table may hold beside the plugin's options. `max_fps` leaves frames out evenly.
 
     A live source without a frame for `stall_s` is `stalled`; without one for `timeout_s` it is opened again, and again;
-    opening it, and its first frame after that, may take 20 s each.
+    opening it, and its first frame after that, may take 20 s each; opening one through GStreamer, 100 s.
     `reconnect: false` makes its first error final; cameras reconnect by default and files do not. `wait: false` makes
     the first error final where the source has never given a frame; that is the default for sources of the command line.
     A live frame older than `max_age_ms` when its turn comes is dropped; with `null` none is. With `frozen_s` a source

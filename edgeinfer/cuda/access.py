@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from edgeinfer.cuda import status as cudastatus
 from edgeinfer.cuda.library import DRIVER, DriverLibrary, RuntimeLibrary, served
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError
+from edgeinfer.recipe import JETPACK_6, JETPACK_7, on_jetson
 
 RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
@@ -126,18 +126,8 @@ def _remedy(major: int) -> str:
     if major < OLDEST_MAJOR:
         return "update the driver, or JetPack"
     if on_jetson():
-        return f"pip install 'edgeinfer[{'jetpack6' if major == OLDEST_MAJOR else 'jetpack7'}]'"
+        return f"pip install 'edgeinfer[{(JETPACK_6 if major == OLDEST_MAJOR else JETPACK_7).extras[-1]}]'"
     return f"pip install 'cuda-python>={'12.9.8' if major == OLDEST_MAJOR else major},<{major + 1}'"
-
-
-def on_jetson(root: Path = Path("/")) -> bool:
-    """Whether this is one, as far as its package goes: only the remedy depends on it."""
-    if (root / "etc/nv_tegra_release").exists():
-        return True
-    try:
-        return b"nvidia,tegra" in (root / "proc/device-tree/compatible").read_bytes()
-    except OSError:
-        return False
 
 
 def _explained(access: Access, status: Any) -> EdgeinferError:

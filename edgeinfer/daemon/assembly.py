@@ -14,9 +14,10 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
-from edgeinfer.interfaces import Decoder, Reconnecting, Sink, Source
+from edgeinfer.interfaces import Decoder, Isolating, Reconnecting, Sink, SlowStarting, Source
 from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.messages import ModelInfo
+from edgeinfer.types import Start
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
         max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
         frozen_s=ladder.frozen_s,
         limits=deadlines(config),
+        opening_why="" if (start := starting(config)) is None else start.why,
     )
 
 
@@ -72,8 +74,23 @@ def open_source(config: SourceConfig, name: str) -> Source:
 
 def deadlines(config: SourceConfig) -> Deadlines:
     """How patient a source's capture thread is. A process of its own is ended in time, so its thread never hangs."""
-    usual = Deadlines(config.ladder.stall_s, config.ladder.timeout_s)
-    return replace(usual, grace=PROCESS_GRACE_S) if config.isolation.isolated else usual
+    usual, start = Deadlines(config.ladder.stall_s, config.ladder.timeout_s), starting(config)
+    if start is not None:
+        usual = replace(usual, opening=start.seconds)
+    return replace(usual, grace=PROCESS_GRACE_S) if _has_a_process(config) else usual
+
+
+def starting(config: SourceConfig) -> Start | None:
+    """How long opening a source may take where that is longer than usual."""
+    module = plugins.load("sources", config.uri.plugin)
+    return module.starting(config.uri.text, config.options) if isinstance(module, SlowStarting) else None
+
+
+def _has_a_process(config: SourceConfig) -> bool:
+    """Whether a source lives in a process: one that we make for it, or its own."""
+    module = plugins.load("sources", config.uri.plugin)
+    own = isinstance(module, Isolating) and module.isolate(config.uri.text, config.options) is None
+    return own or config.isolation.isolated
 
 
 def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:

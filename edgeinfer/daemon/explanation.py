@@ -8,9 +8,9 @@ from pathlib import Path
 from edgeinfer.environment import Environment, probe
 from edgeinfer.environment.rules import find_problems
 from edgeinfer.errors import EdgeinferError, UnavailableError
+from edgeinfer.recipe import on_jetson
 
-TRACES = ("etc/nv_tegra_release", "proc/driver/nvidia/version", "dev/nvmap", "dev/nvidiactl", "dev/nvhost-ctrl")
-TREES = ("proc/device-tree/compatible", "sys/firmware/devicetree/base/compatible")
+TRACES = ("proc/driver/nvidia/version", "dev/nvmap", "dev/nvidiactl", "dev/nvhost-ctrl")
 Probe = Callable[[], Environment]
 
 
@@ -32,11 +32,4 @@ def explain(error: EdgeinferError, ask: Probe = probe, root: Path = Path("/")) -
 
 def has_traces(root: Path = Path("/")) -> bool:
     """Whether there is anything of an NVIDIA GPU's driver or of a Jetson. Cheap: only looks at a few files."""
-    return any((root / trace).exists() for trace in TRACES) or any(_names_tegra(root / tree) for tree in TREES)
-
-
-def _names_tegra(path: Path) -> bool:
-    try:
-        return b"nvidia,tegra" in path.read_bytes()
-    except OSError:
-        return False
+    return on_jetson(root) or any((root / trace).exists() for trace in TRACES)

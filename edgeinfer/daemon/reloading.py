@@ -23,8 +23,9 @@ from edgeinfer.config.settings import Config
 from edgeinfer.daemon.assembly import close_sinks, open_decoder, open_sinks
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.changes import ReloadPlan, plan_reload
-from edgeinfer.daemon.selection import build, teller
-from edgeinfer.daemon.serving import Served, Serving, failure_of, network, rehearse
+from edgeinfer.daemon.rehearsal import rehearse
+from edgeinfer.daemon.selection import Opened, build, teller
+from edgeinfer.daemon.serving import Served, Serving, failure_of, network
 from edgeinfer.errors import ConfigError, EdgeinferError
 from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Backend, Decoder, Sink
@@ -60,12 +61,14 @@ class PreparedReload:
 class PendingReload:
     """A reload whose network is on trial, and the sinks that wait for its end.
 
-    `applied`: that took too long, and the rest of the reload has been done already.
+    `opened`: its backend, where that is another. `applied`: that took too long, and the rest of the reload has been
+    done already.
     """
 
     prepared: PreparedReload
     sinks: dict[str, Sink]
     verdict: Verdict
+    opened: Opened | None
     since_s: float = field(default_factory=time.monotonic)
     applied: bool = False
 
@@ -95,7 +98,7 @@ class Reloader:
         self._around, self._serving = around, around.serving
         self._taken = 0
         self._reading: tuple[Served, Background[PreparedReload]] | None = None
-        self._building: tuple[PreparedReload, Background[Backend]] | None = None
+        self._building: tuple[PreparedReload, Background[Opened]] | None = None
         self._trial: PendingReload | None = None
 
     def request(self, count: int) -> None:
@@ -154,21 +157,22 @@ class Reloader:
         log.info("reload: preparing %s; %s serves meanwhile", prepared.model.id, serving)
         tell = teller(self._around.bulletin, serving)
 
-        def work(cancel: threading.Event) -> Backend:
-            backend = build(prepared.model, prepared.config, prepared.decoder.filter, tell, cancel)
-            return tried(prepared, backend, cancel)
+        def work(cancel: threading.Event) -> Opened:
+            opened = build(prepared.model, prepared.config, prepared.decoder.filter, tell, cancel)
+            tried(prepared, opened.backend, cancel)
+            return opened
 
         self._building = prepared, self._around.workshop.begin("build", work)
 
-    def _use(self, prepared: PreparedReload, backend: Backend | EdgeinferError) -> None:
-        if isinstance(backend, EdgeinferError):
-            self._fail(backend)
+    def _use(self, prepared: PreparedReload, opened: Opened | EdgeinferError) -> None:
+        if isinstance(opened, EdgeinferError):
+            self._fail(opened)
         else:
-            self._change(prepared, backend)
+            self._change(prepared, opened)
 
-    def _change(self, prepared: PreparedReload, backend: Backend | None) -> None:
+    def _change(self, prepared: PreparedReload, opened: Opened | None) -> None:
         """Everything that may fail has been tried, but for the sinks; then the network, then the rest."""
-        now = self._serving.now
+        now, backend = self._serving.now, None if opened is None else opened.backend
         assert now is not None  # noqa: S101 (see `poll`)
         try:
             swapped = network(prepared.model, prepared.decoder, backend or now.network.backend)
@@ -182,7 +186,7 @@ class Reloader:
             self._apply(prepared, sinks)
             return
         served = Served(prepared.config, prepared.model, swapped)
-        self._trial = PendingReload(prepared, sinks, self._serving.swap(served, new_model=backend is not None))
+        self._trial = PendingReload(prepared, sinks, self._serving.swap(served, new_model=opened is not None), opened)
 
     def _await(self, trial: PendingReload) -> bool:
         """Acts on how a trial has ended. Whether everything else has to wait for that."""
@@ -196,6 +200,10 @@ class Reloader:
         return not trial.applied
 
     def _judged(self, trial: PendingReload, failure: EdgeinferError | None) -> None:
+        opened = trial.opened
+        if opened is not None and opened.failure is not None and failure is None and trial.verdict.result():
+            again = self._serving.retries.after(opened.failure, opened.later)
+            log.info("%s%s", opened.failure, again and f"; {again}")
         if failure is not None:
             back = f"the new model failed in its first frames: {failure.message}; back on {self._serving.backend_name}"
             failure = EdgeinferError(back, failure.hint)
@@ -248,7 +256,7 @@ class Reloader:
 
     def _give_up_build(self) -> None:
         if self._building is not None:
-            self._building[1].cancel(lambda backend: backend.close())
+            self._building[1].cancel(lambda opened: opened.backend.close())
             self._building = None
 
 

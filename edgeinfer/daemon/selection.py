@@ -7,16 +7,23 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from edgeinfer.backends import Prepared, StagedBackendModule, TriedBackendModule
+from edgeinfer.backends import Prepared, StagedBackendModule, ThriftyBackendModule, TriedBackendModule
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config
 from edgeinfer.daemon.explanation import explain
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
-from edgeinfer.engine.errors import CrashLoopError
-from edgeinfer.errors import ConfigError, EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
+from edgeinfer.engine.errors import BuildCancelledError, CrashLoopError
+from edgeinfer.errors import (
+    ConfigError,
+    EdgeinferError,
+    OutOfMemoryError,
+    StickyError,
+    TemporaryError,
+    UnavailableError,
+)
 from edgeinfer.interfaces import Backend, Filter
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
@@ -27,11 +34,18 @@ Open = Callable[[OnProgress, threading.Event], Backend]
 FallBack = Callable[[threading.Event], Backend]
 
 
+class FallBacks(Protocol):
+    """Opens what serves without an engine; `thrifty` where one is built beside it."""
+
+    def __call__(self, cancel: threading.Event, thrifty: bool) -> Backend: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`now` serves at once; `later` opens what takes over from it when it is ready. One of them may be None.
 
-    `instead` opens what serves where there is no `now` and `later` fails; None where that ends the run.
+    `instead` opens what serves where `later` fails for good: it has no build beside it, as a `now` has. None where that
+    ends the run.
     `news` is what there is to tell of the choice. `refused`: why TensorRT could not be prepared.
     """
 
@@ -60,7 +74,7 @@ def choose(model: Model, config: Config, wanted: Filter | None, cancel: threadin
     prepare = partial(module.prepare, model, limit, options)
     if name != AUTO or model.is_plan:
         return _staged(prepare, wanted)
-    return _automatic(prepare, wanted, lambda cancel: _fallback(model, config, wanted, cancel), cancel)
+    return _automatic(prepare, wanted, partial(_fallback, model, config, wanted), cancel)
 
 
 def _staged(prepare: Callable[[], Prepared], wanted: Filter | None) -> Choice:
@@ -72,20 +86,34 @@ def _staged(prepare: Callable[[], Prepared], wanted: Filter | None) -> Choice:
 
 
 def _automatic(
-    prepare: Callable[[], Prepared], wanted: Filter | None, fall_back: FallBack, cancel: threading.Event
+    prepare: Callable[[], Prepared], wanted: Filter | None, fall_back: FallBacks, cancel: threading.Event
 ) -> Choice:
     """The engine that is cached; else what serves until it is built, or instead of it."""
     try:
         prepared = prepare()
     except OutOfMemoryError:  # other programs may give some back
-        return Choice(fall_back(cancel), _prepared_later(prepare, wanted))
+        return Choice(fall_back(cancel, True), _prepared_later(prepare, wanted), partial(fall_back, thrifty=False))
     except EdgeinferError as error:
-        return Choice(fall_back(cancel), None, news=_degraded(error), refused=error)
+        return Choice(fall_back(cancel, False), None, news=_degraded(error), refused=error)
     opener = _then_ready(prepared.open, wanted)
-    return Choice(None, opener, fall_back) if prepared.cached else Choice(fall_back(cancel), opener)
+    return Choice(None if prepared.cached else fall_back(cancel, True), opener, partial(fall_back, thrifty=False))
 
 
-def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Backend:
+def may_pass(failure: EdgeinferError) -> bool:
+    """Whether the same attempt may well succeed later. One that was given up, or took too long, would again."""
+    return isinstance(failure, TemporaryError) and not isinstance(failure, BuildCancelledError)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is to take over. `later` opens the engine that could not be had, for `failure`, and may be some time."""
+
+    backend: Backend
+    later: Open | None = None
+    failure: EdgeinferError | None = None
+
+
+def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Opened:
     """Opens what is to take over from another model, and waits for its engine, which may take minutes.
 
     `tell` hears how far it is, on this thread. Where the engine can't be had and another backend would do (see
@@ -94,19 +122,22 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
     choice = choose(model, config, wanted, cancel)
     if choice.later is None:
         assert choice.now is not None  # noqa: S101 (one of the two)
-        return choice.now
+        return Opened(choice.now)
     try:
         engine = choice.later(tell, cancel)
     except EdgeinferError as error:
         if cancel.is_set() or isinstance(error, StickyError):
             _close(choice.now)
             raise
-        if choice.now is None and choice.instead is None:
+        if choice.instead is None:
             raise
         log.warning("%s; %s is used instead", error, FALLBACK)
-        return choice.now or _fallback(model, config, wanted, cancel)
+        if may_pass(error) and choice.now is not None:
+            return Opened(choice.now, choice.later, error)
+        _close(choice.now)
+        return Opened(choice.instead(cancel), choice.later if may_pass(error) else None, error)
     _close(choice.now)
-    return engine
+    return Opened(engine)
 
 
 def _degraded(error: EdgeinferError) -> Reason | None:
@@ -135,9 +166,11 @@ def _close(backend: Backend | None) -> None:
         backend.close()
 
 
-def _fallback(model: Model, config: Config, wanted: Filter | None, cancel: threading.Event) -> Backend:
+def _fallback(model: Model, config: Config, wanted: Filter | None, cancel: threading.Event, thrifty: bool) -> Backend:
     module = plugins.load("backends", FALLBACK)
     options = config.backend.fallback or module.Options()
+    if thrifty and isinstance(module, ThriftyBackendModule):
+        options = module.thrifty(options)
     return _opened(module, model, config.model.max_batch, options, wanted, cancel)
 
 

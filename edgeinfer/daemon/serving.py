@@ -8,24 +8,21 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgeinfer.config.card import Model
 from edgeinfer.config.settings import AUTO, FALLBACK, Config
 from edgeinfer.daemon.assembly import model_info
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.explanation import explain
-from edgeinfer.daemon.selection import Choice, choose, teller
-from edgeinfer.errors import EdgeinferError, FatalError, StickyError, TemporaryError, UnavailableError
+from edgeinfer.daemon.retrying import Retries
+from edgeinfer.daemon.selection import Choice, Open, choose, teller
+from edgeinfer.errors import EdgeinferError, FatalError, StickyError, UnavailableError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Succession, Verdict
-from edgeinfer.interfaces import Backend, Decoder, Slot
+from edgeinfer.interfaces import Backend, Decoder
 from edgeinfer.messages import Reason
 from edgeinfer.telemetry.bulletin import Bulletin
 
 log = logging.getLogger(__name__)
-
-REHEARSAL_S, REHEARSAL_LOOKS = 30.0, 150
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +39,7 @@ class Serving:
 
     `now` is what serves, on trial or proven, and None until something does; it may be read from any thread.
     `begin` starts everything around the first network. `announce` hears of every network that begins to serve.
+    `retries` opens an engine later that could not be had now, for the model that serves then.
     """
 
     def __init__(
@@ -60,6 +58,9 @@ class Serving:
         self._wanted: tuple[Config, Model, Decoder] | None = None
         self._loading: Background[Choice] | None = None
         self._building: Background[Backend] | None = None
+        self._widening: Background[Backend] | None = None
+        self._later: Open | None = None
+        self.retries = Retries()
         self._engine_trial: Verdict | None = None
         self._instead: Callable[[threading.Event], Backend] | None = None
         self._explaining: Background[EdgeinferError | None] | None = None
@@ -92,6 +93,11 @@ class Serving:
         if self._building is not None and self._building.done and not self._offered:
             built, self._building = self._building, None
             self._take_over(built.outcome())
+        elif self._widening is not None and self._widening.done and not self._offered:
+            opened, self._widening = self._widening, None
+            self._widen(opened.outcome())
+        elif self._networks is not None and self._building is None and not self._offered:
+            self._build(self.retries.due())
         if self._explaining is not None and self._explaining.done:
             asked, self._explaining = self._explaining, None
             self._tell_unused(asked.outcome())
@@ -120,14 +126,17 @@ class Serving:
         if self._engine_trial is not None and self._engine_trial.done():
             failure, self._engine_trial = failure_of(self._engine_trial), None
             if failure is not None:
-                log.warning("the engine failed in its first frames: %s; back on %s", failure, self.backend_name)
-                self._tell("engine-failed", f"{failure.message}; back on {self.backend_name}")
+                self._do_without(failure, "the engine failed in its first frames: ", "back")
+            else:
+                self._settled()
 
     def cancel(self) -> None:
-        """Gives up the engine that is being built, and the model that is being loaded."""
-        if self._building is not None:
-            self._building.cancel(lambda backend: backend.close())
-            self._building = None
+        """Gives up the engine that is being built or is to be tried again, and the model that is being loaded."""
+        self._settled()
+        for job in (self._building, self._widening):
+            if job is not None:
+                job.cancel(lambda backend: backend.close())
+        self._building = self._widening = None
         if self._loading is not None:
             self._loading.cancel(_close_choice)
             self._loading = None
@@ -141,10 +150,15 @@ class Serving:
             self._bulletin.news = choice.news
         elif choice.refused is not None:
             self._explain(choice.refused)
-        self._instead, later = choice.instead, choice.later
-        if later is not None:
-            tell = teller(self._bulletin, self.backend_name)
-            self._building = self._workshop.begin("engine", lambda cancel: later(tell, cancel))
+        self._instead = choice.instead
+        self._build(choice.later)
+
+    def _build(self, later: Open | None) -> None:
+        """Begins to open the engine, which is built first where it has to be."""
+        if later is None:
+            return
+        self._later, tell = later, teller(self._bulletin, self.backend_name)
+        self._building = self._workshop.begin("engine", lambda cancel: later(tell, cancel))
 
     def _serve(self, served: Served) -> None:
         """The first network: everything starts around it."""
@@ -166,26 +180,52 @@ class Serving:
             return
         if self._networks is None:
             self._serve(served)
+            self._settled()
         else:
             log.info("%s takes over from %s", engine.name, self.backend_name)
             self._engine_trial = self.swap(served, new_model=False)
         self._bulletin.unused = None
         self._tell("engine-ready", f"running on {self.backend_name}")
 
-    def _do_without(self, failure: EdgeinferError) -> None:
-        """Stays on what serves, or loads what serves instead. Raises `failure` where there is neither."""
-        instead, self._instead = self._instead, None
-        if self._networks is None and instead is None:
+    def _do_without(self, failure: EdgeinferError, what: str = "", how: str = "staying") -> None:
+        """Stays on what serves, or loads what serves instead. Raises `failure` where there is neither.
+
+        What may pass is tried again later; what serves meanwhile stays as thrifty as it was opened.
+        """
+        if self._networks is None and self._instead is None:
             raise failure
+        again = self.retries.after(failure, self._later)
         if isinstance(failure, UnavailableError):
             self._explain(failure)
         else:
             serving = self.backend_name or FALLBACK
-            log.warning("%s; staying on %s", failure, serving)
-            self._tell("engine-failed", f"{failure.message}; staying on {serving}")
+            rest = f"; {how} on {serving}{again and '; '}{again}"
+            log.warning("%s%s%s", what, failure, rest)
+            self._tell("engine-failed", f"{failure}{rest}")
+        if self._networks is not None and again:
+            return
+        instead, self._instead = self._instead, None
         if self._networks is None and instead is not None:
             open_instead = instead
             self._loading = self._workshop.begin("model", lambda cancel: Choice(open_instead(cancel), None))
+        elif instead is not None:
+            self._widening = self._workshop.begin("model", instead)
+
+    def _widen(self, backend: Backend | EdgeinferError) -> None:
+        """No engine will come: what serves is opened again, and need not leave cores to a build any more."""
+        if isinstance(backend, EdgeinferError):
+            log.info("%s stays as it is: %s", self.backend_name, backend)
+            return
+        try:
+            self.swap(self._served(backend), new_model=False)
+        except EdgeinferError as error:
+            backend.close()
+            log.info("%s stays as it is: %s", self.backend_name, error)
+
+    def _settled(self) -> None:
+        """Nothing is to be tried again or opened instead any more."""
+        self.retries.end()
+        self._later = self._instead = None
 
     def _served(self, backend: Backend) -> Served:
         """The model as it is served now, or is to be served first, on another backend. Raises ConfigError."""
@@ -224,31 +264,6 @@ def network(model: Model, decoder: Decoder, backend: Backend) -> Network:
     """A model with everything that it needs to run. Raises ConfigError where backend and decoder don't fit."""
     decoder.check(backend.output_specs, len(model.card.labels))
     return Network(model_info(model), backend, decoder)
-
-
-def rehearse(network: Network, cancel: threading.Event | None = None) -> None:
-    """Sends one grey picture through a network that nobody uses yet. Raises whatever is wrong with it.
-
-    Raises TemporaryError soon after `cancel` is set.
-    """
-    backend = network.backend
-    slot = backend.acquire()
-    assert slot is not None  # noqa: S101 (nothing is in flight)
-    letterboxes = backend.load(slot, [np.full((360, 640, 3), 128, np.uint8)])
-    backend.submit(slot)
-    done = _collected(backend, cancel)
-    network.decoder.decode(done.candidates or done.outputs, letterboxes)
-    backend.release(done)
-
-
-def _collected(backend: Backend, cancel: threading.Event | None) -> Slot:
-    for _ in range(REHEARSAL_LOOKS):
-        done = backend.collect(REHEARSAL_S / REHEARSAL_LOOKS)
-        if done is not None:
-            return done
-        if cancel is not None and cancel.is_set():
-            raise TemporaryError(f"{backend.name}: given up before it gave a result")
-    raise FatalError(f"{backend.name}: no result within {REHEARSAL_S:.0f} s")
 
 
 def failure_of(verdict: Verdict) -> EdgeinferError | None:

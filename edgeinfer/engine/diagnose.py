@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from edgeinfer.engine.errors import BuildError, BuildKilledError, PlanError
 from edgeinfer.errors import EdgeinferError, UnavailableError
-from edgeinfer.guard.foreign_words import TENSORRT_NO_MEMORY
+from edgeinfer.guard.foreign_words import TENSORRT_NO_MEMORY, lacked_memory_for_tactics
 
 REBUILD = "build the engine again"
 OTHER_VERSION = (PlanError, "the plan is of another TensorRT version", REBUILD)
@@ -18,8 +18,11 @@ MEMORY = (
     "stop what else runs, lower --workspace or --opt-level, or add swap; then try again",
 )
 
+NO_TACTIC = "no way to compute some node in the memory that there is"
+
 CAUSES: tuple[tuple[str, tuple[type[EdgeinferError], str, str]], ...] = (
     (TENSORRT_NO_MEMORY.pattern, MEMORY),
+    (r"CUDA initialization failure with error: 2\b|\bcudaErrorMemoryAllocation\b", MEMORY),
     (
         r"CUDA driver version is insufficient|CUDA initialization failure|no CUDA-capable device|cudaError (35|100)\b",
         (UnavailableError, "no GPU, or a driver too old for this CUDA", "see `edgeinfer doctor`"),
@@ -65,6 +68,8 @@ def explain(log: Iterable[str], action: str) -> EdgeinferError:
         if match := re.search(pattern, text):
             line = next(line for line in lines if match[0] in line)
             return kind(f"{action} failed: {cause} ({_short(line)})", hint)
+    if lacked_memory_for_tactics(text):
+        return BuildKilledError(f"{action} failed: {NO_TACTIC}", "stop what else runs, or raise --workspace")
     last = next(
         (line for line in reversed(lines) if line.startswith(("ERROR", "INTERNAL_ERROR"))), "TensorRT gave no reason"
     )

@@ -52,13 +52,32 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     plugins: tuple[str, ...] = ()
 
 
+DLA_PRECISIONS = ("fp16", "int8", "best")
+"""What a DLA computes in; of "best" the fastest of these."""
+
+
+def check_dla(options: BuildOptions) -> None:
+    """Raises UsageError for what no DLA does."""
+    if options.dla_core is not None and options.precision not in DLA_PRECISIONS:
+        raise UsageError(
+            f"a DLA computes in fp16 and int8, not in {options.precision}", "--precision fp16, or leave out --dla"
+        )
+
+
 def profiles(model: OnnxModel, options: BuildOptions) -> dict[str, Profile]:
     """Input → (min, opt, max) for every input with a free dimension; empty for a static network. Raises UsageError."""
     unknown = options.shapes.keys() - {tensor.name for tensor in model.inputs}
     if unknown:
         names = ", ".join(tensor.name for tensor in model.inputs)
         raise UsageError(f"{model.path}: no input called {min(unknown)!r}", f"its inputs: {names}")
-    return {tensor.name: _profile(model, tensor, options) for tensor in model.inputs if -1 in tensor.shape}
+    found = {tensor.name: _profile(model, tensor, options) for tensor in model.inputs if -1 in tensor.shape}
+    for name, (low, _, high) in found.items():
+        if options.dla_core is not None and low != high:
+            raise UsageError(
+                f"{model.path}: input {name!r} from {format_shape(low)} to {format_shape(high)}: a DLA takes one shape",
+                "name one batch, like --batch 4, and one shape for each input in --shapes",
+            )
+    return found
 
 
 def _profile(model: OnnxModel, tensor: Tensor, options: BuildOptions) -> Profile:
@@ -87,9 +106,9 @@ def _checked(model: OnnxModel, tensor: Tensor, profile: Profile) -> Profile:
     return profile
 
 
-def usual_batches(largest: int) -> tuple[int, int, int]:
-    """The batches of an engine for a model that takes up to `largest` at once: min, opt, max."""
-    return 1, min(4, largest), largest
+def usual_batches(largest: int, dla: bool = False) -> tuple[int, int, int]:
+    """The batches of an engine for a model that takes up to `largest` at once: min, opt, max. A DLA takes only that."""
+    return (largest, largest, largest) if dla else (1, min(4, largest), largest)
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:

@@ -142,8 +142,40 @@ def member(enum: Any, name: str) -> Any | None:
     return getattr(enum, name, None)
 
 
-def make_logger(trt: Any, log: deque[str], hear: Callable[[str], None] = lambda _: None) -> Any:
+def make_runtime(toolkit: Toolkit, logger: Any, dla_core: int | None = None) -> Any:
+    """TensorRT's runtime; for a plan with parts on a DLA it must know the core before it loads the plan.
+
+    Raises UnavailableError where that core is not there.
+    """
+    runtime = toolkit.trt.Runtime(logger)
+    if dla_core is not None:
+        require_dla(toolkit, dla_core, runtime.num_DLA_cores)
+        runtime.DLA_core = dla_core
+    return runtime
+
+
+def require_dla(toolkit: Toolkit, core: int, cores: int) -> None:
+    """Raises UnavailableError where core number `core` is not among the `cores` that TensorRT counts."""
+    if cores == 0:
+        raise UnavailableError(
+            f"{toolkit} sees no DLA here: Xavier, Orin NX and AGX Orin have some, Orin Nano and Thor none",
+            "leave out --dla (backend.dla)",
+        )
+    if core >= cores:
+        raise UnavailableError(
+            f"DLA core {core} does not exist: {toolkit} sees {cores} here, counted from 0", "name another with --dla"
+        )
+
+
+def make_logger(
+    trt: Any,
+    log: deque[str],
+    hear: Callable[[str], None] = lambda _: None,
+    overhear: Callable[[str], None] = lambda _: None,
+) -> Any:
     """TensorRT's logger: keeps the last lines in `log`, each with its severity, and tells them; not the VERBOSE ones.
+
+    `overhear` gets the text of every line, those as well.
 
     TensorRT calls it from several threads.
     """
@@ -153,6 +185,7 @@ def make_logger(trt: Any, log: deque[str], hear: Callable[[str], None] = lambda 
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, text: str) -> None:
+            overhear(text)
             if severity != trt.ILogger.Severity.VERBOSE:
                 line = f"{str(severity).rsplit('.', 1)[-1]} {text[:MAX_LOG_TEXT].strip()}"
                 log.append(line)

@@ -9,6 +9,7 @@ from edgeinfer.environment import formats
 from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
+from edgeinfer.environment.versions import parts
 
 CUDNN_HEADERS = (
     "usr/include/cudnn_version.h",
@@ -21,8 +22,9 @@ CUDNN_HEADERS = (
 
 def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
     """Yields cuda, cuda_runtime, driver and cudnn."""
-    yield from _toolkit(tree)
-    yield from _packaged(packages, "cuda", r"cuda-toolkit-\d+-\d+")
+    toolkit = list(_toolkit(tree))
+    yield from toolkit
+    yield from _toolkit_packages(packages, [note.value for note in toolkit if note.field == "cuda"])
     yield from _packaged(packages, "cuda_runtime", r"cuda-cudart-\d+-\d+")
     yield from _driver(tree)
     yield from _packaged(packages, "cudnn", r"libcudnn\d+(-cuda-\d+)?")
@@ -47,6 +49,22 @@ def _toolkit(tree: Tree) -> Iterator[Note]:
     folder = tree.resolve("usr/local/cuda")
     if folder and (match := re.fullmatch(r"cuda-(\d+\.\d+)", folder.name)):
         yield Note("cuda", match[1], f"/usr/local/cuda is {folder.name}", exact=False)
+    elif not tree.exists("usr/local/cuda"):
+        yield from _only_folder(tree)
+
+
+def _only_folder(tree: Tree) -> Iterator[Note]:
+    """Images of Yocto have no link to their toolkit. Of several without one none is in use more than another."""
+    folders = [name for name in tree.names("usr/local") if re.fullmatch(r"cuda-\d+\.\d+", name)]
+    if len(folders) == 1:
+        yield Note("cuda", folders[0].removeprefix("cuda-"), f"/usr/local/{folders[0]}", exact=False)
+
+
+def _toolkit_packages(packages: Mapping[str, Package], chosen: list[str]) -> Iterator[Note]:
+    """Several toolkits may be installed side by side; what is not the chosen one contradicts nothing."""
+    for note in _packaged(packages, "cuda", r"cuda-toolkit-\d+-\d+"):
+        if not chosen or any(parts(note.value)[:2] == parts(version)[:2] for version in chosen):
+            yield note
 
 
 def _packaged(packages: Mapping[str, Package], field: str, pattern: str) -> Iterator[Note]:

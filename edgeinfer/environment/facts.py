@@ -103,6 +103,8 @@ class Environment:
     soc: Fact[str] = Fact()
     """Such as "tegra234"."""
 
+    unfinished: Fact[str] = Fact()
+    """Debian packages of NVIDIA's whose installation has been broken off, with their states."""
     cuda: Fact[str] = Fact()
     """The toolkit."""
     cuda_runtime: Fact[str] = Fact()
@@ -129,6 +131,8 @@ class Environment:
     """Where bindings lie in the system Python's folders, whether or not the probed Python sees them."""
     tensorrt_rtx: Fact[str] = Fact()
     tensorrt_rtx_module: Fact[str] = Fact()
+    onnx: Fact[str] = Fact()
+    onnxconverter_common: Fact[str] = Fact()
     onnxruntime: Fact[str] = Fact()
     onnxruntime_providers: Fact[tuple[str, ...]] = Fact()
 
@@ -158,14 +162,28 @@ class Environment:
     arch: Fact[str] = Fact()
     """As the kernel calls it: "aarch64", "x86_64"."""
     os: Fact[str] = Fact()
+    packaging: Fact[str] = Fact()
+    """What the system's software comes in: "dpkg", "rpm", "opkg", "nix". An image of Yocto may have none of them."""
     container: Fact[bool] = Fact()
     """True in a container that says so; unknown otherwise."""
     jetson_stats: Fact[str] = Fact()
 
     @property
     def is_jetson(self) -> bool:
-        """Whether this is a Jetson, or a container made for one."""
-        return self.l4t.value is not None or (self.soc.value or "").startswith("tegra")
+        """Whether this is a Jetson or an IGX, which run L4T, or a container made for one."""
+        return self.l4t.value is not None or (self.is_tegra and "DRIVE" not in (self.board.value or ""))
+
+    @property
+    def is_tegra(self) -> bool:
+        """Whether the chip is a Tegra: a Jetson's, an IGX's or a DRIVE's. Grace and GB10 are none."""
+        return (self.soc.value or "").startswith("tegra")
+
+    @property
+    def has_apt(self) -> bool:
+        """Whether NVIDIA's Debian packages can be installed, as far as is known."""
+        if self.packaging.value is not None or self.os.value is None:
+            return self.packaging.value in (None, "dpkg")
+        return self.os.value.startswith(("Ubuntu", "Debian"))
 
     @property
     def flavour(self) -> Flavour | None:

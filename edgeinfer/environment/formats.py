@@ -8,15 +8,26 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _NUMBER = r"\d{1,9}(?:\.\d{1,9}){0,5}"
-_L4T = re.compile(rf"^# R(\d{{1,9}}) \(release\), REVISION: ({_NUMBER})", re.ASCII)
+_L4T = re.compile(rf"^\ufeff?# R(\d{{1,9}}) \(release\), REVISION: ({_NUMBER})", re.ASCII | re.MULTILINE)
 _DEBIAN = re.compile(rf"(?:\d+:)?({_NUMBER})", re.ASCII)
 _NVRM = re.compile(rf"^NVRM version:.*?\s({_NUMBER})\s", re.ASCII | re.MULTILINE)
 _CUDA_TXT = re.compile(rf"CUDA Version ({_NUMBER})", re.ASCII)
-_MODULE = re.compile(r"^nvidia,(p\d{4}-\d{4})(?:-|$)", re.ASCII)
+_MODULE = re.compile(r"^(?:[\w.-]+,[\w.-]+\+|nvidia,)(p\d{4}-\d{4})(?:-|$)", re.ASCII)
+_NO_MODULES = (
+    "p2371", "p2597", "p2771", "p2822", "p2972", "p3449", "p3450", "p3509", "p3710", "p3737", "p3740", "p3768", "p4071",
+)  # fmt: skip
+"""Carriers and developer kits, which older device trees name alone."""
 _SOC = re.compile(r"^nvidia,(tegra\d+)$", re.ASCII)
+_SOC_OF_ID = {"33": "tegra210", "24": "tegra186", "25": "tegra194", "35": "tegra234", "38": "tegra264"}
+"""Chip numbers 0x21, 0x18, 0x19, 0x23 and 0x26, which Linux's drivers/soc/tegra/fuse writes in decimal."""
 _POWER_MODEL = re.compile(r"^<\s*POWER_MODEL\s+ID=(\d{1,4})\s+NAME=(\w+)", re.ASCII | re.MULTILINE)
 _POWER_STATUS = re.compile(r"pmode:(\d{1,8})", re.ASCII)
 _POWER_QUERY = re.compile(r"NV Power Mode:\s*(\w+)", re.ASCII)
+
+
+_USABLE = ("installed", "triggers-pending", "triggers-awaited")
+_UNFINISHED = ("unpacked", "half-configured", "half-installed")
+"""States of dpkg-query(1): in these an installation or upgrade has been broken off."""
 
 
 class Package(NamedTuple):
@@ -27,8 +38,11 @@ class Package(NamedTuple):
 
 
 def l4t_release(text: str) -> str | None:
-    """/etc/nv_tegra_release: "# R36 (release), REVISION: 4.7, …" → "36.4.7". Its dates vary in form."""
-    match = _L4T.match(text)
+    """/etc/nv_tegra_release: "# R36 (release), REVISION: 4.7, …" → "36.4.7". Its dates vary in form.
+
+    A byte order mark or lines before it come of editing.
+    """
+    match = _L4T.search(text)
     return f"{match[1]}.{match[2]}" if match else None
 
 
@@ -43,9 +57,23 @@ def dpkg_status(text: str) -> dict[str, Package]:
     packages: dict[str, Package] = {}
     for stanza in text.split("\n\n"):
         entry = _stanza(stanza)
-        if entry.get("Status", "").split()[2:3] == ["installed"] and "Package" in entry:
+        if _state(entry) in _USABLE and "Package" in entry:
             packages[entry["Package"]] = Package(entry.get("Version", ""), entry.get("Architecture", ""))
     return packages
+
+
+def dpkg_unfinished(text: str) -> list[str]:
+    """/var/lib/dpkg/status: "name version (state)" of each package whose installation has been broken off."""
+    entries = [_stanza(stanza) for stanza in text.split("\n\n")]
+    return [
+        f"{entry['Package']} {entry.get('Version', '')} ({_state(entry)})"
+        for entry in entries
+        if _state(entry) in _UNFINISHED and "Package" in entry
+    ]
+
+
+def _state(entry: Mapping[str, str]) -> str:
+    return " ".join(entry.get("Status", "").split()[2:3])
 
 
 def _stanza(text: str) -> dict[str, str]:
@@ -92,8 +120,17 @@ def soc_of(compatible: list[str]) -> str | None:
 
 
 def module_of(compatible: list[str]) -> str | None:
-    """The entry "nvidia,p3767-0005" or "nvidia,p3767-0005-super" → "p3767-0005"."""
-    return next((match[1] for entry in compatible if (match := _MODULE.match(entry))), None)
+    """The entry "nvidia,p3768-0000+p3767-0005-super" or "nvidia,p3767-0005" → "p3767-0005".
+
+    What stands before the + is the carrier.
+    """
+    found = (match[1] for entry in compatible if (match := _MODULE.match(entry)))
+    return next((part for part in found if not part.startswith(_NO_MODULES)), None)
+
+
+def soc_of_id(family: str, number: str) -> str | None:
+    """/sys/devices/soc0: family "Tegra", soc_id "35" → "tegra234", the name of chip 0x23 in device trees."""
+    return _SOC_OF_ID.get(number.strip()) if family.strip() == "Tegra" else None
 
 
 def cudnn_header(text: str) -> str | None:
@@ -127,5 +164,5 @@ def mem_total(text: str) -> int | None:
 
 def os_name(text: str) -> str | None:
     """/etc/os-release: PRETTY_NAME."""
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)"?', text, re.MULTILINE)
+    match = re.search(r"""^PRETTY_NAME=["']?([^"'\r\n]+)["']?""", text, re.MULTILINE)
     return match[1] if match else None

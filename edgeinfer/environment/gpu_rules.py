@@ -15,7 +15,7 @@ def has_gpu(env: Environment) -> bool:
     """Whether programs can reach a GPU; of a captured tree, whether it should be so."""
     if env.live:
         return env.sm_count.value is not None  # only the CUDA driver itself tells it
-    return env.is_jetson or env.driver.value is not None
+    return env.is_jetson or env.is_tegra or env.driver.value is not None
 
 
 def gpu_hidden(env: Environment) -> Iterator[Problem]:

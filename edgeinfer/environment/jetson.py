@@ -1,4 +1,7 @@
-"""What a Jetson's files say: L4T, JetPack, board, SoC, DLA cores, power mode."""
+"""What a Jetson's files say: L4T, JetPack, board, SoC, DLA cores, power mode.
+
+Of what can carry a second GPU (IGX) nothing is said that holds for the first alone.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from edgeinfer.environment.tree import Tree
 
 DEVICE_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
 """The first is a link to the second, which is there also where /proc is a container's own."""
+_KERNEL = "sys/devices/soc0"
 
 
 def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
@@ -35,9 +39,15 @@ def _l4t(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
 
 def _jetpack(packages: Mapping[str, Package], l4t: list[Note]) -> Iterator[Note]:
     package = packages.get("nvidia-jetpack")
-    if package and (version := formats.upstream_version(package.version)):
-        yield Note("jetpack", version, f"dpkg nvidia-jetpack {package.version}")
-    if l4t and (release := releases.JETPACK_OF_L4T.get(l4t[0].value)):
+    packaged = formats.upstream_version(package.version) if package else None
+    release = releases.JETPACK_OF_L4T.get(l4t[0].value) if l4t else None
+    if package and packaged:
+        source = f"dpkg nvidia-jetpack {package.version}"
+        if release and release.startswith(f"{packaged} "):  # "6.0 DP", whose package is called 6.0
+            yield Note("jetpack", release, f"{source}, of L4T {l4t[0].value}")
+        else:
+            yield Note("jetpack", packaged, source)
+    if release:
         yield Note("jetpack", release, f"the release of L4T {l4t[0].value}")
 
 
@@ -46,15 +56,39 @@ def _device_tree(tree: Tree) -> Iterator[Note]:
     model = (tree.text(f"{folder}/model") or "").rstrip("\0")
     if model:
         yield Note("board", model, f"/{folder}/model")
+    elif model := _kernels_name(tree):
+        yield Note("board", model, f"/{_KERNEL}/machine")
     source = f"/{folder}/compatible"
     compatible = formats.tree_strings(tree.text(source[1:]) or "")
     if module := formats.module_of(compatible):
         yield Note("module", module, source)
-    if soc := formats.soc_of(compatible):
-        yield Note("soc", soc, source)
-        yield Note("integrated", True, f"{source}: Tegra")
-        if capability := releases.CAPABILITY_OF_SOC.get(soc):
-            yield Note("compute_capability", capability, f"that of every {soc}")
+    found = [Note("soc", soc, source)] if (soc := formats.soc_of(compatible)) else []
+    found += list(_kernel(tree))
+    yield from found
+    if found and not _may_have_two_gpus(model, compatible):
+        yield from _gpu_of(found[0])
+
+
+def _kernel(tree: Tree) -> Iterator[Note]:
+    """What the kernel says of the chip. Containers see it, while Docker hides the device tree from them."""
+    if soc := formats.soc_of_id(tree.text(f"{_KERNEL}/family") or "", tree.text(f"{_KERNEL}/soc_id") or ""):
+        yield Note("soc", soc, f"/{_KERNEL}/soc_id")
+
+
+def _kernels_name(tree: Tree) -> str:
+    is_tegra = (tree.text(f"{_KERNEL}/family") or "").strip() == "Tegra"
+    return (tree.text(f"{_KERNEL}/machine") or "").strip() if is_tegra else ""
+
+
+def _may_have_two_gpus(model: str, compatible: list[str]) -> bool:
+    return "IGX" in model or "DRIVE" in model or any(entry.startswith("nvidia,p3740-") for entry in compatible)
+
+
+def _gpu_of(soc: Note) -> Iterator[Note]:
+    if soc.value.startswith("tegra"):
+        yield Note("integrated", True, f"{soc.source}: Tegra")
+    if capability := releases.CAPABILITY_OF_SOC.get(soc.value):
+        yield Note("compute_capability", capability, f"that of every {soc.value}")
 
 
 def _dla(tree: Tree) -> Iterator[Note]:

@@ -14,10 +14,13 @@ from edgeinfer.environment.tree import Tree
 LIBRARY_FOLDERS = (
     "usr/lib/aarch64-linux-gnu",
     "usr/lib/x86_64-linux-gnu",
+    "usr/lib",  # images of Yocto
     "usr/lib64",
     "usr/local/lib",
     "usr/local/tensorrt/lib",
+    "usr/src/tensorrt/lib",
     "opt/tensorrt/lib",
+    "run/current-system/sw/lib",  # NixOS
 )
 _LIBRARIES = {
     "tensorrt": re.compile(r"libnvinfer\.so(\.\d+)*"),
@@ -27,6 +30,8 @@ _DISTRIBUTION = re.compile(r"([A-Za-z0-9_.]+)-(\d[A-Za-z0-9.!+]*)(-py[\d.]+)?\.(
 _FIELD_OF_DISTRIBUTION = (
     (r"tensorrt(_cu\d+)?(_bindings|_libs)?", "tensorrt"),
     (r"tensorrt_rtx(_cu\d+)?(_bindings|_libs)?", "tensorrt_rtx"),
+    (r"onnx", "onnx"),
+    (r"onnxconverter_common", "onnxconverter_common"),
     (r"onnxruntime(_gpu)?", "onnxruntime"),
     (r"nvidia_cudnn_cu\d+", "cudnn"),
     (r"nvidia_cuda_runtime(_cu\d+)?", "cuda_runtime"),
@@ -57,6 +62,8 @@ def library_versions(tree: Tree, folder: str) -> Iterator[Note]:
 
 def library_version(tree: Tree, field: str, path: str) -> Iterator[Note]:
     """Yields the version that one library exports."""
+    if tree.read(path, 1) == b"":  # what was mounted there while a container's image was made
+        tree.note(path, "is empty; in a container, the host's file is not mounted over it")
     version = tensorrt_version(lambda offset, size: tree.read(path, size, offset) or b"")
     if version:
         yield Note(field, version, f"/{path}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.environment import cuda, formats, jetson, libraries, live, nodes, system
+from edgeinfer.environment import cuda, formats, jetson, jtop, libraries, live, nodes, system
 from edgeinfer.environment.facts import Environment, Fact, Fault, Note, Reading
 from edgeinfer.environment.tree import Tree
 
@@ -27,17 +27,21 @@ def probe(root: Path = Path("/"), run: live.Run = live.run) -> Environment:
 
 def _notes(tree: Tree, run: live.Run) -> Iterator[Note]:
     answers = [*live.read(tree, run), *nodes.read(tree)] if tree.is_live else []
-    packages = formats.dpkg_status(tree.text("var/lib/dpkg/status", MAX_STATUS) or "")
+    last = list(jtop.read(tree, run)) if tree.is_live else []
+    status = tree.text("var/lib/dpkg/status", MAX_STATUS) or ""
+    packages = formats.dpkg_status(status)
     surroundings = list(system.read(tree, packages))
     yield from answers
     yield from jetson.read(tree, packages)
     yield from cuda.read(tree, packages)
     yield from libraries.read(tree, packages)
     yield from surroundings
+    yield from system.unfinished(status)
     pythons = [note for note in surroundings if note.field == "system_python"]
     for note in system.system_packages(tree, pythons[0].value if pythons else None):
         if not tree.is_live or note.field == "tensorrt_system_module":
             yield note
+    yield from last
     if not tree.is_live:
         yield from (note._replace(field="python") for note in pythons)
 

@@ -27,6 +27,9 @@ COMPARED = (
 """Facts of which two answers mean trouble. Other facts may differ by design, such as a GPU's names."""
 
 
+_JTOP = "nothing has to be done, it is optional; or see systemctl status jtop, and add this user to the group jtop"
+
+
 def find_problems(env: Environment) -> list[Problem]:
     """Every problem, errors first."""
     found = [problem for rule in RULES for problem in rule(env)]
@@ -66,6 +69,13 @@ def unknown_l4t(env: Environment) -> Iterator[Problem]:
         yield Problem("l4t-unknown", "note", message, remedy)
 
 
+def upgrade_unfinished(env: Environment) -> Iterator[Problem]:
+    """What is half installed may be of either version, or of none."""
+    if env.unfinished.value is not None:
+        message = f"an installation has been broken off: {env.unfinished.value}"
+        yield Problem("upgrade-unfinished", "warning", message, "sudo dpkg --configure -a, then sudo apt install -f")
+
+
 def disagreements(env: Environment) -> Iterator[Problem]:
     """Two sources with different answers."""
     facts = env.facts()
@@ -84,12 +94,26 @@ def _both_sides(name: str, fact: Fact[str]) -> str:
 def faults(env: Environment) -> Iterator[Problem]:
     """Sources that could not be used and that no other rule speaks of."""
     for fault in env.faults:
-        if fault.source.startswith("/"):
+        if fault.source == "jetson-stats":
+            message = f"jetson-stats is installed and can't be asked: {fault.message}"
+            yield Problem("jtop-unused", "note", message, _JTOP)
+        elif fault.source.startswith("/"):
             remedy = "run doctor as a user who may read it, or repair the file"
             yield Problem("unreadable", "warning", f"can't use {fault.source}: {fault.message}", remedy)
-        elif fault.source != ACCESS and not fault.source.startswith("import "):
+        elif not _is_elsewhere(env, fault):
             remedy = "reinstall the NVIDIA driver's libraries; after a driver update, restart the machine"
             yield Problem("library-fails", "warning", f"{fault.source}: {fault.message}", remedy)
+
+
+def _is_elsewhere(env: Environment, fault: Fault) -> bool:
+    """Whether another rule speaks of it, or it is as it should be here."""
+    spoken = fault.source == ACCESS or fault.source.startswith("import ")
+    return spoken or (fault.source == "NVML" and _needs_no_nvml(env))
+
+
+def _needs_no_nvml(env: Environment) -> bool:
+    """Up to JetPack 6 a Jetson's NVML is there for a few questions, or for none."""
+    return env.is_jetson and env.soc.value != "tegra264" and parts(env.l4t.value or "")[:1] < (38,)
 
 
 def fault_of(env: Environment, source: str) -> Fault | None:
@@ -104,6 +128,7 @@ RULES: tuple[Rule, ...] = (
     *ACCESS_RULES,
     onnxruntime_missing,
     unknown_l4t,
+    upgrade_unfinished,
     disagreements,
     faults,
 )

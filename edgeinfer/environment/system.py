@@ -10,22 +10,40 @@ from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
 
+_OURS = re.compile(r"nvidia-|cuda-|libnvinfer|libnvonnx|libcudnn|tensorrt|python3-libnvinfer")
 _ARCH = {"arm64": "aarch64", "amd64": "x86_64"}
 
 
 def read(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
-    """Yields os, arch, memory, container and system_python."""
+    """Yields os, packaging, arch, memory, container and system_python."""
     if name := formats.os_name(tree.text("etc/os-release") or ""):
         yield Note("os", name, "/etc/os-release")
+    yield from _packaging(tree, packages)
     if "dpkg" in packages:
         debian = packages["dpkg"].arch
         yield Note("arch", _ARCH.get(debian, debian), "dpkg")
     if total := formats.mem_total(tree.text("proc/meminfo") or ""):
         yield Note("memory", total, "/proc/meminfo")
-    for mark in (".dockerenv", "run/.containerenv"):
+    for mark in (".dockerenv", "run/.containerenv", "run/secrets/kubernetes.io"):
         if tree.exists(mark):
             yield Note("container", True, f"/{mark}")
     yield from _system_python(tree, packages)
+
+
+def _packaging(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:
+    if packages:
+        yield Note("packaging", "dpkg", "/var/lib/dpkg/status")
+        return  # whatever else is installed here does not make up the system
+    for name, folder in (("rpm", "var/lib/rpm"), ("opkg", "var/lib/opkg"), ("nix", "nix/store")):
+        if tree.exists(folder):
+            yield Note("packaging", name, f"/{folder}")
+
+
+def unfinished(status: str) -> Iterator[Note]:
+    """Yields unfinished: of dpkg's database, the packages that matter here."""
+    names = [name for name in formats.dpkg_unfinished(status) if _OURS.match(name)]
+    if names:
+        yield Note("unfinished", ", ".join(names), "/var/lib/dpkg/status")
 
 
 def _system_python(tree: Tree, packages: Mapping[str, Package]) -> Iterator[Note]:

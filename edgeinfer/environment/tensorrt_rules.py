@@ -10,6 +10,7 @@ from edgeinfer.environment.facts import Environment, Flavour
 from edgeinfer.environment.gpu_rules import has_gpu, served_major
 from edgeinfer.environment.releases import TENSORRT_OF_JETPACK
 from edgeinfer.environment.versions import parts
+from edgeinfer.models import conversion
 
 OLDEST = (8, 5)
 NAMES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -86,19 +87,41 @@ def _venv(python: str) -> str:
 
 
 def _install_bindings(env: Environment) -> str:
+    if env.is_tegra and not env.is_jetson:
+        return _OF_DRIVE_OS
     if env.is_jetson:
+        how = "sudo apt install python3-libnvinfer" if env.has_apt else _no_apt(env)
+        return f"{how}, then {_see_system_packages(env)}"
+    if env.arch.value == "aarch64" and env.flavour == "tensorrt" and _cuda(env) < 13:  # PyPI has none
         return f"sudo apt install python3-libnvinfer, then {_see_system_packages(env)}"
     package = "tensorrt-rtx" if env.flavour == "tensorrt_rtx" else f"tensorrt-cu{_cuda(env)}"
     return f"pip install {package}=={env.tensorrt_in_use.value}"
 
 
 def _install_tensorrt(env: Environment) -> str:
+    if env.is_tegra and not env.is_jetson:
+        return _OF_DRIVE_OS
     if not env.is_jetson:
-        return f"pip install tensorrt-cu{_cuda(env)}"
-    apt = f"sudo apt install tensorrt python3-libnvinfer, then {_see_system_packages(env)}"
+        return _install_wheel(env)
+    how = "sudo apt install tensorrt python3-libnvinfer" if env.has_apt else _no_apt(env)
+    apt = f"{how}, then {_see_system_packages(env)}"
     if parts(env.l4t.value or "")[:1] in ((35,), (36,)):
         return f"{apt}; pip won't do: PyPI has no TensorRT of CUDA 11 or 12 for aarch64"
     return apt
+
+
+_OF_DRIVE_OS = "TensorRT and its bindings come with DRIVE OS, for its own Python; edgeinfer has not been tried there"
+
+
+def _no_apt(env: Environment) -> str:
+    """An image that is made elsewhere, such as Yocto's, has no apt to install with."""
+    return f"add TensorRT with its Python bindings to the image ({env.os.value or env.packaging.value})"
+
+
+def _install_wheel(env: Environment) -> str:
+    if env.arch.value == "aarch64" and _cuda(env) < 13:
+        return "update the driver to 580 or newer, then pip install tensorrt-cu13: PyPI has no older one for aarch64"
+    return f"pip install tensorrt-cu{_cuda(env)}"
 
 
 def _see_system_packages(env: Environment) -> str:
@@ -116,7 +139,10 @@ def too_old(env: Environment) -> Iterator[Problem]:
     version = env.tensorrt_in_use.value
     if version and env.flavour == "tensorrt" and parts(version)[:2] < OLDEST:
         message = f"TensorRT {version} is too old: edgeinfer needs 8.5 or newer"
-        yield Problem("tensorrt-too-old", "error", message, "install a newer JetPack or TensorRT", ONLY_TENSORRT)
+        remedy = "install a newer JetPack or TensorRT"
+        if env.soc.value in ("tegra210", "tegra186"):
+            remedy = "there is no newer one for this module: use ONNX Runtime, in a container with Python 3.10 or newer"
+        yield Problem("tensorrt-too-old", "error", message, remedy, ONLY_TENSORRT)
 
 
 def rtx_on_jetson(env: Environment) -> Iterator[Problem]:
@@ -143,6 +169,19 @@ def known_bad(env: Environment) -> Iterator[Problem]:
         yield Problem("tensorrt-known-bad", "warning", message, remedy)
 
 
+def conversion_missing(env: Environment) -> Iterator[Problem]:
+    """TensorRT 11 and TensorRT-RTX take a network's precision from its file, which is converted before."""
+    version, flavour = env.tensorrt_in_use.value, env.flavour
+    if not env.live or version is None or flavour is None or not parts(version):
+        return
+    installed = {"onnx": env.onnx.value, "onnxconverter-common": env.onnxconverter_common.value}
+    needed = conversion.needs_conversion(parts(version), flavour, "fp16")
+    lacking = conversion.missing(needed, lambda package: installed.get(package) is not None)
+    if lacking:
+        message = f"{NAMES[flavour]} {version} wants FP16 in the file, and converting it needs {' and '.join(lacking)}"
+        yield Problem("conversion-missing", "warning", message, conversion.REMEDY)
+
+
 TENSORRT_RULES: tuple[Rule, ...] = (
     broken,
     not_importable,
@@ -150,4 +189,5 @@ TENSORRT_RULES: tuple[Rule, ...] = (
     rtx_on_jetson,
     not_of_this_jetpack,
     known_bad,
+    conversion_missing,
 )

@@ -12,9 +12,8 @@ from typing import Any
 from edgeinfer.cuda import access
 from edgeinfer.cuda.status import check
 from edgeinfer.errors import EdgeinferError, FatalError
+from edgeinfer.gpu.patience import PATIENCE
 
-DEADLINE_S = 10.0
-"""A batch that takes longer will not come any more."""
 POLL_S = 50e-6
 _PR_SET_TIMERSLACK = 29
 _thread = threading.local()
@@ -75,7 +74,7 @@ class Cuda:
         check("cudaEventQuery", status)
         return True
 
-    def wait(self, event: int, timeout_s: float = DEADLINE_S, spin: bool = False) -> bool:
+    def wait(self, event: int, timeout_s: float, spin: bool = False) -> bool:
         """Whether the event has happened before the time is up. Sleeps in between, or spins."""
         until_s = time.monotonic() + timeout_s
         while not self.done(event):
@@ -88,8 +87,9 @@ class Cuda:
     def finish(self, event: int, stream: int) -> None:
         """Waits for everything in the stream, with an event of the caller's. Raises FatalError where it doesn't end."""
         self("cudaEventRecord", event, stream)
-        if not self.wait(event):
-            raise FatalError(f"the GPU did not finish a batch within {DEADLINE_S:.0f} s", "see dmesg, then restart")
+        deadline_s = PATIENCE.deadline_s()
+        if not self.wait(event, deadline_s):
+            raise FatalError(f"the GPU did not finish a batch within {deadline_s:.0f} s", "see dmesg, then restart")
 
     def captured(self, stream: int, record: Callable[[], None]) -> Any | None:
         """What `record` puts into the stream as an executable graph; None where something in it can't be captured."""

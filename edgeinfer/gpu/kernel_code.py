@@ -12,6 +12,9 @@ import numpy as np
 from edgeinfer.config.card import InputCard
 from edgeinfer.types import Letterbox
 
+TEGRA = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
+"""Compute capabilities of Tegra chips: TX1, TX2, Xavier, Orin, and Thor as CUDA 12 and as CUDA 13 count."""
+
 KERNELS = Path(__file__).parent / "kernels"
 
 PICTURE = struct.Struct("<Q7if")
@@ -48,12 +51,15 @@ def packed(address: int, box: Letterbox, fit: tuple[int, int], score: float) -> 
 
 
 def code(major: int, minor: int, folder: Path = KERNELS) -> bytes | None:
-    """The compiled kernels for a compute capability: those of the same major version and the nearest lower minor one.
+    """The compiled kernels for a compute capability; None where there are none that it runs.
 
-    None where none were compiled.
+    Its own, else those of the same major version and the nearest lower minor one. That holds among graphics cards only:
+    a Tegra runs its own and no other, and no card runs a Tegra's (CUDA C++ Programming Guide, "Binary Compatibility").
     """
     made = {divmod(int(match[1]), 10): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
-    fitting = [version for version in made if version[0] == major and version[1] <= minor]
+    if (major, minor) in made:
+        return made[major, minor].read_bytes()
+    fitting = [own for own in made if own[0] == major and own[1] < minor and not TEGRA & {own, (major, minor)}]
     return made[max(fitting)].read_bytes() if fitting else None
 
 

@@ -26,17 +26,19 @@ def confine(
     file_bytes: int | None = None,
     descriptors: int | None = None,
     oom_score_adj: int = WORST,
+    death_signal: int = signal.SIGKILL,
 ) -> None:
     """Confines the process that calls it, for good, with all that it will start. Before it starts a thread.
 
     memory_bytes: private memory beyond what it holds now; more is ENOMEM, which is a MemoryError in Python and
     std::bad_alloc in C++. Shared memory does not count, but for files: see `file_bytes`. A thread's stack counts whole.
-    parent: the pid that started it; this process is killed when the thread that did so ends, and ends now if it has.
+    parent: the pid that started it; this process gets `death_signal` when the thread that did so ends, and ends now if
+    it has.
     cpu_s: seconds of processor, of all threads together; SIGXCPU afterwards, SIGKILL a second later.
     file_bytes: the largest file that it may write, shared memory (memfd) included; more is EFBIG.
     descriptors: the most that may be open at once. None leaves a limit as it is; none is ever raised.
     """
-    die_with(parent)
+    die_with(parent, death_signal)
     if memory_bytes is not None:
         _lower(resource.RLIMIT_DATA, _private_bytes() + memory_bytes)
     # 1, not 0: a program that the kernel pipes core files to (systemd-coredump) gets them despite a limit of 0.
@@ -52,9 +54,9 @@ def confine(
         Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj), encoding="ascii")
 
 
-def die_with(parent: int) -> None:
-    """Has the kernel kill this process when the thread that started it ends; at once where that is over already."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
+    """Has the kernel send this process a signal when the thread that started it ends; where it has, it ends now."""
+    _prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(75)
 

@@ -23,11 +23,26 @@ _NO_MEMORY = re.compile(
 )
 _OPENCV = re.compile(r"OpenCV\([^)]{0,40}\) \S{1,400}:\d+: error: \(-4:Insufficient memory\) ")
 TENSORRT_NO_MEMORY = re.compile(
-    r"(?m)^(?:(?:INTERNAL_)?ERROR |WARNING )?(?:\d+: )?(?:\[\w+\.\w+::\w+::\d+\] )?(?:Error Code \d+: )?"
+    r"(?m)^(?:(?:INTERNAL_)?ERROR |WARNING )?(?:\d+: )?(?:\[\w+\.\w+::(?:\w+::)*\d+\] |\w+::\w+: )?"
+    r"(?:Error Code \d+: )?"
     r"(?:Requested amount of GPU memory|OutOfMemory|Cuda Runtime \(out of memory\)|out of memory"
     r"|Insufficient memory|(?:std::)?bad_alloc)"
 )
 """How such a line of TensorRT's log begins, before any name of the network's."""
+NVMAP_NO_MEMORY = re.compile(r"(?m)^NvMapMem\w+: (?:\d+ )?error \d+$")
+"""What a Jetson's memory allocator writes to standard error itself where it has none left. The number that may stand
+before is a size in bytes; the error is 12 (ENOMEM), or 0."""
+_NO_TACTIC = re.compile(r"(?m)^(?:INTERNAL_)?ERROR .{0,120}Could not find any implementation for node ")
+_TACTIC_WITHOUT_MEMORY = re.compile(
+    r"(?m)^(?:(?:INTERNAL_)?ERROR |WARNING )(?:Error Code: \d+: |UNSUPPORTED_STATE:? ?)?"
+    r"(?:Tactic Device request: \d+ ?MB Available: |GPU memory allocation error during |Skipping tactic \w+ due to "
+    r"(?:insuff?icient memory|exception \[[\w.:]+\] (?:autotuning: )?User allocator error))"
+)
+
+
+def lacked_memory_for_tactics(log: str) -> bool:
+    """Whether TensorRT found no way to compute a node, after it passed some over for want of memory."""
+    return bool(_NO_TACTIC.search(log) and _TACTIC_WITHOUT_MEMORY.search(log))
 
 
 def reason_in(text: str) -> str:

@@ -18,9 +18,17 @@ from edgeinfer.isolation.borrowed import Borrowed
 from edgeinfer.isolation.errors import to_plain
 from edgeinfer.types import Capture
 
+_here: list[bool] = []
+
+
+def serving() -> bool:
+    """Whether this process was made for one source."""
+    return bool(_here)
+
 
 def serve(peer: socket.socket) -> None:
     """Talks with the parent until either has had enough."""
+    _here.append(True)
     with contextlib.suppress(talk.Gone, talk.Nonsense):
         try:
             _serve(peer)

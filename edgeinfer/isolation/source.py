@@ -77,19 +77,22 @@ def open_isolated(order: Order, what: str, patience_s: Patience, memory_bytes: i
 class IsolatedSource:
     """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does."""
 
-    def __init__(self, process: Process, order: dict[str, Any], what: str, patience_s: Patience) -> None:
+    def __init__(
+        self, process: Process, order: dict[str, Any], what: str, patience_s: Patience, open_s: float | None = None
+    ) -> None:
+        """Opening may take `open_s`, OPEN_S where it is None."""
         self._process, self._what = process, what
         self._lender = Lender(frames.store)
         self._ended = False
         try:
-            self.live, self.fps = self._open(order)
+            self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
         except BaseException:
             self.close()
             raise
         self._patience_s = patience_s(self.fps) if self.live else None
 
-    def _open(self, order: dict[str, Any]) -> tuple[bool, float]:
-        opened = self._ask({"open": order}, OPEN_S).get("opened")
+    def _open(self, order: dict[str, Any], open_s: float) -> tuple[bool, float]:
+        opened = self._ask({"open": order}, open_s).get("opened")
         with self._guarded():
             if not isinstance(opened, dict) or not isinstance(opened.get("fps"), int | float):
                 raise talk.Nonsense("it was to be opened")

@@ -14,15 +14,16 @@ from edgeinfer.isolation import talk
 
 log = logging.getLogger(__name__)
 
-LEAVE_S, TERM_S = 1.0, 2.0
+LEAVE_S, KILL_S = 3.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """See `Process`."""
+    """See `Process`. `leave_s`: so long it may take to end by itself, once nobody talks with it."""
 
     child: subprocess.Popen[bytes]
     peer: socket.socket
+    leave_s: float = LEAVE_S
 
     @property
     def pid(self) -> int:
@@ -30,15 +31,14 @@ class Spawned:
         return self.child.pid
 
     def end(self) -> str:
-        """See `Process.end`. It may leave by itself when nobody talks with it; else SIGTERM, and SIGKILL."""
+        """See `Process.end`. It leaves by itself when nobody talks with it, or is killed: SIGTERM would say no more."""
         self.peer.close()
-        if (code := self._waited(LEAVE_S)) is not None:
+        if (code := self._waited(self.leave_s)) is not None:
             return ended_how(code)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                self.child.send_signal(number)
-            if self._waited(TERM_S) is not None:
-                return ""
+        with contextlib.suppress(ProcessLookupError):
+            self.child.kill()
+        if self._waited(KILL_S) is not None:
+            return ""
         log.warning("process %d does not end, it hangs in the kernel", self.pid)
         return "it hangs in the kernel"
 
@@ -46,7 +46,7 @@ class Spawned:
         """Ends it at once."""
         self.peer.close()
         self.child.kill()
-        self._waited(TERM_S)
+        self._waited(KILL_S)
 
     def _waited(self, timeout_s: float) -> int | None:
         try:
@@ -55,7 +55,7 @@ class Spawned:
             return None
 
 
-def spawn(command: Sequence[str]) -> Spawned:
+def spawn(command: Sequence[str], leave_s: float = LEAVE_S) -> Spawned:
     """Starts a program, with the number of its end of the talk as its last argument. Raises OSError."""
     ours, theirs = talk.pair()
     with theirs:
@@ -71,7 +71,7 @@ def spawn(command: Sequence[str]) -> Spawned:
         except BaseException:
             ours.close()
             raise
-    return Spawned(child, ours)
+    return Spawned(child, ours, leave_s)
 
 
 def ended_how(code: int) -> str:

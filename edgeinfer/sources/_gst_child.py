@@ -5,63 +5,69 @@ parent's end of the talk is `_gst_process.py`.
 
 It talks as `isolation/talk.py` says, over the socket whose number is its last argument. `open` describes the pipelines
 to try; a `picture` is told with its stride, format, age and time stamp, and there may be `none` yet.
+
+However the talk ends, the pipeline is stopped before the process ends: a CSI camera whose process is killed instead may
+be refused to everybody until nvargus-daemon is started again. No call into GStreamer lasts for ever: the kernel ends
+the process by SIGALRM where one does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import mmap
 import os
+import select
+import signal
 import socket
 import sys
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-WAIT_NS = 300_000_000
-START_NS = 5_000_000_000
-SPARE = 3
-LASTING = {"unauthorized", "not_found", "codec"}
-
-CODES = {
-    ("gst-resource-error-quark", 3): "not_found",
-    ("gst-resource-error-quark", 15): "unauthorized",
-    ("gst-resource-error-quark", 9): "closed",
-    ("gst-stream-error-quark", 4): "codec",
-    ("gst-stream-error-quark", 5): "codec",
-    ("gst-stream-error-quark", 6): "codec",
-    ("gst-core-error-quark", 12): "codec",
-}
-"""GStreamer's errors (GstResourceError, GstStreamError, GstCoreError) as reasons of ours; the others are `input`."""
+CALL_S = 20.0
+"""A read that lasts so long never ends. Whoever reads gives up earlier."""
+PARENT_S = 1.5
+"""After SIGTERM the parent has so long to end the talk: systemd sends it to both, and frames are on their way."""
+TICK_S = 0.2
 
 
-HINTS = {"ConfigError": "gst-launch-1.0 understands the same text"}
+class Leaving:
+    """Whether the process has been asked to end: SIGTERM, and SIGABRT, which systemd's watchdog sends to all."""
+
+    def __init__(self) -> None:
+        self.at_s: float | None = None
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGABRT):
+            signal.signal(number, self.ask)
+
+    def ask(self, *_: object) -> None:
+        """The handler of both."""
+        self.at_s = self.at_s or time.monotonic() + PARENT_S
+
+    def check(self) -> None:
+        """Raises EOFError once it is time."""
+        if self.at_s is not None and time.monotonic() >= self.at_s:
+            raise EOFError
 
 
-class Trouble(Exception):  # noqa: N818 (an answer)
-    """What goes back to the parent. `kind` is an error of edgeinfer's."""
-
-    def __init__(self, text: str, code: str = "input", kind: str = "CameraError") -> None:
-        super().__init__(text)
-        self.text, self.code, self.kind = text, code, kind
-
-    def answer(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """As the parent reads it."""
-        hint = spec["remedy"] if self.kind == "UnavailableError" else HINTS.get(self.kind, "")
-        text = f"{spec['what']}: {self.text}"
-        return {
-            "error": self.kind,
-            "message": text,
-            "hint": hint,
-            "code": self.code,
-            "lasting": self.code in LASTING,
-        }
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The kernel ends the process where this takes longer, whatever hangs."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Memory:
-    """Memory that the parent has lent for pictures."""
+    """Memory that the parent has lent for pictures. `hear` is how it is listened to."""
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: socket.socket, hear: Hear | None = None) -> None:
         self.peer = peer
+        self.hear = hear or receive
         self.maps: dict[int, mmap.mmap] = {}
         self.free: list[int] = []
 
@@ -90,7 +96,7 @@ class Memory:
     def borrow(self, size: int) -> list[int]:
         """Another block, where the parent lends one."""
         send(self.peer, {"need": size, "drop": self.given_up(0)})
-        answer, descriptors = receive(self.peer)
+        answer, descriptors = self.hear(self.peer)
         self.take_back(answer)
         if "lend" not in answer:
             return []
@@ -100,155 +106,134 @@ class Memory:
         return [answer["lend"]]
 
 
-class ChildPipeline:
-    """A running pipeline that ends in our appsink."""
-
-    def __init__(self, gst: Any, spec: dict[str, Any], memory: Memory) -> None:
-        self.gst = gst
-        self.memory = memory
-        self.waiting: Any = None
-        text = self.choose(spec["pipelines"])
-        try:
-            self.pipeline = gst.parse_launch(text)
-        except Exception as error:
-            missing = getattr(error, "code", None) == int(gst.ParseError.NO_SUCH_ELEMENT)
-            raise Trouble(
-                str(getattr(error, "message", error)), kind="UnavailableError" if missing else "ConfigError"
-            ) from None
-        for name, properties in spec.get("properties", {}).items():
-            element = self.pipeline.get_by_name(name)
-            for key, value in properties.items():
-                element.set_property(key, value)
-        self.sink = self.pipeline.get_by_name("edgeinfer_sink")
-        self.bus = self.pipeline.get_bus()
-        self.live = self.start()
-
-    def choose(self, candidates: list[dict[str, Any]]) -> str:
-        """The first pipeline whose elements are all there."""
-        for candidate in candidates:
-            if all(self.gst.ElementFactory.find(name) for name in candidate["needs"]):
-                return str(candidate["text"])
-        missing = ", ".join(name for name in candidates[-1]["needs"] if not self.gst.ElementFactory.find(name))
-        raise Trouble(f"GStreamer has no {missing} here", kind="UnavailableError")
-
-    def start(self) -> bool:
-        """Whether what plays is live. A pipeline that is not may be held up: no picture of it is dropped."""
-        state = self.gst.State
-        change = self.pipeline.set_state(state.PAUSED)
-        if change == self.gst.StateChangeReturn.ASYNC:
-            change = self.pipeline.get_state(START_NS)[0]
-        self.check_bus()
-        if change == self.gst.StateChangeReturn.FAILURE:
-            raise Trouble("the pipeline does not start")
-        live = bool(change == self.gst.StateChangeReturn.NO_PREROLL)
-        self.sink.set_property("drop", live)
-        self.pipeline.set_state(state.PLAYING)
-        return live
-
-    def check_bus(self) -> None:
-        """Raises what the pipeline has to complain of."""
-        kinds = self.gst.MessageType
-        message = self.bus.pop_filtered(kinds.ERROR)
-        if message is not None:
-            error, _ = message.parse_error()
-            code = CODES.get((error.domain, error.code), "input")
-            raise Trouble(f"{message.src.get_name()}: {error.message}", code)
-
-    def next(self) -> dict[str, Any]:
-        """The answer to `read`."""
-        sample, self.waiting = self.waiting or self.sink.emit("try-pull-sample", WAIT_NS), None
-        if sample is None:
-            self.check_bus()
-            return {"end": True} if self.sink.get_property("eos") else {"none": True}
-        structure = sample.get_caps().get_structure(0)
-        buffer = sample.get_buffer()
-        ok, info = buffer.map(self.gst.MapFlags.READ)
-        if not ok:
-            raise Trouble("a picture can't be read from memory")
-        try:
-            number = self.memory.write(info.data)
-            size = info.size
-        finally:
-            buffer.unmap(info)
-        if number is None:
-            self.waiting = None if self.live else sample
-            return {"none": True}
-        height = structure.get_int("height")[1]
-        return {
-            "picture": number,
-            "drop": self.memory.given_up(SPARE),
-            "width": structure.get_int("width")[1],
-            "height": height,
-            "stride": size // height,
-            "format": structure.get_string("format"),
-            "pts": None if buffer.pts == self.gst.CLOCK_TIME_NONE else buffer.pts,
-            "age_ns": self.age_ns(buffer.pts),
-        }
-
-    def age_ns(self, pts: int) -> int | None:
-        """How long ago a buffer was stamped, by the pipeline's clock."""
-        clock = self.pipeline.get_clock()
-        if pts == self.gst.CLOCK_TIME_NONE or clock is None:
-            return None
-        return int(clock.get_time() - self.pipeline.get_base_time() - pts)
-
-
-def import_gst() -> Any:
-    """The module Gst, initialised."""
-    try:
-        import gi  # noqa: PLC0415 (its absence is an answer)
-
-        gi.require_version("Gst", "1.0")
-        from gi.repository import Gst  # noqa: PLC0415
-    except (ImportError, ValueError) as error:
-        raise Trouble(f"GStreamer's Python bindings are missing: {error}", kind="UnavailableError") from None
-    Gst.init([])
-    return Gst
-
-
 def send(peer: socket.socket, message: dict[str, Any]) -> None:
-    """One answer."""
-    peer.send(json.dumps(message).encode())
+    """One answer. Raises EOFError where nobody hears it."""
+    try:
+        peer.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        raise EOFError from None
 
 
 def receive(peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """What the parent says next, with descriptors. Raises EOFError at the end."""
-    data, descriptors, _, _ = socket.recv_fds(peer, 1 << 16, 1)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(peer, 1 << 16, 1)
+    except ConnectionResetError:
+        raise EOFError from None
     if not data:
         raise EOFError
     return json.loads(data), descriptors
 
 
-def confine(spec: dict[str, Any]) -> None:
-    """Takes on the limits that the parent wants for us, by its own code."""
-    found = importlib.util.spec_from_file_location("confine", spec["confine"])
+Hear = Callable[[socket.socket], "tuple[dict[str, Any], list[int]]"]
+
+
+def gone(peer: socket.socket) -> bool:
+    """Whether the parent has ended the talk, or has ended itself."""
+    return bool(select.select([peer], [], [], 0)[0]) and not peer.recv(1, socket.MSG_PEEK)
+
+
+def alone(name: str, seconds: float, go_on: Callable[[], None]) -> socket.socket | None:
+    """What nobody else has as long as it is open: waits for one who is about to leave, for so long at most.
+
+    The kernel frees the name when the process ends, however that happens. It is an abstract socket's (unix(7)).
+    """
+    until_s = time.monotonic() + seconds
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    while True:
+        try:
+            held.bind(f"\0{name}")
+        except OSError:
+            if time.monotonic() > until_s:
+                held.close()
+                return None
+        else:
+            return held
+        go_on()
+        time.sleep(TICK_S / 2)
+
+
+def load(path: str) -> Any:
+    """A module of edgeinfer's, which this Python may not find by its name."""
+    found = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)  # noqa: PTH119 (a text)
     assert found is not None and found.loader is not None  # noqa: S101, PT018 (for mypy)
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
+    return module
+
+
+def confine(spec: dict[str, Any]) -> None:
+    """Takes on the limits that the parent wants for us, by its own code."""
+    module = load(spec["confine"])
     if spec["memory_bytes"] is None:
-        module.die_with(spec["parent"])
+        module.die_with(spec["parent"], signal.SIGTERM)
     else:
-        module.confine(spec["memory_bytes"], parent=spec["parent"])
+        module.confine(spec["memory_bytes"], parent=spec["parent"], death_signal=signal.SIGTERM)
+
+
+class Service:
+    """One parent, served to the end of the talk."""
+
+    def __init__(self, peer: socket.socket, spec: dict[str, Any], leaving: Leaving, parts: Any) -> None:
+        """`parts` is the module that makes pipelines."""
+        self.peer, self.spec, self.leaving, self.parts = peer, spec, leaving, parts
+        self.pipeline: Any = None
+        self.held: socket.socket | None = None
+
+    def hear(self, peer: socket.socket) -> tuple[dict[str, Any], list[int]]:
+        """What the parent says next. Raises EOFError where it is time to leave."""
+        self.leaving.check()
+        while not select.select([peer], [], [], TICK_S)[0]:
+            self.leaving.check()
+        return receive(peer)
+
+    def go_on(self) -> None:
+        """Raises EOFError where nobody waits for a start any more."""
+        self.leaving.check()
+        if gone(self.peer):
+            raise EOFError
+
+    def serve(self) -> None:
+        """Raises EOFError at the end, and what goes wrong."""
+        memory = Memory(self.peer, self.hear)
+        if self.spec["alone"]:  # the process of a daemon before ours may still be stopping the camera
+            self.held = alone(self.spec["alone"], self.spec["leave_s"], self.go_on)
+        with within(self.spec["start_s"] + CALL_S):
+            self.pipeline = self.parts.ChildPipeline(self.parts.import_gst(), self.spec, memory)
+            self.pipeline.start(self.spec["start_s"], self.go_on)
+        send(self.peer, {"opened": {"live": self.pipeline.live, "fps": 0}})
+        while True:
+            memory.take_back(self.hear(self.peer)[0])
+            with within(CALL_S):
+                sample = self.pipeline.pull()
+            send(self.peer, self.pipeline.answer(sample))
+
+    def stop(self) -> None:
+        """Stops what plays, in good order or not at all."""
+        if self.pipeline is not None:
+            with within(self.spec["leave_s"]):
+                self.pipeline.stop()
 
 
 def main() -> None:
     """Serves one parent to the end."""
+    leaving = Leaving()
     peer = socket.socket(fileno=int(sys.argv[-1]))
+    peer.set_inheritable(False)  # what GStreamer starts must not keep the talk open
     spec = receive(peer)[0]["open"]
     confine(spec)
-    memory = Memory(peer)
-    try:
-        pipeline = ChildPipeline(import_gst(), spec, memory)
-        send(peer, {"opened": {"live": pipeline.live, "fps": 0}})
-        while True:
-            memory.take_back(receive(peer)[0])
-            send(peer, pipeline.next())
-    except Trouble as trouble:
-        send(peer, trouble.answer(spec))
-    except EOFError:
-        pipeline.pipeline.set_state(pipeline.gst.State.NULL)
-    except Exception as error:
-        send(peer, Trouble(f"{type(error).__name__}: {error}").answer(spec))
+    parts = load(spec["pipeline"])
+    service = Service(peer, spec, leaving, parts)
+    with contextlib.suppress(EOFError):
+        try:
+            service.serve()
+        except parts.Trouble as trouble:
+            send(peer, trouble.answer(spec))
+        except EOFError:
+            raise
+        except Exception as error:
+            send(peer, parts.Trouble(f"{type(error).__name__}: {error}").answer(spec))
+    service.stop()
     peer.close()
     os._exit(0)  # GStreamer's threads may hang, and Python would wait for them
 

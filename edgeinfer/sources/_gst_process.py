@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,18 +26,30 @@ from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
 from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
 from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
-from edgeinfer.isolation.spawned import spawn
+from edgeinfer.isolation.spawned import Spawned, spawn
 from edgeinfer.isolation.talk import Nonsense
+from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
-from edgeinfer.types import Capture, CaptureClock, Image
+from edgeinfer.types import Capture, CaptureClock, Image, Start
 
-CHILD = Path(__file__).with_name("_gst_child.py")
+log = logging.getLogger(__name__)
+
+CHILD, PIPELINE = (Path(__file__).with_name(name) for name in ("_gst_child.py", "_gst_pipeline.py"))
 SYSTEM_PYTHON = "/usr/bin/python3"
 READ_DEADLINE_S = 2.0
+START_S = 90.0
+"""GStreamer's first start on a machine looks through all plugins, for a minute perhaps. Then the process gives up."""
+MORE_S = 10.0
+"""A process that has not given up by then hangs."""
+LEAVE_S, ARGUS_LEAVE_S = 2.0, 8.0
+"""So long a process may take to stop its pipeline; a camera that it does not let go of in order stays taken."""
+ARGUS, STUCK = "nvargus", "argus-stuck"
 ANSWER_S = 3.0
 """The child answers every 0.3 s, with or without a picture; one that does not hangs."""
 MAX_AGE_NS = 1_000_000_000
-REMEDY = "apt install python3-gi gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+REMEDY = f"apt install {BINDINGS} gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
+PROBE = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
+PROBE_S = 60.0
 
 TO_SINK = (
     "videoconvert ! video/x-raw,format=(string){BGR,BGRx} ! "
@@ -46,12 +60,19 @@ FROM_NVMM_TO_SINK = (
 )
 
 
+def start() -> Start:
+    """How long a start may take in all."""
+    return Start(
+        START_S + MORE_S, "GStreamer is starting; the first time on a machine it looks through all its plugins"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Pipelines to try, the first whose elements are all there is taken; and properties that no process list shows.
 
     `what` is the source as errors call it. `clock` is who stamps its buffers, `remedy` what brings missing elements.
-    `memory_bytes` bounds the process's private memory; None doesn't.
+    `memory_bytes` bounds the process's private memory; None doesn't. `leave_s`: how long stopping may take.
     """
 
     what: str
@@ -60,6 +81,24 @@ class Recipe:
     clock: CaptureClock = "driver"
     remedy: str = REMEDY
     memory_bytes: int | None = MAX_PIPELINE_BYTES
+
+    @property
+    def argus(self) -> bool:
+        """Whether it reads a CSI camera, through nvargus-daemon."""
+        return any(ARGUS in text for _, text in self.pipelines)
+
+    @property
+    def leave_s(self) -> float:
+        """How long its process may take to stop, in seconds."""
+        return ARGUS_LEAVE_S if self.argus else LEAVE_S
+
+    @property
+    def alone(self) -> str:
+        """The name of what one process at a time can have; empty where there is no such thing."""
+        if not self.argus:
+            return ""
+        sensor = re.search(r"\bsensor-id\s*=\s*(\d+)", self.pipelines[0][1])
+        return f"edgeinfer-{os.geteuid()}-{ARGUS}-{sensor[1] if sensor else 0}"
 
     def to_plain(self) -> dict[str, Any]:
         """As the child reads it."""
@@ -70,7 +109,11 @@ class Recipe:
             "remedy": self.remedy,
             "memory_bytes": self.memory_bytes,
             "confine": confine.__file__,
+            "pipeline": str(PIPELINE),
             "parent": os.getpid(),
+            "start_s": START_S,
+            "leave_s": self.leave_s,
+            "alone": self.alone,
         }
 
 
@@ -79,16 +122,17 @@ class GstSource(IsolatedSource):
 
     def __init__(self, recipe: Recipe, python: str | None = None) -> None:
         """Raises CameraError, ConfigError for a pipeline that is none, UnavailableError where GStreamer is missing."""
+        self._process: Spawned
         self._recipe = recipe
         self._last_pts: int | None = None
         command = [python or find_python(), "-I", str(CHILD)]
         try:
-            process = spawn(command)
+            process = spawn(command, recipe.leave_s)
         except OSError as error:
             if is_scarce(error):
                 raise TemporaryError(f"no process for GStreamer: {error.strerror}") from None
             raise UnavailableError(f"{command[0]}: {error.strerror}", "python names a Python 3 with gi") from None
-        super().__init__(process, recipe.to_plain(), recipe.what, lambda _: ANSWER_S)
+        super().__init__(process, recipe.to_plain(), recipe.what, lambda _: ANSWER_S, start().seconds)
 
     def read(self) -> Capture | None:
         """See `Source.read`. A buffer with the time stamp of the one before is no new picture."""
@@ -106,6 +150,15 @@ class GstSource(IsolatedSource):
                     return capture
             if self.live and time.monotonic() > deadline:
                 raise StalledError(f"{self._recipe.what}: no new picture within {READ_DEADLINE_S:g} s")
+
+    def _take_leave(self) -> None:
+        """The end of the talk is what it leaves at, and its process is then given the time for it."""
+
+    def _end(self) -> str:
+        how = super()._end()
+        if self._recipe.argus and self._process.child.returncode != 0:
+            _mark_stuck(self._recipe.what)
+        return how
 
     def _new(self, answer: dict[str, Any]) -> Capture | None:
         """What an answer shows; None where its time stamp is that of the picture before. Raises Nonsense."""
@@ -152,20 +205,37 @@ class GstSource(IsolatedSource):
 
 @functools.lru_cache(maxsize=1)
 def find_python() -> str:
-    """A Python that has PyGObject: ours, or the system's, for which distributions package it.
+    """A Python that can use GStreamer: ours, or the system's, for which distributions package what it takes.
 
-    Raises UnavailableError where neither has, TemporaryError where that can't be found out now.
+    Raises UnavailableError where neither can, TemporaryError where that can't be found out now.
     """
     if lack := lack_of_descriptors():
         raise TemporaryError(f"no process for GStreamer: {lack}")
-    if _we_have_it():
-        return sys.executable
-    if Path(SYSTEM_PYTHON).exists():
-        probe = [SYSTEM_PYTHON, "-I", "-c", "import gi"]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            if subprocess.run(probe, capture_output=True, timeout=20, check=False).returncode == 0:  # noqa: S603
-                return SYSTEM_PYTHON
-    raise UnavailableError("sources through GStreamer need PyGObject, which no Python here has", REMEDY)
+    ours = [sys.executable] if _we_have_it() else []
+    for python in (*ours, SYSTEM_PYTHON):
+        if _can(python):
+            return python
+    raise UnavailableError("no Python here can use GStreamer (PyGObject, and GStreamer's description for it)", REMEDY)
+
+
+def _mark_stuck(what: str) -> None:
+    """Says that nvargus-daemon holds a camera: in the log, and as a file for a unit that may start it again."""
+    log.warning("%s: it was not stopped in order; where it can't be opened now: systemctl restart nvargus-daemon", what)
+    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if folder:
+        with contextlib.suppress(OSError):
+            (Path(folder) / STUCK).touch()
+
+
+def _can(python: str) -> bool:
+    """Whether a Python can use GStreamer. Raises TemporaryError where it does not answer."""
+    command = [python, "-I", "-c", PROBE]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PROBE_S, check=False).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise TemporaryError(f"no process for GStreamer: {python} has not answered for {PROBE_S:g} s") from None
+    except OSError:
+        return False
 
 
 def _we_have_it() -> bool:

@@ -12,7 +12,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, GstSource, Recipe
+from edgeinfer.recipe import BINDINGS
+from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, GstSource, Recipe, start
+from edgeinfer.types import Start
 
 RECONNECT = True
 NEEDS = ("nvarguscamerasrc", "nvvidconv")
@@ -23,7 +25,8 @@ Pixels = Annotated[int, Meta(ge=16, le=8192)]
 class Options(Struct, frozen=True, kw_only=True):
     """The sensor mode that fits these best is used. `flip` is nvvidconv's flip-method, 2 turns upside down.
 
-    `python` is an interpreter that has PyGObject; by default this one, else the system's.
+    `python` is an interpreter that can use GStreamer (python3-gi, gir1.2-gstreamer-1.0); by default this one, else the
+    system's.
     """
 
     width: Pixels = 1280
@@ -42,6 +45,11 @@ def isolate(uri: str, options: Options) -> None:
     """See `Isolating`. It makes a process of its own."""
 
 
+def starting(uri: str, options: Options) -> Start:
+    """See `SlowStarting`."""
+    return start()
+
+
 def recipe(uri: str, options: Options) -> Recipe:
     """The pipeline for `csi://N`. Raises ConfigError where N is no number."""
     match = re.fullmatch(r"csi:(?://)?(\d{1,2})", uri, re.IGNORECASE)
@@ -53,5 +61,5 @@ def recipe(uri: str, options: Options) -> Recipe:
         f"height={options.height},framerate={rate.numerator}/{rate.denominator} ! "
         + FROM_NVMM_TO_SINK.replace("nvvidconv", f"nvvidconv flip-method={options.flip}", 1)
     )
-    remedy = "on a Jetson: apt install nvidia-l4t-gstreamer python3-gi"
+    remedy = f"on a Jetson: apt install nvidia-l4t-gstreamer {BINDINGS}"
     return Recipe(uri, [(NEEDS, text)], remedy=remedy, memory_bytes=None)

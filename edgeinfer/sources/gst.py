@@ -9,13 +9,16 @@ from __future__ import annotations
 from msgspec import Struct
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.sources._gst_process import TO_SINK, GstSource, Recipe
+from edgeinfer.sources._gst_process import TO_SINK, GstSource, Recipe, start
+from edgeinfer.types import Start
 
 RECONNECT = True
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`python` is an interpreter that has PyGObject; by default this one, else the system's."""
+    """`python` is an interpreter that can use GStreamer (python3-gi, gir1.2-gstreamer-1.0); by default this one, else
+    the system's.
+    """
 
     python: str | None = None
 
@@ -30,3 +33,8 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
 
 def isolate(uri: str, options: Options) -> None:
     """See `Isolating`. It makes a process of its own."""
+
+
+def starting(uri: str, options: Options) -> Start:
+    """See `SlowStarting`."""
+    return start()

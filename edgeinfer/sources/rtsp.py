@@ -8,6 +8,8 @@ late is stamped with when it should have come, so that the mailbox can drop it a
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,18 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from edgeinfer.errors import StalledError
+from edgeinfer.errors import StalledError, TemporaryError, UnavailableError
+from edgeinfer.isolation import inside
+from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._credentials import Account, account
-from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe
+from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe, find_python, start
 from edgeinfer.sources._lateness import LATE_S, Lateness
 from edgeinfer.sources._packets import Packets, wall_clock_s
 from edgeinfer.sources._pictures import PictureDecoder
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Start
+
+log = logging.getLogger(__name__)
 
 RECONNECT = True
 READ_DEADLINE_S = 2.0
@@ -31,6 +37,15 @@ CATCH_UP_S = 1.0
 """So far behind, only key frames are decoded until we are there again."""
 MAX_CLOCK_AGE_NS = 10_000_000_000
 
+PLACE = "usr/lib/*/gstreamer-1.0"
+PLUGINS = {
+    "playback": "gstreamer1.0-plugins-base",
+    "rtsp": "gstreamer1.0-plugins-good",
+    "rtp": "gstreamer1.0-plugins-good",
+    "videoparsersbad": "gstreamer1.0-plugins-bad",
+}
+"""What decodebin, rtspsrc, the payloads and h264parse are in, without which there is nothing to decode."""
+
 Seconds = Annotated[float, Meta(ge=0.1, le=300)]
 
 
@@ -38,10 +53,10 @@ class Options(Struct, frozen=True, kw_only=True):
     """`password_file` holds the password alone, and `${env:NAME}` stands for a variable in it, in the URI, in `user`
     and in `password`; what is set here goes before what the URI holds.
 
-    `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed, and PyAV's elsewhere; `python` is then
-    an interpreter that has PyGObject. Connecting may take `connect_s`; a connection that brings nothing for
-    `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be set as ours is
-    (NTP); only PyAV's decoder does.
+    `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed and a Python can use it (python3-gi,
+    gir1.2-gstreamer-1.0; `python` names one), and PyAV's elsewhere. Connecting may take `connect_s`; a connection that
+    brings nothing for `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be
+    set as ours is (NTP); only PyAV's decoder does.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -74,12 +89,47 @@ def isolate(uri: str, options: Options) -> bool | None:
 def _through_gstreamer(uri: str, options: Options) -> bool:
     if not uri.lower().startswith("rtsp"):
         return False
-    return options.decoder == "gstreamer" or (options.decoder == "auto" and has_hardware_decoder())
+    if options.decoder != "auto":
+        return options.decoder == "gstreamer"
+    # In a process that was made for PyAV, GStreamer may have come since, but is not for it.
+    return not inside.serving() and has_hardware_decoder() and _can_use_it(options.python)
+
+
+@functools.lru_cache(maxsize=8)
+def _can_use_it(python: str | None) -> bool:
+    """Whether the hardware decoder can be used, by a Python and with the plugins around it.
+
+    One answer for the life of the process, and one warning.
+    """
+    if python is not None:
+        return True
+    packages = missing_packages()
+    try:
+        find_python()
+    except UnavailableError:
+        packages = [*BINDINGS.split(), *packages]
+    except TemporaryError as error:  # it will be tried again when the source is opened
+        log.debug("%s", error)
+    if packages:
+        text = "rtsp: NVIDIA's decoder is installed, but not what it takes to use it: apt install %s, then restart"
+        log.warning(text, " ".join(packages))
+    return not packages
+
+
+def starting(uri: str, options: Options) -> Start | None:
+    """See `SlowStarting`."""
+    return start() if _through_gstreamer(uri, options) else None
 
 
 def has_hardware_decoder(root: Path = Path("/")) -> bool:
     """Whether GStreamer's plugin with nvv4l2decoder is installed, where JetPack puts it."""
-    return any(root.glob("usr/lib/*/gstreamer-1.0/libgstnvvideo4linux2.so"))
+    return any(root.glob(f"{PLACE}/libgstnvvideo4linux2.so"))
+
+
+def missing_packages(root: Path = Path("/")) -> list[str]:
+    """Debian's packages of the GStreamer plugins that a camera's stream passes, as far as they are not installed."""
+    missing = {package for name, package in PLUGINS.items() if not any(root.glob(f"{PLACE}/libgst{name}.so"))}
+    return sorted(missing)
 
 
 def recipe(peer: Account, options: Options) -> Recipe:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeinfer import recipe
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.systemd import units
+from edgeinfer.systemd import devices, units
 from edgeinfer.systemd.steps import Call, Remove, Step, Write
 from edgeinfer.systemd.units import USER, Instance
 
@@ -19,7 +20,8 @@ SYSUSERS, TMPFILES = Path("/etc/sysusers.d/edgeinfer.conf"), Path("/etc/tmpfiles
 UNIT_FILES = ("edgeinfer.service", "edgeinfer@.service")
 DROP_INS = ("10-backoff.conf", "20-nvidia-uvm.conf", "30-home.conf", "40-devices.conf")
 DATA = (Path("/etc/edgeinfer"), Path("/var/lib/edgeinfer"), Path("/var/cache/edgeinfer"))
-NEW_VENV = "python3 -m venv /opt/edgeinfer && /opt/edgeinfer/bin/pip install 'edgeinfer[cpu,systemd]'"
+GROUPS = ("video", "render")
+"""Whose members may open cameras and GPU: on JetPack 6 video, on Thor and a PC render too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Wish:
     config: bytes | None = None
     strict_devices: bool = False
     start: bool = True
+    restart_argus: bool = False
 
 
 def detect(root: Path) -> Host:
@@ -69,17 +72,18 @@ def _version() -> int:
     return int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
 
 
-def check_program(places: Sequence[Path]) -> bool:
+def check_program(places: Sequence[Path], root: Path = Path("/")) -> bool:
     """Whether the program lies below /home, after checking that the service's user may read it.
 
-    `places` are the interpreter, its libraries and our package. Raises ConfigError.
+    `places` are the interpreter, its libraries and our package. Raises ConfigError, with the recipe for the machine
+    whose system lies at `root`.
     """
     every = sorted({part for place in places for part in _ancestry(place)})
     for path in every:
         if _hidden(path) or not _open_to_all(path):
             raise ConfigError(
                 f"{path}: user {USER} can't read it, and edgeinfer is installed there",
-                f"install it where everybody can: {NEW_VENV}",
+                f"install it where everybody can: {' && '.join(recipe.here(root).commands)}",
             )
     return any(path.parts[:2] == ("/", "home") for path in every)
 
@@ -105,14 +109,16 @@ def _open_to_all(path: Path) -> bool:
 
 def installation(machine: Host, wish: Wish) -> list[Step]:
     """The steps. Raises EdgeinferError where it can't work."""
-    below_home = check_program(wish.places)
+    below_home = check_program(wish.places, machine.root)
     steps: list[Step] = [
         Write(machine.at(SYSUSERS), units.shipped("sysusers.conf").encode()),
-        Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _user_exists(machine)),
+        Call(["systemd-sysusers", *_root(machine), str(SYSUSERS)], when=lambda: not _complete(machine)),
+        *[_membership(machine, group) for group in GROUPS],
         Write(machine.at(TMPFILES), units.shipped("tmpfiles.conf").encode()),
         Call(["systemd-tmpfiles", "--create", *_root(machine), str(TMPFILES)]),
         *[Write(machine.at(UNITS / name), _unit(name, wish)) for name in UNIT_FILES],
         *_drop_ins(machine, wish, below_home),
+        *_argus(machine, wish),
     ]
     if wish.config is not None:
         steps.append(Write(machine.at(wish.instance.config), wish.config, 0o640, USER))
@@ -122,10 +128,14 @@ def installation(machine: Host, wish: Wish) -> list[Step]:
 def activation(machine: Host, wish: Wish, changed: int) -> list[Step]:
     """What comes after the files: systemd reads them, and the service runs on them."""
     unit = wish.instance.unit
-    enable: Step = Call(["systemctl", *_root(machine), "enable", "--quiet", unit])
+    enable = ["systemctl", *_root(machine), "enable", "--quiet"]
+    now = ["--now"] if machine.running else []
+    steps: list[Step] = [Call([*enable, unit])]
+    if wish.restart_argus:
+        steps.append(Call([*enable, *now, wish.instance.argus]))
     if not machine.running:
-        return [enable]
-    steps: list[Step] = [Call(["systemctl", "daemon-reload"]), enable]
+        return steps
+    steps.insert(0, Call(["systemctl", "daemon-reload"]))
     if wish.start and machine.at(wish.instance.config).exists():
         steps.append(Call(["systemctl", "restart" if changed else "start", unit]))
     return steps
@@ -135,8 +145,9 @@ def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]
     """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
     if instance is not None and instance.name != units.MAIN:
         own = [instance.config, instance.state] if purge else []
-        return [*_stop(machine, [instance.unit]), *[Remove(machine.at(path)) for path in own]]
+        return [*_stop(machine, [instance.unit, instance.argus]), *[Remove(machine.at(path)) for path in own]]
     steps = _stop(machine, ["edgeinfer.service", *instances(machine)])
+    steps += [Remove(machine.at(UNITS / name)) for name in units.ARGUS]
     for name in UNIT_FILES:
         folder = UNITS / f"{name}.d"
         steps += [Remove(machine.at(path)) for path in (UNITS / name, *(folder / own for own in DROP_INS))]
@@ -149,7 +160,7 @@ def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]
 def instances(machine: Host) -> list[str]:
     """The template's units that are enabled."""
     wants = machine.at(UNITS / "multi-user.target.wants")
-    return sorted(path.name for path in wants.glob("edgeinfer@*.service"))
+    return sorted(path.name for kind in ("edgeinfer@*.service", "edgeinfer-argus@*.path") for path in wants.glob(kind))
 
 
 def _stop(machine: Host, names: Sequence[str]) -> list[Step]:
@@ -177,8 +188,15 @@ def _drop_ins(machine: Host, wish: Wish, below_home: bool) -> list[Step]:
     ]
 
 
+def _argus(machine: Host, wish: Wish) -> list[Step]:
+    """The units that start nvargus-daemon again, or what takes them from an instance that is not to have them."""
+    if not wish.restart_argus:
+        return _stop(machine, [wish.instance.argus])
+    return [Write(machine.at(UNITS / name), text.encode()) for name, text in units.ARGUS.items()]
+
+
 def _strict_devices(machine: Host) -> str:
-    found = units.devices(machine.root)
+    found = devices.devices(machine.root)
     if not found:
         raise EdgeinferError(
             "--strict-devices: no camera and no GPU below /dev",
@@ -191,9 +209,36 @@ def _root(machine: Host) -> list[str]:
     return [] if machine.root == Path("/") else [f"--root={machine.root}"]
 
 
-def _user_exists(machine: Host) -> bool:
+def _membership(machine: Host, group: str) -> Call:
+    """For a user that was there before: systemd-sysusers has made it without its groups, or somebody else has."""
+    prefix = [] if machine.root == Path("/") else ["--prefix", str(machine.root)]
+    argv = ["usermod", *prefix, "--append", "--groups", group, USER]
+    return Call(argv, counts=True, when=lambda: group in _lacking(machine))
+
+
+def _complete(machine: Host) -> bool:
+    """Whether there are the user, and the groups that it is to be in."""
+    known = {line[0] for line in _entries(machine, "group")}
+    return _user(machine) is not None and known >= set(GROUPS)
+
+
+def _lacking(machine: Host) -> list[str]:
+    """The groups that the user, if there is one, is not in."""
+    user = _user(machine)
+    if user is None:
+        return []
+    mine = {line[0] for line in _entries(machine, "group") if line[2] == user[3] or USER in line[3].split(",")}
+    return [group for group in GROUPS if group not in mine]
+
+
+def _user(machine: Host) -> list[str] | None:
+    return next((line for line in _entries(machine, "passwd") if line[0] == USER), None)
+
+
+def _entries(machine: Host, name: str) -> list[list[str]]:
+    """The lines of /etc/passwd or /etc/group, in their fields (passwd(5), group(5))."""
     try:
-        lines = machine.at(Path("/etc/passwd")).read_text().splitlines()
+        lines = machine.at(Path("/etc") / name).read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    return any(line.startswith(f"{USER}:") for line in lines)
+        return []
+    return [fields for line in lines if len(fields := line.split(":")) >= 4]

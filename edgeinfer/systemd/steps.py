@@ -83,10 +83,14 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A program of the system. `optional`: its failure is told and the rest goes on."""
+    """A program of the system.
+
+    `optional`: its failure is told and the rest goes on. `counts`: what it changes is a reason to restart the service.
+    """
 
     argv: Sequence[str]
     optional: bool = False
+    counts: bool = False
     when: Callable[[], bool] = field(default=lambda: True)
 
     def __str__(self) -> str:
@@ -111,7 +115,7 @@ Step = Write | Remove | Call
 
 
 def perform(steps: Sequence[Step], say: Say, dry_run: bool = False) -> int:
-    """Does what is needed, in order, and says each thing. Returns how many files have been changed.
+    """Does what is needed, in order, and says each thing. Returns how many changes there were, of files mostly.
 
     Raises EdgeinferError where a step can't be done; those before it stay done, and a second run goes on from there.
     """
@@ -122,7 +126,7 @@ def perform(steps: Sequence[Step], say: Say, dry_run: bool = False) -> int:
                 say(f"unchanged: {step.path}")
             continue
         say(f"would {_verb(step)}" if dry_run else _verb(step))
-        changed += not isinstance(step, Call)
+        changed += not isinstance(step, Call) or step.counts
         if not dry_run:
             _do(step)
     return changed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,6 @@ MAIN = "main"
 """The instance of the unit without an `@`: its folders are named so."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 SHIPPED_EXEC = "/usr/bin/edgeinfer "
-DEVICES = re.compile(
-    r"video\d+|media\d+|nvidia.*|nvhost-.*|nvmap|nvgpu|nvsciipc|capture-.*|dri/renderD\d+|dri/card\d+|v4l-subdev\d+"
-)
-"""Names below /dev of cameras, GPUs and Tegra's engines."""
 
 BACKOFF = """# systemd 254 and later: restarts that go on failing come more and more slowly.
 [Service]
@@ -31,6 +26,33 @@ UVM = """# CUDA needs /dev/nvidia-uvm, which the service itself may not bring ab
 [Service]
 ExecStartPre=-+/usr/bin/nvidia-modprobe -c 0 -u
 """
+
+ARGUS_PATH, ARGUS_SERVICE = "edgeinfer-argus@.path", "edgeinfer-argus@.service"
+ARGUS = {
+    ARGUS_PATH: """# `edgeinfer service install --restart-argus` puts this file in place.
+[Unit]
+Description=edgeinfer %i: sees that a CSI camera was not let go of in order
+
+[Path]
+PathExists=/run/edgeinfer/%i/argus-stuck
+
+[Install]
+WantedBy=multi-user.target
+""",
+    ARGUS_SERVICE: """# `edgeinfer service install --restart-argus` puts this file in place.
+[Unit]
+Description=edgeinfer %i: starts nvargus-daemon again, which holds a CSI camera that nobody uses
+
+[Service]
+Type=oneshot
+ExecStart=/bin/rm -f /run/edgeinfer/%i/argus-stuck
+ExecStart=/bin/systemctl restart nvargus-daemon.service
+# Not more often than that.
+ExecStart=/bin/sleep 30
+TimeoutStartSec=120
+""",
+}
+"""Units that do as root what the service may not. All CSI cameras of the machine are interrupted by it."""
 
 JAILED_HOME = """# The program lies below /home, which the service otherwise does not see.
 [Service]
@@ -59,6 +81,11 @@ class Instance:
     def unit(self) -> str:
         """What systemctl calls it."""
         return "edgeinfer.service" if self.name == MAIN else f"edgeinfer@{self.name}.service"
+
+    @property
+    def argus(self) -> str:
+        """The unit that sees whether nvargus-daemon has to be started again for it."""
+        return ARGUS_PATH.replace("@", f"@{self.name}")
 
     @property
     def file(self) -> str:
@@ -105,18 +132,3 @@ def strict_devices(found: Iterable[str]) -> str:
         "# edgeinfer service install --strict-devices\n"
         f"[Service]\nDevicePolicy=closed\n{lines}"
     )
-
-
-def devices(root: Path) -> list[str]:
-    """Cameras, GPUs and Tegra's engines below ROOT/dev, as the service will call them."""
-    dev = root / "dev"
-    paths = [*dev.glob("*"), *dev.glob("dri/*"), *dev.glob("nvgpu/*/*"), *dev.glob("nvidia-caps/*")]
-    return sorted(f"/dev/{name}" for path in paths if _is_ours(name := str(path.relative_to(dev)), path))
-
-
-def _is_ours(name: str, path: Path) -> bool:
-    ours = DEVICES.fullmatch(name) or name.startswith(("nvgpu/", "nvidia-caps/"))
-    try:
-        return bool(ours) and stat.S_ISCHR(path.stat().st_mode)
-    except OSError:
-        return False

@@ -11,8 +11,9 @@ from msgspec import UNSET, structs
 
 from edgeinfer.environment.tree import Tree
 from edgeinfer.messages import MachineVitals
-from edgeinfer.telemetry import sysfs
+from edgeinfer.telemetry import feeds, sysfs
 from edgeinfer.telemetry.bulletin import Bulletin
+from edgeinfer.telemetry.feed import Feed
 from edgeinfer.telemetry.governor import Governor
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,19 @@ class Sampler(threading.Thread):
         self._governor = governor
         self._bulletin = bulletin
         self._over_current: int | None = None
+        self._feeds: list[Feed] = []
         self._closing = threading.Event()
 
     def run(self) -> None:
         """The thread's life."""
+        self._feeds = feeds.usual(self._tree)
+        try:
+            self._sample_on()
+        finally:
+            for feed in self._feeds:
+                feed.close()
+
+    def _sample_on(self) -> None:
         while not self._closing.is_set():
             try:
                 self.sample(time.monotonic())
@@ -46,7 +56,7 @@ class Sampler(threading.Thread):
 
     def sample(self, now_s: float) -> None:
         """Reads everything once."""
-        machine = sysfs.read(self._tree)
+        machine = feeds.complete(sysfs.read(self._tree), self._feeds, now_s)
         if self._drew_too_much():
             machine = structs.replace(machine, throttled=[*machine.throttled, OVER_CURRENT])
         self.machine = machine

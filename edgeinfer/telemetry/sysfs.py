@@ -19,8 +19,10 @@ _THERMAL = "sys/class/thermal"
 _DEVFREQ = "sys/class/devfreq"
 _HWMON = "sys/class/hwmon"
 
-_GPU = re.compile(r"(?:.*\.)?(?:gpu|gpu\.0|gm20b|gp10b|gv11b|ga10b|gb10b)$")
-"""Names of a Jetson's GPU as a platform device: the chip's, or plainly gpu."""
+_GPU = re.compile(r"(?:.*\.)?(?:gpu|gpu\.0|gm20b|gp10b|gv11b|ga10b|gb10b|gpu-gpc-\d)$")
+"""Names of a Jetson's GPU as a platform device: the chip's, or plainly gpu; Thor's clock is called gpu-gpc-0."""
+_POWER_MONITORS = re.compile(r"ina\d{3,4}$")
+"""Names of TI's chips that measure a Jetson's power rails."""
 _BRAKES = re.compile(r"throttle|hot-surface|cpufreq|devfreq|^Processor$", re.IGNORECASE)
 """Cooling devices that cool by slowing something down; a fan does not."""
 _LOAD_FOLDERS = ("sys/devices", "sys/devices/platform", "sys/devices/platform/bus@0")
@@ -36,6 +38,7 @@ def read(tree: Tree) -> MachineVitals:
         throttled=sorted(_throttled(tree)),
         gpu_load=_gpu_load(tree),
         gpu_hz=_gpu_clock(tree),
+        power_mw=dict(_power(tree)) or UNSET,
         power_mode=_power_mode(tree),
         memory_total_bytes=memory.get("MemTotal", UNSET),
         memory_available_bytes=memory.get("MemAvailable", UNSET),
@@ -81,6 +84,9 @@ def _gpu_load(tree: Tree) -> float | UnsetType:
         for name in tree.names(folder):
             if _GPU.match(name) and (load := _integer(tree, f"{folder}/{name}/load")) is not None:
                 return min(1.0, max(0.0, load / 1000))
+    for name in tree.names(_DEVFREQ):
+        if _GPU.match(name) and (load := _integer(tree, f"{_DEVFREQ}/{name}/device/load")) is not None:
+            return min(1.0, max(0.0, load / 1000))
     return UNSET
 
 
@@ -89,6 +95,37 @@ def _gpu_clock(tree: Tree) -> int | UnsetType:
         if _GPU.match(name) and (hertz := _integer(tree, f"{_DEVFREQ}/{name}/cur_freq")) is not None:
             return max(0, hertz)
     return UNSET
+
+
+def _power(tree: Tree) -> Iterator[tuple[str, int]]:
+    """Rail → mW, from the chips that measure them (Documentation/hwmon): mV times mA, or µW where the chip multiplies.
+
+    A rail that is off, or not connected, has no reading. Rails of one name are numbered by their chip.
+    """
+    taken: set[str] = set()
+    for device in tree.names(_HWMON):
+        folder = f"{_HWMON}/{device}"
+        if not _POWER_MONITORS.match(_label(tree, f"{folder}/name")):
+            continue
+        for number in range(1, 9):
+            milliwatts = _milliwatts(tree, folder, number)
+            name = _label(tree, f"{folder}/in{number}_label") or _label(tree, f"{folder}/power{number}_label")
+            if milliwatts is not None and name != "NC":
+                name = name or f"{device}-{number}"
+                name = name if name not in taken else f"{name}-{device}"
+                taken.add(name)
+                yield name, milliwatts
+
+
+def _milliwatts(tree: Tree, folder: str, number: int) -> int | None:
+    microwatts = _integer(tree, f"{folder}/power{number}_input")
+    if microwatts is not None:
+        return max(0, microwatts // 1000)
+    millivolts = _integer(tree, f"{folder}/in{number}_input")
+    milliamperes = _integer(tree, f"{folder}/curr{number}_input")
+    if millivolts is None or milliamperes is None:
+        return None
+    return max(0, millivolts * milliamperes // 1000)
 
 
 def _power_mode(tree: Tree) -> str | UnsetType:

@@ -12,6 +12,7 @@ import traceback
 from typing import Protocol
 
 from edgeinfer.errors import EdgeinferError, FatalError, StickyError
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.guard.redaction import redact
 from edgeinfer.messages import LastCrash, Reason
 from edgeinfer.systemd import notify
@@ -140,7 +141,9 @@ class Judge(threading.Thread):
         self._daemon.bulletin.note("last_crash", told)
 
     def _deadline_s(self) -> float:
-        return deadline_s(self._least_s, self._seen.latency_ms.get("infer", {}).get("p99", 0.0))
+        """Longer beside a build: who waits for the GPU then is no stuck stage."""
+        usual_s = deadline_s(self._least_s, self._seen.latency_ms.get("infer", {}).get("p99", 0.0))
+        return usual_s + PATIENCE.long_s if PATIENCE.long else usual_s
 
     def _forgive_standstill(self) -> None:
         before, self._looked_s = self._looked_s, time.monotonic()

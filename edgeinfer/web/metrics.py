@@ -89,6 +89,9 @@ def _frames(numbers: DaemonSnapshot, latency: Mapping[str, Histogram]) -> Iterat
 def _machine(machine: MachineVitals) -> Iterator[Metric]:
     if machine.temperatures_c is not UNSET:
         yield _gauge("temperature_celsius", "of a thermal zone", machine.temperatures_c, "zone")
+    if machine.power_mw is not UNSET:
+        watts = {rail: milliwatts / 1000 for rail, milliwatts in machine.power_mw.items()}
+        yield _gauge("power_watts", "of a power rail", watts, "rail")
     yield _gauge("throttled", "1 for what slows the machine down", dict.fromkeys(machine.throttled, 1.0), "kind")
     for name, text, value in (
         ("gpu_utilization_ratio", "load of the GPU", machine.gpu_load),

@@ -20,6 +20,7 @@ EVERYTHING = DaemonSnapshot(
         temperatures_c={"cpu": 50.0},
         gpu_load=0.5,
         gpu_hz=1,
+        power_mw={"VDD_IN": 1},
         memory_total_bytes=1,
         memory_available_bytes=1,
     ),

@@ -174,16 +174,3 @@ def test_a_stream_that_could_be_made_is_freed(machine: Machine) -> None:
     machine.cuda_python(own)
     access.try_out(access.find())
     assert freed == [5]
-
-
-def test_a_jetson_is_told_by_its_release_file_or_its_device_tree(tmp_path: Path) -> None:
-    assert not access.on_jetson(tmp_path)
-    tree = tmp_path / "proc/device-tree"
-    tree.mkdir(parents=True)
-    (tree / "compatible").write_bytes(b"nvidia,p3767-0005\0nvidia,tegra234\0")
-    assert access.on_jetson(tmp_path)
-    (tree / "compatible").write_bytes(b"raspberrypi,5\0")
-    assert not access.on_jetson(tmp_path)
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nv_tegra_release").touch()
-    assert access.on_jetson(tmp_path)

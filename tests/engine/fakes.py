@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ class World:
     def __init__(self, version: tuple[int, ...], magic: bytes) -> None:
         self.version, self.magic = version, magic
         self.dla_cores = 0
+        self.off_dla: set[int] = set()  # numbers of layers that the DLA does not take
+        self.tells_parts = "log"  # where a build tells what went to the DLA: log, inspector or nowhere
         self.refused: dict[int, str] = {}  # node number → the parser's reason
         self.build_error = ""  # logged, and no plan comes out
         self.gain = 2.0  # what the engine multiplies by
@@ -176,7 +179,10 @@ class Builder:
             run_calibrator(config.int8_calibrator, network, world)
         if getattr(config, "progress_monitor", None) is not None:
             run_monitor(config.progress_monitor)
-        return make_plan(world.version, json.dumps(world.describe(network, config)).encode(), world.magic)
+        told = {**world.describe(network, config), **dla_parts(network, config)}
+        for place in told.get("parts", ()) if world.tells_parts == "log" else ():
+            log(self.trt, self._logger, "VERBOSE", f"[{place}Layer] {{ForeignNode[a...b]}}")
+        return make_plan(world.version, json.dumps(told).encode(), world.magic)
 
 
 def find_problem(network: Any, config: Any, world: World) -> str:
@@ -186,13 +192,35 @@ def find_problem(network: Any, config: Any, world: World) -> str:
     free = {name for name, shape, _ in network._inputs if -1 in shape}
     if free and not any(free <= profile._shapes.keys() for profile in config._profiles):
         return "Network has dynamic or shape inputs, but no optimization profile has been defined."
+    if getattr(config.default_device_type, "name", "") == "DLA" and (
+        problem := find_dla_problem(network, config, world)
+    ):
+        return problem
     if "INT8" in world.flags and free and not network._model.quantized and config._calibration_profile is None:
         return "Calibration profile is missing"
     return ""
 
 
+def find_dla_problem(network: Any, config: Any, world: World) -> str:
+    """What is wrong with a network for a DLA."""
+    if any(-1 in shape for _, shape, _ in network._inputs):
+        return "Dynamic shape is not supported on DLA"
+    by_flag = "FP16" in config.trt.BuilderFlag.__members__
+    if by_flag and not world.flags & {"FP16", "INT8"}:
+        return "DLA needs FP16 or INT8"
+    return "DLA takes no strongly typed network" if by_flag and "STRONGLY_TYPED" in network._flags else ""
+
+
 def describe(network: Any, config: Any) -> dict[str, Any]:
     return {"inputs": network._inputs, "outputs": network._outputs}
+
+
+def dla_parts(network: Any, config: Any) -> dict[str, Any]:
+    """Runs of layers that the DLA takes are one part each."""
+    if getattr(config.default_device_type, "name", "") != "DLA":
+        return {}
+    places = ["Dla" if config.can_run_on_DLA(layer) else "Gpu" for layer in network._layers]
+    return {"parts": [place for place, _ in itertools.groupby(places)], "core": config.DLA_core}
 
 
 def run_calibrator(calibrator: Any, network: Any, world: World) -> None:
@@ -239,6 +267,10 @@ class Config:
         assert isinstance(flag, self.trt.BuilderFlag)
         self.trt.world.flags.add(f"-{flag.name}")
 
+    def can_run_on_DLA(self: Any, layer: Any) -> bool:  # noqa: N802
+        assert not any(-1 in shape for _, shape, _ in self.trt.world.network._inputs), "not known for free shapes"
+        return self.trt.world.network._layers.index(layer) not in self.trt.world.off_dla
+
     def set_memory_pool_limit(self: Any, pool: Any, size: int) -> None:
         self.trt.world.pools[pool.name] = size
 
@@ -284,9 +316,10 @@ class Parser:
         if "EXPLICIT_BATCH" in module.NetworkDefinitionCreationFlag.__members__ and module.world.version[0] < 10:
             assert "EXPLICIT_BATCH" in network._flags, "8.x wants explicit batch"
         network._model = model
-        network._inputs = [(t.name, list(t.shape), t.dtype) for t in model.inputs]
-        network._outputs = [(t.name, list(t.shape), t.dtype) for t in model.outputs]
-        network._tensors = [made(module.ITensor, name=t.name) for t in (*model.inputs, *model.outputs)]
+        network._inputs = [[t.name, list(t.shape), t.dtype] for t in model.inputs]
+        network._outputs = [[t.name, list(t.shape), t.dtype] for t in model.outputs]
+        described = [*network._inputs, *network._outputs]
+        network._tensors = [made(module.ITensor, name=own[0], _described=own) for own in described]
         network._layers = [made(module.ILayer, name=node.name) for node in model.nodes]
         refused = sorted(module.world.refused.items())
         everything = "node_name" in dir(module.ParserError)
@@ -341,10 +374,31 @@ class Runtime:
         if header.version != world.version:
             log(self.trt, self._logger, "ERROR", "engine plan file is not compatible with this version of TensorRT")
             return None
-        return made(self.trt.ICudaEngine, _io=json.loads(data[36:]))
+        told = json.loads(data[36:])
+        if self.DLA_core != told.get("core", -1):
+            log(self.trt, self._logger, "ERROR", f"the plan wants DLA core {told.get('core')}, not {self.DLA_core}")
+            return None
+        return made(self.trt.ICudaEngine, _io=told)
+
+    num_DLA_cores = property(lambda self: self.trt.world.dla_cores)  # noqa: N815
+
+
+class Inspector:
+    def get_layer_information(self: Any, index: int, kind: Any) -> str:
+        assert kind.name == "JSON"
+        kinds = {"Dla": "DLA", "Gpu": "CaskConvolution"}
+        if self.trt.world.config.profiling_verbosity is not self.trt.ProfilingVerbosity.DETAILED:
+            return '"conv"'
+        return json.dumps({"Name": "a", "LayerType": kinds[self._parts[index]]})
 
 
 class Engine:
+    num_layers = property(lambda self: len(self._io.get("parts", ())))
+
+    def create_engine_inspector(self: Any) -> Any:
+        tells = self.trt.world.tells_parts == "inspector"
+        return made(self.trt.EngineInspector, _parts=self._io["parts"]) if tells else Silent()
+
     num_io_tensors = property(lambda self: len(self._io["inputs"]) + len(self._io["outputs"]))
 
     def _all(self: Any) -> list[Any]:
@@ -369,14 +423,22 @@ class Engine:
 
     def get_tensor_profile_shape(self: Any, name: str, profile: int) -> list[tuple[int, ...]]:
         assert profile == 0
-        low, usual, high = 1, 1, self._io["largest"]
+        high = self._io["largest"]
+        low = usual = self._io.get("least", 1)
         return [(batch, *self.get_tensor_shape(name)[1:]) for batch in (low, usual, high)]
 
     def create_execution_context(self: Any) -> Any:
         number = self.trt.world.contexts = self.trt.world.contexts + 1
+        if number > self._io.get("room", number):
+            return None
         most = self._io.get("contexts", number)
         profile = 0 if number <= most else -1
         return made(self.trt.IExecutionContext, _shapes={}, _addresses={}, _io=self._io, _profile=profile)
+
+
+class Silent:
+    def get_layer_information(self, index: int, kind: Any) -> str:
+        return "null"
 
 
 class Context:
@@ -402,6 +464,10 @@ class Context:
         if world.refusals:
             log(self.trt, world.logger, "ERROR", world.refusals.pop(0))
             return False
+        rows = self._shapes[self._io["inputs"][0][0]][0]
+        if rows < self._io.get("least", 1) or (world.cuda is not None and "core" in self._io and world.cuda.capturing):
+            log(self.trt, world.logger, "ERROR", "a shape outside the profile, or a DLA in a capture")
+            return False
         if world.cuda is not None:
             world.cuda.enqueue(stream, world.compute(self))
             return True
@@ -424,6 +490,13 @@ def echo(context: Any) -> Callable[[], None]:
     return step
 
 
+def set_shape(tensor: Any, shape: tuple[int, ...]) -> None:
+    """A network input's; outputs follow, by their first dimension."""
+    tensor._described[1][:] = shape
+    for output in tensor.trt.world.network._outputs:
+        output[1][0] = shape[0] if output[1][0] < 0 else output[1][0]
+
+
 def members(cls: type) -> dict[str, Any]:
     return {
         key: value
@@ -440,6 +513,8 @@ BEHAVIOUR: dict[str, dict[str, Any]] = {
     "ParserError": ERROR,
     "Runtime": members(Runtime),
     "ICudaEngine": members(Engine),
+    "EngineInspector": members(Inspector),
+    "ITensor": {"shape": property(lambda self: tuple(self._described[1]), set_shape)},
     "IExecutionContext": members(Context),
     "IOptimizationProfile": {"set_shape": lambda self, name, *shapes: self._shapes.update({name: shapes})},
     "ITimingCache": {"serialize": lambda self: b"timed" + self._blob},

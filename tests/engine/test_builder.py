@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -121,6 +122,36 @@ def test_the_childs_error_is_raised_as_what_it_was(failed: Failed, kind: type[Ex
     assert (type(error), error.message, error.hint) == (kind, "m", failed.hint)
 
 
+NVMAP = "NvMapMemAllocInternalTagged: 1075072515 error 12\nNvMapMemHandleAlloc: error 0\n"
+"""What a Jetson's allocator prints when its memory is gone; TensorRT does not hear of it."""
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [(Failed("BuildError", "no plan"), 70), (Failed("", "RuntimeError: x"), 70), (None, -signal.SIGSEGV), (None, 1)],
+)
+def test_a_jetson_that_runs_out_of_memory_is_known_by_what_its_allocator_prints(
+    result: Failed | None, code: int, tmp_path: Path
+) -> None:
+    _, watch = watched(*filter(None, [result]))
+    (tmp_path / "stderr").write_text(f"loading\n{NVMAP}terminate called\n")
+    error = builder._failure(watch, code, tmp_path)
+    assert (type(error), error.exit_code) == (BuildKilledError, 75)
+    assert "(NvMapMemAllocInternalTagged: 1075072515 error 12)" in error.message
+    (tmp_path / "stderr").write_text("node NvMapMemHandleAlloc: error 0 is not supported\n")
+    assert type(builder._failure(watch, code, tmp_path)) is BuildError
+
+
+def test_what_explains_itself_is_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+    """The allocator prints that too where TensorRT could do with less."""
+    (tmp_path / "stderr").write_text(NVMAP)
+    for kind in ("ToleranceError", "UnavailableError", "CacheError"):
+        _, watch = watched(Failed(kind, "m"))
+        assert builder._failure(watch, 70, tmp_path).message == "m"
+    _, watch = watched()
+    assert "was killed" in builder._failure(watch, -signal.SIGKILL, tmp_path).message
+
+
 def test_limits_of_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     here, cancel = os.getpid(), threading.Event()
     monkeypatch.setattr(builder, "available_bytes", lambda: 100 << 20)
@@ -135,8 +166,6 @@ def test_limits_of_memory_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(builder, "total_bytes", lambda: 8 << 20)
     with pytest.raises(BuildKilledError, match="and 7 MiB are allowed"):
         builder._check(here, BuildLimits(reserve_bytes=None), cancel, 0)
-    monkeypatch.setattr(builder, "meminfo", lambda: {"MemTotal": 7})
-    assert builder.total_memory_bytes() == 7
     assert resident_bytes(1 << 30) == 0
     assert 1 << 20 < resident_bytes(here) < 1 << 40
 

@@ -521,3 +521,42 @@ def test_a_flipped_byte_in_a_manifest_never_passes_as_another_key(position: int,
     except PlanError:
         return
     assert made.key == engine_key(made.fields)
+
+
+def older(cache: Cache, cuda: str = "12.6", used_at: float | None = None) -> CachedEngine:
+    """An engine of the time when the CUDA runtime's version was part of the key."""
+    return put(cache, used_at=used_at, schema=1, cuda=cuda)
+
+
+def test_an_engine_that_an_older_edgeinfer_built_is_used_on(cache: Cache) -> None:
+    engine = older(cache)
+    key = engine_key(fields(cuda="12.9"))
+    assert engine.key != key
+    found = cache.usable(key)
+    assert found is not None
+    assert (found.key, found.read()) == (engine.key, PLAN)
+    assert Cache(cache.root, writing=False).get(key) == engine
+    assert cache.usable(engine_key(fields(l4t="36.4.4"))) is None
+
+
+def test_of_several_older_engines_the_one_used_last_serves_and_a_new_one_before_them(cache: Cache) -> None:
+    older(cache, "12.5", used_at=1e9)
+    last = older(cache, "12.6", used_at=2e9)
+    key = engine_key(fields())
+    assert cache.usable(key) == last
+    new = put(cache)
+    assert (new.key, cache.usable(key)) == (key, new)
+
+
+def test_an_older_engine_that_is_damaged_or_crashes_is_taken_out_like_any_other(cache: Cache) -> None:
+    key, engine = engine_key(fields()), older(cache)
+    (engine.folder / "engine.plan").write_bytes(b"x")
+    assert cache.usable(key) is None
+    assert "its checksum is not the one" in cache.taken_out[key]
+    assert not engine.folder.exists()
+    engine = older(cache)
+    for _ in range(3):
+        cache.strike(engine.key)
+    assert cache.usable(key) is None
+    assert "ended its process 3 times" in cache.taken_out[key]
+    assert (cache.quarantined / engine.key).is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import threading
@@ -20,14 +21,14 @@ from edgeinfer.commands._engine_options import task_of
 from edgeinfer.commands.build import command as build_command
 from edgeinfer.config.card import InputCard, load_model
 from edgeinfer.engine.build import card_samples
-from edgeinfer.engine.build.builder import BuildLimits
+from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome
 from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.samples import SampleSource
-from edgeinfer.engine.build.task import Extras
+from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import Target
-from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.engine.store.manifest import DlaShare, Tolerance
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import InputError
 from edgeinfer.types import TensorSpec
@@ -83,6 +84,21 @@ def test_ls(run: Any, cache: Cache) -> None:
     rows = json.loads(run("engines", "ls", "--json").out)
     assert [(row["key"], row["state"]) for row in rows] == [(engine.key, "ok"), (broken, "broken")]
     assert rows[0]["check"] == "skipped"
+
+
+def test_an_engine_on_a_dla_is_marked_and_says_how_much_of_it_is_there(run: Any, cache: Cache) -> None:
+    share = DlaShare(core=1, able=41, layers=53, parts=2)
+
+    def on_dla(*args: Any) -> BuildOutcome:
+        outcome = quick(*args)
+        return dataclasses.replace(outcome, built=msgspec.structs.replace(outcome.built, dla=share))
+
+    what = make_task(NANODET, BuildOptions(dla_core=1), ORIN)
+    ensure_task(what, cache, lambda _: None, threading.Event(), build=on_dla)
+    assert run("engines", "ls").out.splitlines()[1].split()[2] == "fp16@dla1"
+    (row,) = json.loads(run("engines", "ls", "--json").out)
+    assert (row["dla_core"], row["dla"]) == (1, "41 of 53 layers on DLA core 1, in 2 parts")
+    assert "able: 41" in run("engines", "show", what.key).out
 
 
 def test_show(run: Any, cache: Cache) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.engine.build import network
-from edgeinfer.engine.build.construct import Construction
+from edgeinfer.engine.build.construct import Construction, make_builder
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
 from edgeinfer.engine.build.runner import Runner
@@ -32,30 +32,6 @@ BY_FLAG = tuple(v for v in VERSIONS if v.startswith(("8", "10")))
 BY_FILE = tuple(v for v in VERSIONS if v.startswith(("11", "rtx")))
 
 onnx = pytest.importorskip("onnx")
-
-
-@pytest.fixture(scope="session")
-def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that doubles its input of free batch."""
-    from onnx import TensorProto, helper  # noqa: PLC0415
-
-    value = helper.make_tensor_value_info
-    two = helper.make_tensor("two", TensorProto.FLOAT, [4, 4], 2 * np.eye(4, dtype=np.float32).ravel())
-    nodes = [helper.make_node("MatMul", ["x", "two"], ["y"], name="matmul")]
-    graph = helper.make_graph(nodes, "g", [value("x", 1, ["N", 4])], [value("y", 1, ["N", 4])], [two])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path = tmp_path_factory.mktemp("models") / "double.onnx"
-    onnx.save(model, path)
-    return path
-
-
-@pytest.fixture
-def inputs(tmp_path: Path) -> SampleSource:
-    """Three recorded inputs."""
-    (tmp_path / "inputs").mkdir()
-    for number in range(3):
-        np.save(tmp_path / f"inputs/{number}.npy", np.full(4, number + 1, np.float32))
-    return SampleSource(str(tmp_path / "inputs"))
 
 
 def build(
@@ -95,7 +71,7 @@ def test_builds_fp32(version: str, double: Path, tmp_path: Path) -> None:
 
 
 EVERYTHING = BuildOptions(
-    batch=(1, 1, 2),
+    batch=(2, 2, 2),
     pools={"WORKSPACE": 1 << 20, "TACTIC_DRAM": 1 << 21, "TACTIC_SHARED_MEMORY": 1 << 16},
     optimization_level=1,
     dla_core=0,
@@ -133,7 +109,7 @@ def test_every_option_is_applied_or_warned_of(version: str, double: Path, tmp_pa
     toolkit = fake_toolkit(version)
     world = toolkit.trt.world
     world.dla_cores = 1
-    _, events = build(toolkit, double, tmp_path, options=EVERYTHING)
+    _, events = build(toolkit, double, tmp_path, "fp16", options=EVERYTHING)
     told = warnings(events)
     lacking = LACKING.get(version, set())
     assert {word for words in LACKING.values() for word in words if word in told} == lacking
@@ -278,6 +254,8 @@ def test_one_plan_shares_its_profile_where_that_is_an_option(double: Path, tmp_p
         ("OutOfMemory (no further information)", BuildKilledError, 75),
         ("Could not find any implementation for node a", BuildError, 70),
         ("CUDA initialization failure with error: 100", UnavailableError, 69),
+        ("CUDA initialization failure with error: 2", BuildKilledError, 75),
+        ("CUDA initialization failure with error: 222", UnavailableError, 69),
     ],
 )
 def test_a_refused_build_says_why(logged: str, kind: type[Exception], code: int, double: Path, tmp_path: Path) -> None:
@@ -290,9 +268,27 @@ def test_a_refused_build_says_why(logged: str, kind: type[Exception], code: int,
     assert logged in str(caught.value)
 
 
-def test_a_dla_core_that_is_not_there(double: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"DLA core 0 does not exist: TensorRT 10.3.0.30 sees 0 here"):
-        build(fake_toolkit("10.3.0"), double, tmp_path, options=BuildOptions(dla_core=0))
+@pytest.mark.parametrize(
+    ("logged", "kind"),
+    [
+        ("CUDA initialization failure with error: 2", BuildKilledError),
+        ("Error Code 1: Cuda Runtime (out of memory)", BuildKilledError),
+        ("CUDA initialization failure with error: 35", UnavailableError),
+        ("nothing that is known", UnavailableError),
+    ],
+)
+def test_a_builder_that_can_not_be_made_says_why(
+    logged: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, log = fake_toolkit("10.3.0"), deque([f"ERROR {logged}"])
+
+    def none(*_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(kit.trt, "Builder", none)
+    with pytest.raises(kind, match=r"making a builder of TensorRT 10\.3\.0\.30 failed") as caught:
+        make_builder(kit, None, log)
+    assert type(caught.value) is kind
 
 
 def test_the_timing_cache_is_kept_and_a_foreign_one_replaced(double: Path, tmp_path: Path) -> None:

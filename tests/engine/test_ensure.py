@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, available_bytes, run_build, total_memory_bytes
+from edgeinfer.engine.build import task as tasks
+from edgeinfer.engine.build.builder import BuildLimits, BuildOutcome, available_bytes, run_build
 from edgeinfer.engine.build.ensure import Candidate, _manifest, ensure_task, last_build_seconds
 from edgeinfer.engine.build.progress import BuildProgress
 from edgeinfer.engine.build.protocol import BuildRequest, Built
@@ -386,8 +387,21 @@ def test_a_plan_of_another_tensorrt_than_expected_is_refused(cache: Cache) -> No
         ensure_task(other, cache, lambda _: None, threading.Event(), build=scripted({"fp16": (1.0, "passed")}, []))
 
 
-def test_the_workspace_is_limited_where_memory_is_shared(cache: Cache, tmp_path: Path) -> None:
-    assert task().request("fp16", tmp_path, cache).options.pools == {"WORKSPACE": total_memory_bytes() // 4}
+@pytest.mark.parametrize(
+    ("total", "available", "workspace"),
+    [(8 << 30, 7 << 30, 2 << 30), (8 << 30, 3 << 30, 3 << 29), (8 << 30, 100 << 20, 64 << 20)],
+)
+def test_the_workspace_is_limited_where_memory_is_shared_and_the_key_does_not_know(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, available: int, workspace: int
+) -> None:
+    before = task().key
+    monkeypatch.setattr(tasks, "total_bytes", lambda: total)
+    monkeypatch.setattr(tasks, "available_bytes", lambda: available)
+    assert task().request("fp16", tmp_path, cache).options.pools == {"WORKSPACE": workspace}
+    assert task().key == before
+
+
+def test_the_workspace_is_as_large_as_somebody_says_and_without_limit_on_a_card(cache: Cache, tmp_path: Path) -> None:
     own = make_task(NANODET, BuildOptions(pools={"WORKSPACE": 5}), ORIN)
     assert own.request("fp16", tmp_path, cache).options.pools == {"WORKSPACE": 5}
     discrete = make_task(NANODET, BuildOptions(), msgspec.structs.replace(ORIN, integrated=False))

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.explain import differences
-from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields
+from edgeinfer.engine.store.key import KeyFields, Target, engine_key, key_fields, renewed
 from edgeinfer.errors import InputError
 from tests.engine.samples import ORIN, fields, model
 
 OTHER: dict[str, Any] = {
-    "schema": 2,
+    "schema": 3,
     "model": "22" * 32,
     "external_data": (("w.bin", "33" * 32),),
     "flavour": "tensorrt_rtx",
@@ -42,14 +42,17 @@ OTHER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", KeyFields.__struct_fields__)
+COUNTED = [name for name in KeyFields.__struct_fields__ if name != "cuda"]
+
+
+@pytest.mark.parametrize("name", COUNTED)
 def test_every_field_changes_the_key_and_is_explained(name: str) -> None:
     before, after = fields(), fields(**{name: OTHER[name]})
     assert engine_key(before) != engine_key(after)
     assert differences(before, after)
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, OTHER[n]) for n in Target.__struct_fields__])
+@pytest.mark.parametrize(("name", "value"), [(n, OTHER[n]) for n in Target.__struct_fields__ if n != "cuda"])
 def test_every_fact_about_the_machine_reaches_the_key(name: str, value: Any) -> None:
     other = key_fields(model(), BuildOptions(), msgspec.structs.replace(ORIN, **{name: value}))
     assert engine_key(other) != engine_key(fields())
@@ -115,7 +118,25 @@ def test_two_ways_to_ask_for_the_same_shapes_are_one_engine() -> None:
 
 def test_the_key_is_stable() -> None:
     """A change here is a change of the schema: raise it, or every cache in the field is lost without a word."""
-    assert engine_key(fields()) == "a589b7b0823eebc02c770051e230eea090d16edebd8305eb7f89c9d8b982776c"
+    assert engine_key(fields()) == "e9edd152458f70d2709f9a3b4eec1a31817770d4a0e51cb6f468583923ee39f0"
+
+
+def test_the_key_of_the_first_schema_is_what_it_was() -> None:
+    """It had CUDA's version in it, so that engines of that time are found and trusted still."""
+    before = fields(schema=1)
+    assert engine_key(before) == "a589b7b0823eebc02c770051e230eea090d16edebd8305eb7f89c9d8b982776c"
+    assert engine_key(fields(schema=1, cuda="12.5")) != engine_key(before)
+    assert engine_key(renewed(before)) == engine_key(fields())
+    assert differences(before, fields()) == []
+
+
+@pytest.mark.parametrize("cuda", ["12.9", "13.5", None])
+def test_another_cuda_python_makes_no_other_engine(cuda: str | None) -> None:
+    """The version of the CUDA runtime is that of a Python package: upgrading it must not build every engine again."""
+    other = key_fields(model(), BuildOptions(), msgspec.structs.replace(ORIN, cuda=cuda))
+    assert engine_key(other) == engine_key(fields())
+    assert other.cuda == cuda
+    assert differences(fields(), other) == []
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers(1, 9), max_size=6), st.randoms())
@@ -126,7 +147,7 @@ def test_the_order_of_mappings_is_no_part_of_the_key(pools: dict[str, int], rng:
     assert engine_key(one) == engine_key(other)
 
 
-@given(st.permutations(sorted(OTHER)), st.integers(0, len(OTHER)))
+@given(st.permutations(sorted(COUNTED)), st.integers(0, len(COUNTED)))
 def test_explains_exactly_what_changed(names: list[str], count: int) -> None:
     changed = fields(**{name: OTHER[name] for name in names[:count]})
     assert bool(differences(fields(), changed)) == bool(count)
@@ -134,12 +155,11 @@ def test_explains_exactly_what_changed(names: list[str], count: int) -> None:
 
 
 PHRASES = {
-    "schema": "key schema 1 → 2",
+    "schema": "key schema 2 → 3",
     "model": "model file 111111111111 → 222222222222",
     "external_data": "external data none → w.bin 333333333333",
     "flavour": "TensorRT flavour tensorrt → tensorrt_rtx",
     "tensorrt": "TensorRT 10.3.0.30 → 10.3.0.31",
-    "cuda": "CUDA 12.6 → 12.5",
     "compute_capability": "compute capability 8.7 → 8.6",
     "gpu": "GPU Orin → Orin NX",
     "sm_count": "number of SMs 8 → 4",

@@ -17,6 +17,7 @@ from edgeinfer.engine.options import BuildOptions, Precision
 from edgeinfer.engine.store import foreign
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.errors import UsageError
 from tests.engine.quick import quickly
 from tests.engine.samples import NANODET, ORIN, model
 from tests.engine.test_ensure import task
@@ -151,3 +152,11 @@ def test_an_engine_of_a_file_that_was_renamed_is_the_nearest(tmp_path: Path) -> 
         task(), model=model(path=Path("m.onnx")), fields=msgspec.structs.replace(task().fields, model="99" * 32)
     )
     assert "holds no engine of it" in advise(foreign_one, cache).sentence
+
+
+@pytest.mark.parametrize("level", ["ampere_plus", "same_compute_capability"])
+def test_a_jetson_has_no_hardware_compatibility(level: Any) -> None:
+    options = BuildOptions(hardware_compatibility=level)
+    with pytest.raises(UsageError, match=r"no hardware compatibility on a Jetson; leave --hardware-compatibility out"):
+        make_task(NANODET, options, ORIN)
+    assert make_task(NANODET, options, msgspec.structs.replace(ORIN, l4t=None)).key

@@ -195,6 +195,20 @@ def test_bindings_that_do_not_load() -> None:
     assert "loads but then fails" in only(numpy, "tensorrt-broken").message
 
 
+@pytest.mark.parametrize(
+    ("l4t", "soc", "told"),
+    [
+        ("36.4.7", "tegra234", False), ("35.4.1", "tegra194", False), (None, "tegra234", False),
+        ("38.2.0", "tegra264", True), ("39.2.1", "tegra234", True), (None, "tegra264", True), (None, None, True),
+    ],
+)  # fmt: skip
+def test_an_nvml_that_fails_is_normal_up_to_jetpack_6(l4t: str | None, soc: str | None, told: bool) -> None:
+    env = replace(JETSON, l4t=known(l4t) if l4t else Fact(), soc=known(soc) if soc else Fact())
+    nvml = replace(env, faults=(Fault("NVML", "nvmlInit failed with error 3"),))
+    assert ("library-fails" in codes(nvml)) == told
+    assert "library-fails" in codes(replace(env, faults=(Fault("CUDA driver", "cuInit failed with error 3"),)))
+
+
 def test_the_library_without_its_bindings() -> None:
     remedy = only(replace(JETSON, tensorrt_module=Fact()), "tensorrt-bindings-missing").remedy
     assert remedy == (
@@ -357,3 +371,16 @@ def test_a_jetsons_driver_is_not_updated_alone() -> None:
     assert only(replace(JETSON, cuda_driver=known("11.4")), "driver-too-old").remedy.startswith(
         "update JetPack as a whole"
     )
+
+
+def test_tensorrt_11_wants_what_converts_a_file() -> None:
+    eleven = replace(PC, tensorrt=known("11.4.1.2", "import tensorrt"))
+    problem = only(eleven, "conversion-missing")
+    assert problem.message.endswith("needs onnx and onnxconverter-common")
+    assert problem.remedy == "pip install 'edgeinfer[build]'"
+    assert backend(eleven) == "tensorrt", "an FP16 file is built as it is"
+    half = replace(eleven, onnx=known("1.20.0"))
+    assert only(half, "conversion-missing").message.endswith("needs onnxconverter-common")
+    assert "conversion-missing" not in codes(replace(half, onnxconverter_common=known("1.16.0")))
+    assert "conversion-missing" not in codes(replace(eleven, live=False)), "what a Python there would have is unknown"
+    assert "conversion-missing" not in codes(PC)

@@ -141,7 +141,7 @@ def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], heigh
     loader.record(2, stream)
     pair.download(2, stream)
     cuda("cudaEventRecord", event, stream)
-    assert cuda.wait(event)
+    assert cuda.wait(event, 10.0)
     wanted = np.empty(pair.shape[1:], np.float32)
     assert Preprocessor(card)(image, wanted) == box
     std = np.array(card.std, np.float32)[:, None, None]
@@ -252,7 +252,7 @@ for attempt in range(2):
     try:
         kernel(1, stream)
         cuda("cudaEventRecord", event, stream)
-        cuda.wait(event)
+        cuda.wait(event, 10.0)
     except FatalError as error:
         print(error.message)
 """

@@ -101,7 +101,7 @@ def test_a_batch_is_waited_for_and_not_for_ever(device: Simulation, monkeypatch:
     device.hold = True
     assert not cuda.wait(event, 0)
     assert not cuda.wait(event, 0.001, spin=True)
-    monkeypatch.setattr(cuda, "wait", lambda _: False)
+    monkeypatch.setattr(cuda, "wait", lambda *_: False)
     with pytest.raises(FatalError, match=r"did not finish a batch within 10 s; see dmesg"):
         cuda.finish(event, stream)
 

@@ -27,7 +27,7 @@ from edgeinfer.engine.build.scratch import ensure_somewhere
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import CachedEngine
-from edgeinfer.engine.store.manifest import Tolerance
+from edgeinfer.engine.store.manifest import DlaShare, Tolerance
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, UnavailableError
 from tests.engine.quick import built
@@ -128,7 +128,7 @@ def test_build_options_are_those_of_the_configuration() -> None:
     )
     assert tensorrt.build_options(options, 8) == BuildOptions(
         precision="int8",
-        batch=(1, 4, 8),
+        batch=(8, 8, 8),
         pools={"WORKSPACE": 1 << 30},
         optimization_level=2,
         tactic_sources=("CUBLAS",),
@@ -238,3 +238,29 @@ def test_a_sweep_frees_what_it_took(
 def test_opening_waits_for_the_build(model: Model, builds: list[BuildRequest], tmp_path: Path) -> None:
     backend = tensorrt.open(model, None, Options(cache=str(tmp_path / "cache")))
     assert (len(builds), backend.name) == (1, "tensorrt-fp16")
+
+
+def test_a_dla_runs_batches_of_one_by_default_and_says_how_much_it_runs(
+    prepare: Prepare, kit: Toolkit, builds: list[BuildRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.trt.world.dla_cores = 2
+    share = DlaShare(core=1, able=41, layers=53, parts=2)
+
+    def build(request: BuildRequest, *_: object) -> BuildOutcome:
+        builds.append(request)
+        size = request.options.batch[2]
+        plan = simulated.echo_plan(kit, core=1, least=size, largest=size)
+        (Path(request.work) / "engine.plan").write_bytes(plan)
+        return BuildOutcome(msgspec.structs.replace(built(plan), dla=share), (), ())
+
+    monkeypatch.setattr(tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=build))
+    for asked, batch in ((None, 1), (4, 4)):
+        backend = opened(prepare(asked, dla=1))
+        backend.prepare(None)
+        assert (builds[-1].options.batch, backend.max_batch) == ((batch,) * 3, batch)
+        assert "no CUDA graphs" in backend.detail
+        assert backend.detail.endswith("41 of 53 layers on DLA core 1, in 2 parts")
+        backend.close()
+    kit.trt.world.dla_cores = 1
+    with pytest.raises(UnavailableError, match=r"DLA core 1 does not exist"):
+        opened(prepare(dla=1))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.backends import _raw, _reading, _tensorrt
+from edgeinfer.backends import _engine, _raw, _reading
 from edgeinfer.backends._engine import batch_sizes
 from edgeinfer.backends._lane import ContextSlot
 from edgeinfer.backends._tensorrt import Settings, TensorRt
@@ -26,6 +26,7 @@ from edgeinfer.frames import FramePool, Store
 from edgeinfer.gpu import kernel_code
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.preprocess.letterbox import Preprocessor
@@ -51,7 +52,7 @@ def make(device: Simulation) -> Make:
     def made(
         wanted: Filter | None = None, card: InputCard = CARD, probation: Probation | None = None, **changes: Any
     ) -> TensorRt:
-        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts"}}
+        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts", "least"}}
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
         backend.prepare(wanted)
@@ -118,7 +119,7 @@ def test_the_largest_batch_is_the_engines_or_the_one_asked_for(
 ) -> None:
     known = {kind: [[n, [shape, *s[1:]], d] for n, s, d in ECHO[kind]] for kind in ("inputs", "outputs")}  # type: ignore[attr-defined]
     backend = make(**known, largest=most, max_batch=asked)
-    assert (backend.max_batch, backend.lane_depth, backend._engine.batches) == (batch, batch, sizes)
+    assert (backend.max_batch, backend.lane_depth, backend.batches) == (batch, batch, sizes)
     assert backend.output_specs[0].shape == (shape, 48, 4)
     images = [picture(seed) for seed in range(batch)]
     assert shows(ran(backend, *images), *images)
@@ -302,7 +303,7 @@ def test_a_batch_that_never_ends_is_fatal(make: Make, device: Simulation, monkey
     device.hold = True
     submitted(backend, picture(1))
     assert backend.collect(0) is None
-    monkeypatch.setattr(_tensorrt, "DEADLINE_S", 0.0)
+    monkeypatch.setattr(PATIENCE, "usual_s", 0.0)
     with pytest.raises(FatalError, match=r"has not finished a batch within 0 s; see dmesg, then restart"):
         backend.collect(0)
     device.hold = False
@@ -512,3 +513,55 @@ def test_a_sweep_without_graphs_says_where_tensorrt_fails(make: Make, device: Si
 def test_without_cuda_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnavailableError, match="there is no CUDA driver here"):
         Cuda()
+
+
+def test_a_plan_with_parts_on_a_dla_is_run_whole_and_without_graphs(device: Simulation) -> None:
+    kit = simulated.toolkit_on(device)
+    kit.trt.world.dla_cores = 1
+    plan = simulated.echo_plan(kit, core=0, least=4)
+    backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+    backend.prepare(None)
+    assert (backend.max_batch, backend.batches) == (4, [4])
+    assert "no CUDA graphs" in backend.detail
+    assert "cudaStreamBeginCapture" not in device.calls
+    done = ran(backend, picture(1), picture(2))
+    assert shows(done, picture(1), picture(2))
+    backend.release(done)
+    assert list(_raw.sweep(backend, [picture(1)], 0.001)) == ["1x4", "2x4", "3x4"]
+    assert "cudaStreamBeginCapture" not in device.calls
+    backend.close()
+    assert device.alive == 0
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_a_dla_without_room_for_more_contexts_runs_the_ones_that_it_has(device: Simulation, room: int) -> None:
+    kit = simulated.toolkit_on(device)
+    kit.trt.world.dla_cores = 1
+    plan = simulated.echo_plan(kit, core=0, least=4, room=room)
+    if not room:
+        with pytest.raises(FatalError, match="can't create an execution context"):
+            TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+        return
+    backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
+    assert backend.slots == 2
+    backend.close()
+
+
+def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:
+    backend = make(least=2, largest=4)
+    assert backend.batches == [2, 4]
+    assert make(least=3, largest=4, max_batch=1).batches == [3]
+    assert shows(ran(backend, picture(1)), picture(1))
+
+
+def test_a_warning_of_another_model_of_gpu_is_told_once_and_harms_nothing(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    _engine._tell_of_another_model.cache_clear()
+    said = "Using an engine plan file across different models of devices is not recommended and is likely to affect"
+    with caplog.at_level(logging.INFO):
+        for backend in (make(), make()):
+            logger = backend._engine._logger
+            logger.log(logger.trt.ILogger.Severity.WARNING, said)
+            assert shows(ran(backend, picture(1)), picture(1))
+    assert [record.levelname for record in caplog.records if "another model" in record.message] == ["INFO"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeinfer.client import Subscriber
 from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
+from edgeinfer.environment import tree as tree_module
 from edgeinfer.environment.tree import Tree
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import CaptureThread, Job
@@ -152,6 +154,7 @@ def test_what_slows_a_machine_down(tmp_path: Path, name: str, brakes: bool) -> N
     ("name", "is_gpu"),
     [
         ("17000000.gpu", True), ("57000000.gpu", True), ("gpu.0", True), ("17000000.ga10b", True), ("gpu", True),
+        ("gpu-gpc-0", True), ("gpu-nvd-0", False),
         ("17000000.gv11b", True), ("17000000.gp10b", True), ("57000000.gm20b", True), ("x.gb10b", True),
         ("15340000.vic", False), ("17000000.gpux", False), ("cpu", False),
     ],
@@ -164,6 +167,74 @@ def test_which_device_is_the_gpu(tmp_path: Path, name: str, is_gpu: bool) -> Non
             (root / path).write_text(text)
         found = sysfs.read(Tree(root))
         assert (found.gpu_load, found.gpu_hz) == ((0.25, 1300500000) if is_gpu else (UNSET, UNSET))
+
+
+def test_the_load_of_the_device_behind_the_clock(tmp_path: Path) -> None:
+    files = {"sys__class__devfreq__17000000.ga10b__device__load": "437", "sys__class__devfreq__x__device__load": "9"}
+    assert sysfs.read(tree(tmp_path, **files)).gpu_load == 0.437
+
+
+def ina3221(number: int, *rails: tuple[str, str, str]) -> dict[str, str]:
+    """The kernel's Documentation/hwmon/ina3221.rst: label, mV and mA of each channel."""
+    folder = f"sys__class__hwmon__hwmon{number}__"
+    files = {f"{folder}name": "ina3221\n", f"{folder}in7_label": "sum of shunt voltages", f"{folder}in7_input": "7"}
+    for channel, (label, millivolts, milliamperes) in enumerate(rails, 1):
+        files[f"{folder}in{channel}_label"] = f"{label}\n"
+        files[f"{folder}in{channel}_input"] = f"{millivolts}\n"
+        files[f"{folder}curr{channel}_input"] = f"{milliamperes}\n"
+    return files
+
+
+def test_power_rails(tmp_path: Path) -> None:
+    one = ina3221(3, ("VDD_IN", "5000", "716"), ("VDD_CPU_GPU_CV", "4992", "96"), ("NC", "5", "1"))
+    two = ina3221(4, ("VDD_IN", "5000", "1"), ("off", "", "x"), ("VDDQ", "1000", "-5"))
+    thor = "sys__class__hwmon__hwmon5__"
+    three = {
+        f"{thor}name": "ina238",
+        f"{thor}power1_input": "12345678",
+        f"{thor}in1_input": "1",
+        f"{thor}curr1_input": "1",
+    }
+    other = {f"sys__class__hwmon__hwmon6__{name}": "1" for name in ("in1_input", "curr1_input")}
+    other["sys__class__hwmon__hwmon6__name"] = "nct6775"
+    found = sysfs.read(tree(tmp_path, **one, **two, **three, **other)).power_mw
+    assert found == {"VDD_IN": 3580, "VDD_CPU_GPU_CV": 479, "VDD_IN-hwmon4": 5, "VDDQ": 0, "hwmon5-1": 12345}
+
+
+class SwitchedOff(io.RawIOBase):
+    """A sensor whose driver answers EAGAIN, which Linux's files say to a reader that does not wait."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def readinto(self, buffer: object) -> None:
+        return None
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def test_a_zone_that_is_off_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(path: Path) -> io.BufferedReader:
+        if path.parent.name == "thermal_zone1" and path.name == "temp":
+            return io.BufferedReader(SwitchedOff(path))
+        return path.open("rb")
+
+    monkeypatch.setattr(tree_module, "open_anything", opened)
+    assert sysfs.read(orin(tmp_path)).temperatures_c == {"cpu-thermal": 61.5}
 
 
 @pytest.mark.parametrize(("text", "load"), [("0", 0.0), ("1000", 1.0), ("1001", 1.0), ("-5", 0.0), ("x", UNSET)])

@@ -8,9 +8,9 @@ from typing import Literal
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.store import strikes
-from edgeinfer.engine.store.cache import Cache, CachedEngine, crashing, damaged
+from edgeinfer.engine.store.cache import Cache, CachedEngine, damaged
 from edgeinfer.engine.store.explain import differences
-from edgeinfer.engine.store.strikes import MAX_STRIKES
+from edgeinfer.engine.store.strikes import MAX_STRIKES, crashing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,9 @@ def advise(task: Task, cache: Cache) -> Advice:
         reason = crashing(task.key, engine.strikes)
         return _build(f"{name}: would be rebuilt, as {reason}", reason)
     build = engine.manifest.build
-    return Advice(
-        "reuse",
-        f"{name}: engine {task.key[:12]} would be reused ({build.precision}, built {build.finished_at}: {build.how})",
-    )
+    share = f"; {build.dla}" if build.dla else ""
+    about = f"{build.precision}, built {build.finished_at}: {build.how}{share}"
+    return Advice("reuse", f"{name}: engine {engine.key[:12]} would be reused ({about})")
 
 
 def reason_to_build(task: Task, cache: Cache) -> str:

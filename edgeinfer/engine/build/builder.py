@@ -19,21 +19,27 @@ from pathlib import Path
 import msgspec
 
 from edgeinfer import errors
+from edgeinfer.engine import diagnose
 from edgeinfer.engine import errors as engine_errors
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress, by_clock
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Failed, Logged, Step, Warned
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.foreign_words import NVMAP_NO_MEMORY
 from edgeinfer.guard.limits import MAX_BUILD_S, MIN_FREE_BYTES
 from edgeinfer.guard.memory import meminfo, resident_bytes, total_bytes
 
 POLL_S = 0.2
 LOG_LINES = 60
 READ_BYTES = 1 << 16
+MAX_LAST_WORDS = 1 << 18
 LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "INTERNAL_ERROR": logging.ERROR}
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())  # TensorRT's log is shown to whom asks for it
-CHILD = "from edgeinfer.engine.build.worker import main; main()"
+CHILD = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "  # systemd's comes to the whole service at once
+    "from edgeinfer.engine.build.worker import main; main()"
+)
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,13 +201,11 @@ def available_bytes() -> int:
     return meminfo().get("MemAvailable", sys.maxsize)
 
 
-def total_memory_bytes() -> int:
-    """Memory of this machine."""
-    return meminfo()["MemTotal"]
-
-
 def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:
-    log = " ".join(list(watch.log)[-1:])
+    log, said = " ".join(list(watch.log)[-1:]), _said(work / "stderr")
+    unexplained = watch.result is None or (isinstance(watch.result, Failed) and watch.result.kind in ("", "BuildError"))
+    if unexplained and code != -signal.SIGKILL and (lack := NVMAP_NO_MEMORY.search(said)):
+        return BuildKilledError(f"the build ran out of memory ({lack[0]})", diagnose.MEMORY[2])
     if isinstance(watch.result, Failed):
         kind = getattr(engine_errors, watch.result.kind or "BuildError", None) or getattr(errors, watch.result.kind)
         return kind(watch.result.message, watch.result.hint)  # type: ignore[no-any-return]  # a class of our own
@@ -216,11 +220,13 @@ def _failure(watch: _Watch, code: int, work: Path) -> EdgeinferError:
             "try --opt-level 0 or another precision",
         )
     return BuildError(
-        f"the build ended with code {code} and no result: {_tail(work / 'stderr') or log}", "see --verbose"
+        f"the build ended with code {code} and no result: {' '.join(said.split()[-40:]) or log}", "see --verbose"
     )
 
 
-def _tail(path: Path) -> str:
-    with suppress(OSError):
-        return " ".join(path.read_text(errors="replace").split()[-40:])
+def _said(path: Path) -> str:
+    """The end of what the child and its libraries wrote to standard error."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - MAX_LAST_WORDS))
+        return file.read().decode(errors="replace")
     return ""

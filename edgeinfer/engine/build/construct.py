@@ -11,8 +11,10 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgeinfer.engine import diagnose
-from edgeinfer.engine.build import calibrate, convert, network, samples, settings, verify
+from edgeinfer.engine.build import calibrate, convert, dla, network, samples, settings, verify
 from edgeinfer.engine.build.calibrate import replace
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.progress import PhaseTree, make_monitor
@@ -20,9 +22,9 @@ from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, 
 from edgeinfer.engine.build.runner import Runner
 from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.options import Profile, profiles
-from edgeinfer.engine.store.manifest import Verification
+from edgeinfer.engine.store.manifest import DlaShare, Verification
 from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
-from edgeinfer.errors import InputError, OutOfMemoryError, UnavailableError, UsageError
+from edgeinfer.errors import InputError, OutOfMemoryError, TemporaryError, UnavailableError, UsageError
 from edgeinfer.gpu.device import Device, open_device
 from edgeinfer.models.onnxfile import read_model, unchanged
 
@@ -43,17 +45,26 @@ class Construction:
         self.request, self.toolkit, self.emit = request, toolkit, emit
         self._stack, self._open_device = stack, device
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.logger = make_logger(toolkit.trt, self.log, lambda line: emit(Logged(line)))
+        self._parts = dla.PartCounter()
+        self._dla: DlaShare | None = None
+        self.logger = make_logger(toolkit.trt, self.log, lambda line: emit(Logged(line)), self._parts.hear)
         self.model = read_model(Path(request.model))
         if request.model_sha256 not in ("", self.model.sha256):
             raise _changed(self.model.path)
-        self.precision = plan_precision(toolkit.trt, self.model, request.precision, request.options.calibrator)
+        self.precision = plan_precision(
+            toolkit.trt,
+            self.model,
+            request.precision,
+            request.options.calibrator,
+            dla=request.options.dla_core is not None,
+        )
 
     def run(self) -> Built:
         """Builds, writes the plan and checks it."""
         start = time.monotonic()
         plan = self._build()
         seconds = time.monotonic() - start
+        self._count_parts(plan)
         path = Path(self.request.work) / "engine.plan"
         with path.open("wb") as file:
             file.write(plan)
@@ -63,6 +74,7 @@ class Construction:
             plan_bytes=plan.nbytes,
             plan_sha256=hashlib.sha256(plan).hexdigest(),
             verification=self._verify(plan),
+            dla=self._dla,
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 
@@ -73,8 +85,13 @@ class Construction:
         definition, parser = self._parse(builder)
         config = builder.create_builder_config()
         free = profiles(self.model, request.options)
+        if request.options.dla_core is not None:
+            network.fix_shapes(definition, free)
+            free = {}
         target = settings.BuilderSetup(self.toolkit, builder, definition, config, lambda text: self.emit(Warned(text)))
         settings.configure(target, request.options, self.precision, free)
+        if request.options.dla_core is not None:
+            self._dla = dla.expected(request.options.dla_core, config, definition)
         if self.precision.calibrate:
             self._calibrate(builder, config, free)
         monitor = make_monitor(trt, PhaseTree(lambda phase, fraction: self.emit(Step(phase, fraction))))
@@ -88,6 +105,17 @@ class Construction:
             raise diagnose.explain(self.log, f"{self.model.path}: building with {self.toolkit}")
         self._save_timing_cache(timing)
         return memoryview(plan)
+
+    def _count_parts(self, plan: memoryview) -> None:
+        """What became of the DLA's share."""
+        if self._dla is None:
+            return
+        parts = self._parts.parts
+        if parts is None:
+            parts = dla.parts_of(self.toolkit, self.logger, plan, self._dla.core)
+        self._dla = msgspec.structs.replace(self._dla, parts=parts)
+        if not self._dla.used:
+            self.emit(Warned(str(self._dla)))
 
     def _parse(self, builder: Any) -> tuple[Any, Any]:
         """The network, and the parser that it hangs on."""
@@ -175,7 +203,7 @@ class Construction:
     def _compare(self, plan: memoryview) -> Verification:
         request, shapes = self.request, samples.usual_shapes(self.model, self.request.options)
         reference = verify.reference_runner(self.model)
-        runner = Runner(self.toolkit, self.logger, self.log, plan, self._device())
+        runner = Runner(self.toolkit, self.logger, self.log, plan, self._device(), request.options.dla_core)
         given = request.verification or request.calibration
         chosen = samples.load(given, self.model, shapes) if given else samples.noise(self.model, shapes, VERIFIED_NOISE)
         tolerance = request.tolerance or verify.TOLERANCES[request.precision]
@@ -188,10 +216,12 @@ def _changed(path: Path) -> InputError:
 
 
 def make_builder(toolkit: Toolkit, logger: Any, log: deque[str]) -> Any:
-    """TensorRT's builder. Raises UnavailableError where it can't be made, which means that there is no usable GPU."""
+    """TensorRT's builder. Raises UnavailableError where it can't be made, which means that there is no usable GPU, and
+    BuildKilledError where there is no memory for it.
+    """
     try:
         return toolkit.trt.Builder(logger)
     except (TypeError, RuntimeError) as error:  # "factory function returned nullptr"
         reason = diagnose.explain(log, f"making a builder of {toolkit}")
-        kind = type(reason) if isinstance(reason, UnavailableError) else UnavailableError
+        kind = type(reason) if isinstance(reason, UnavailableError | TemporaryError) else UnavailableError
         raise kind(reason.message, "see `edgeinfer doctor`") from error

@@ -12,9 +12,9 @@ from typing import Any
 
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.errors import UnavailableError
+from edgeinfer.models.conversion import REMEDY
 
 QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-HINT = "pip install 'edgeinfer[build]'"
 
 
 def to_half(source: Path, target: Path) -> None:
@@ -74,5 +74,5 @@ def _library(name: str) -> Any:
         raise UnavailableError(
             f"this TensorRT takes its precision from the ONNX file, and to convert that "
             f"{name.split('.', maxsplit=1)[0]} is needed: {error}",
-            HINT,
+            REMEDY,
         ) from error

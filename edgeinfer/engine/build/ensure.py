@@ -23,6 +23,7 @@ from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import BuildRecord, Manifest
 from edgeinfer.engine.store.plan import read_header
 from edgeinfer.errors import UnavailableError
+from edgeinfer.gpu.patience import PATIENCE
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def ensure_task(
         found = None if rebuild else cache.usable(task.key)  # somebody else may have built it meanwhile
         if found is not None:
             return found
+        if (lack := task.lack_of_tools()) is not None:
+            raise lack
         reason = "that was asked for" if rebuild else reason_to_build(task, cache)
         log.info("%s: building an engine, as %s", task.model.path.name, reason)
         estimate = last_build_seconds(cache, task)
@@ -82,10 +85,12 @@ def ensure_task(
         def tell(moment: BuildProgress) -> None:
             on_progress(replace(moment, reason=reason))
 
-        with cache.workspace() as work:
+        with cache.workspace() as work, PATIENCE.building():
             engine = _build(
                 task, cache, work, lambda request: build(request, task.extras.limits, tell, cancel, held, estimate)
             )
+    if (share := engine.manifest.build.dla) is not None:
+        log.log(logging.INFO if share.used else logging.WARNING, "%s: %s", task.model.path.name, share)
     if task.extras.max_cache_bytes is not None:
         cache.prune(task.extras.max_cache_bytes, keep=engine.key)
     return engine
@@ -153,6 +158,7 @@ def _manifest(task: Task, chosen: Candidate, notes: dict[str, str]) -> Manifest:
         warnings=outcome.warnings,
         log=outcome.log,
         candidates=notes,
+        dla=built.dla,
     )
     return Manifest(
         key=task.key,

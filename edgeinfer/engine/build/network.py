@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.engine.errors import BuildError
+from edgeinfer.engine.options import Profile
 from edgeinfer.engine.toolkit import Toolkit, member
 from edgeinfer.guard.limits import MAX_NODES_TOLD
 from edgeinfer.models.onnxfile import Node, OnnxModel
@@ -39,6 +40,13 @@ def parse(toolkit: Toolkit, logger: Any, network: Any, model: OnnxModel, path: P
     if not parser.parse_from_file(str(path)):
         raise BuildError(_account(toolkit, logger, parser, model, path), WAYS_OUT)
     return parser
+
+
+def fix_shapes(network: Any, profiles: dict[str, Profile]) -> None:
+    """Gives inputs with free dimensions their usual shapes for good: a DLA takes no other than it was built for."""
+    for tensor in (network.get_input(index) for index in range(network.num_inputs)):
+        if tensor.name in profiles:
+            tensor.shape = profiles[tensor.name][1]
 
 
 def _account(toolkit: Toolkit, logger: Any, parser: Any, model: OnnxModel, path: Path) -> str:

@@ -31,11 +31,16 @@ class PrecisionPlan:
     calibrate: bool = False
 
 
-def plan_precision(trt: Any, model: OnnxModel, precision: Precision, calibrator: str = "entropy") -> PrecisionPlan:
-    """The way to `precision` (not "best") for this model with this TensorRT."""
+def plan_precision(
+    trt: Any, model: OnnxModel, precision: Precision, calibrator: str = "entropy", dla: bool = False
+) -> PrecisionPlan:
+    """The way to `precision` (not "best") for this model with this TensorRT.
+
+    `dla`: where there are precision flags, they are what a DLA takes its precision from.
+    """
     by_flag = member(trt.BuilderFlag, "FP16") is not None
     can_type = member(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") is not None
-    if can_type and (model.half or (model.quantized and not by_flag)):
+    if can_type and not (dla and by_flag) and (model.half or (model.quantized and not by_flag)):
         return PrecisionPlan("types of the ONNX file, strongly typed", strongly_typed=True)
     if precision == "fp16":
         return _half(by_flag)

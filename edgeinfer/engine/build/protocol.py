@@ -6,7 +6,7 @@ import msgspec
 
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.options import BuildOptions, Precision
-from edgeinfer.engine.store.manifest import Tolerance, Verification
+from edgeinfer.engine.store.manifest import DlaShare, Tolerance, Verification
 from edgeinfer.engine.store.plan import Version
 
 
@@ -63,6 +63,7 @@ class Built(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     plan_sha256: str
     peak_rss_bytes: int
     verification: Verification
+    dla: DlaShare | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

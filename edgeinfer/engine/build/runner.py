@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeinfer.engine import diagnose
 from edgeinfer.engine.build.samples import Sample
-from edgeinfer.engine.toolkit import DTYPES, Toolkit, member
+from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_runtime, member
 from edgeinfer.errors import UnavailableError
 from edgeinfer.gpu.device import Device
 
@@ -17,9 +17,17 @@ from edgeinfer.gpu.device import Device
 class Runner:
     """One execution context on a plan. Raises PlanError, UnavailableError or BuildError where it can't be used."""
 
-    def __init__(self, toolkit: Toolkit, logger: Any, log: Iterable[str], plan: Any, device: Device) -> None:
+    def __init__(
+        self,
+        toolkit: Toolkit,
+        logger: Any,
+        log: Iterable[str],
+        plan: Any,
+        device: Device,
+        dla_core: int | None = None,
+    ) -> None:
         self._trt, self._device = toolkit.trt, device
-        self._runtime = toolkit.trt.Runtime(logger)
+        self._runtime = make_runtime(toolkit, logger, dla_core)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         self._context = self._engine and self._engine.create_execution_context()
         if self._context is None:

@@ -8,9 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from edgeinfer.engine.build.precision import PrecisionPlan
-from edgeinfer.engine.errors import BuildError
 from edgeinfer.engine.options import BuildOptions, Profile
-from edgeinfer.engine.toolkit import Toolkit, member
+from edgeinfer.engine.toolkit import Toolkit, member, require_dla
 from edgeinfer.errors import UsageError
 
 Warn = Callable[[str], None]
@@ -46,7 +45,7 @@ class BuilderSetup:
 def configure(
     target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan, profiles: dict[str, Profile]
 ) -> None:
-    """Applies everything but calibration, timing cache and progress. Raises BuildError or UsageError."""
+    """Applies everything but calibration, timing cache and progress. Raises UnavailableError or UsageError."""
     _flags(target, options, precision)
     _pools(target, options)
     _attributes(target, options)
@@ -93,7 +92,7 @@ def _pools(target: BuilderSetup, options: BuildOptions) -> None:
 
 
 def _attributes(target: BuilderSetup, options: BuildOptions) -> None:
-    verbosity = options.profiling_verbosity
+    verbosity = options.profiling_verbosity or ("detailed" if options.dla_core is not None else None)
     values = {
         "builder_optimization_level": options.optimization_level,
         "max_aux_streams": options.max_aux_streams,
@@ -136,11 +135,7 @@ def _tactics(target: BuilderSetup, options: BuildOptions) -> None:
 def _dla(target: BuilderSetup, options: BuildOptions) -> None:
     if options.dla_core is None:
         return
-    cores = target.builder.num_DLA_cores
-    if options.dla_core >= cores:
-        raise BuildError(
-            f"DLA core {options.dla_core} does not exist: {target.toolkit} sees {cores} here", "build without --dla"
-        )
+    require_dla(target.toolkit, options.dla_core, target.builder.num_DLA_cores)
     target.config.default_device_type = target.toolkit.trt.DeviceType.DLA
     target.config.DLA_core = options.dla_core
 

@@ -28,6 +28,7 @@ from edgeinfer.config.folders import own_folder
 from edgeinfer.engine.errors import CrashLoopError, PlanError
 from edgeinfer.engine.store import lock, manifest, marker, strikes, trust
 from edgeinfer.engine.store.disk import delete, folder_bytes, sync, told
+from edgeinfer.engine.store.key import engine_key, renewed
 from edgeinfer.engine.store.manifest import Manifest
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.store.strikes import MAX_STRIKES
@@ -55,6 +56,10 @@ class CachedEngine:
     def key(self) -> str:
         """The 64 hex digits that name it."""
         return self.manifest.key
+
+    def serves(self, key: str) -> bool:
+        """Whether it would have this key if it were built today."""
+        return engine_key(renewed(self.manifest.fields)) == key
 
     @property
     def strikes(self) -> int:
@@ -107,11 +112,6 @@ def damaged(error: PlanError) -> str:
     return f"its engine is damaged: {error.message}"
 
 
-def crashing(key: str, crashes: int) -> str:
-    """Why an engine was put into quarantine, in words."""
-    return f"engine {key[:12]} ended its process {crashes} times"
-
-
 class Cache:
     """The cache in the folder `root`. Raises UnsafeError, or CacheError where that is somebody's folder and no cache.
 
@@ -143,10 +143,13 @@ class Cache:
         return lock.build_lock(self.root / "build.lock", waiting)
 
     def get(self, key: str) -> CachedEngine | None:
-        """The engine of this key, or None. Its plan is checked by `read`. Raises PlanError or UnsafeError."""
+        """The engine of this key, or None. Its plan is checked by `read`. Raises PlanError or UnsafeError.
+
+        One that an older edgeinfer built does as well, if it would have this key today; it keeps its own.
+        """
         folder = self.engines / key
         if not folder.is_dir():
-            return None
+            return next((e for e in self.entries() if isinstance(e, CachedEngine) and e.serves(key)), None)
         trust.check_folder(folder)
         path = folder / MANIFEST
         record = manifest.decode(trust.read_private(path, MAX_MANIFEST_BYTES), str(path))
@@ -159,21 +162,23 @@ class Cache:
 
         Raises CrashLoopError where what was built in its place has crashed as often.
         """
+        engine = None
         try:
             engine = self.get(key)
             if engine is not None:
                 engine.read()
         except PlanError as error:
             self.taken_out[key] = damaged(error)
-            self.remove(key)
+            self.remove(engine.key if engine is not None else key)
             return None
         if engine is not None and engine.strikes >= MAX_STRIKES:
-            if (self.quarantined / key).exists():
+            if (self.quarantined / engine.key).exists():
                 raise CrashLoopError(
                     f"engine {key[:12]} has ended its process {MAX_STRIKES} times, was built again, and did so again",
                     f"update the driver or TensorRT; to try again remove {self.quarantined / key}",
                 )
-            self.quarantine(key, crashing(key, engine.strikes))
+            self.taken_out[key] = why = strikes.crashing(engine.key, engine.strikes)
+            self.quarantine(engine.key, why)
             return None
         return engine
 

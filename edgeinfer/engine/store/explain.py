@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgeinfer.engine.options import format_shape
-from edgeinfer.engine.store.key import KeyFields
+from edgeinfer.engine.store.key import KeyFields, renewed
 
 LABELS = {
     "schema": "key schema",
@@ -16,7 +16,6 @@ LABELS = {
     "external_data": "external data",
     "flavour": "TensorRT flavour",
     "tensorrt": "TensorRT",
-    "cuda": "CUDA",
     "compute_capability": "compute capability",
     "gpu": "GPU",
     "sm_count": "number of SMs",
@@ -31,10 +30,9 @@ LABELS = {
 
 def differences(old: KeyFields, new: KeyFields) -> list[str]:
     """One phrase per field that differs, like "TensorRT 8.6.0.12 → 10.3.0.30"; empty for equal keys."""
-    before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
-    return [
-        phrase for name in before if before[name] != after[name] for phrase in _phrases(name, before[name], after[name])
-    ]
+    before, after = msgspec.structs.asdict(renewed(old)), msgspec.structs.asdict(renewed(new))
+    names = [name for name in before if name != "cuda" and before[name] != after[name]]
+    return [phrase for name in names for phrase in _phrases(name, before[name], after[name])]
 
 
 def _phrases(name: str, old: Any, new: Any) -> Iterator[str]:

@@ -15,13 +15,14 @@ from edgeinfer.engine.options import BuildOptions, Profile, profiles
 from edgeinfer.engine.store.plan import Version
 from edgeinfer.models.onnxfile import OnnxModel, file_digest
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had the CUDA runtime's version in the key, which comes with a Python package and says nothing of an engine."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine and its TensorRT are, as far as an engine depends on it. None: not known, or not there.
 
-    flavour: tensorrt or tensorrt_rtx. tensorrt: all four parts. cuda: version of the CUDA runtime.
+    flavour: tensorrt or tensorrt_rtx. tensorrt: all four parts. cuda: version of the CUDA runtime, for people only.
     compute_capability: like "8.7". l4t: like "36.4.3", None off a Jetson.
     """
 
@@ -38,7 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyFields(msgspec.Struct, frozen=True, kw_only=True):
-    """Every field of the key, readable. Two engines fit the same place if and only if these are equal."""
+    """Every field of the key, readable. Two engines fit the same place if and only if these are equal, `cuda` apart."""
 
     schema: int
     model: str
@@ -88,5 +89,16 @@ def key_fields(model: OnnxModel, options: BuildOptions, machine: Target, calibra
 
 
 def engine_key(fields: KeyFields) -> str:
-    """SHA-256 of the fields, as 64 hex digits. The same fields give the same key on every machine and Python."""
-    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()
+    """SHA-256 of the fields, as 64 hex digits. The same fields give the same key on every machine and Python.
+
+    An older schema's is made as it was then.
+    """
+    counted = msgspec.structs.asdict(fields)
+    if fields.schema >= 2:
+        del counted["cuda"]
+    return hashlib.sha256(msgspec.json.encode(counted, order="sorted")).hexdigest()
+
+
+def renewed(fields: KeyFields) -> KeyFields:
+    """The fields as they would be written today, where what changed since is no difference between two engines."""
+    return msgspec.structs.replace(fields, schema=SCHEMA) if fields.schema == 1 else fields

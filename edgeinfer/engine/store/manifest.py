@@ -43,8 +43,35 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None = None
 
 
+class DlaShare(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a network a DLA core takes.
+
+    able: of its `layers`, those that the DLA said it takes before the build. parts: what they became in the engine,
+    each run by the DLA in one go; 0 where the GPU runs everything, None where this TensorRT did not tell.
+    """
+
+    core: int
+    able: int
+    layers: int
+    parts: int | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether the DLA does anything, as far as is known."""
+        return self.able > 0 and self.parts != 0
+
+    def __str__(self) -> str:
+        if not self.used:
+            return f"none of {self.layers} layers on DLA core {self.core}: the GPU runs them all"
+        parts = "" if self.parts is None else f", in {self.parts} part{'s' * (self.parts > 1)}"
+        return f"{self.able} of {self.layers} layers on DLA core {self.core}{parts}"
+
+
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How the build went. `how`: by which means the precision came about. `peak_rss_bytes`: of the child process."""
+    """How the build went. `how`: by which means the precision came about. `peak_rss_bytes`: of the child process.
+
+    dla: None for an engine that was built for the GPU alone.
+    """
 
     seconds: float
     finished_at: str
@@ -55,6 +82,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
     candidates: dict[str, str] = {}
+    dla: DlaShare | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

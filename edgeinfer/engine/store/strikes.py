@@ -18,6 +18,11 @@ def count(folder: Path) -> int:
     return 0
 
 
+def crashing(key: str, crashes: int) -> str:
+    """Why an engine was put into quarantine, in words."""
+    return f"engine {key[:12]} ended its process {crashes} times"
+
+
 def add(folder: Path) -> None:
     """One more, on the disk when this returns: the process may crash next. Nothing where that can't be written."""
     with suppress(OSError), (folder / _FILE).open("ab") as file:

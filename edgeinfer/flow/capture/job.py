@@ -30,7 +30,7 @@ class Deadlines:
 
     stall: without a frame for so long its status says `stalled`.
     timeout: without a frame for so long it is closed and opened again.
-    first: opening it, and its first frame after that, may take so long each.
+    first: its first frame after it was opened may take so long, and opening it, where `opening` is None.
     grace: a call that has not come back so long after its deadline never will: its thread is given up.
     """
 
@@ -38,12 +38,13 @@ class Deadlines:
     timeout: float = _USUAL.timeout_s
     first: float = 20.0
     grace: float = 5.0
+    opening: float | None = None
 
     def at_rate(self, fps: float) -> Deadlines:
         """The same for a source that gives `fps` frames a second: of a slow one three periods must pass."""
         stall = max(self.stall, 3 / fps) if fps > 0 else self.stall
         timeout = max(self.timeout, 2 * stall)
-        return Deadlines(stall, timeout, max(self.first, timeout), self.grace)
+        return Deadlines(stall, timeout, max(self.first, timeout), self.grace, self.opening)
 
 
 @dataclass
@@ -78,6 +79,7 @@ class Job:
     wait: whether it is waited for where it has never given a frame.
     max_age_ns: a live frame older than that when its turn comes is dropped.
     frozen_s: the same picture for so long is no picture; None accepts it.
+    opening_why: what an opening that takes long is busy with, for people.
     governor: says which share of a live source's frames is used.
     """
 
@@ -92,6 +94,7 @@ class Job:
     max_age_ns: int | None = age_ns(_USUAL.max_age_ms)
     frozen_s: float | None = _USUAL.frozen_s
     limits: Deadlines = Deadlines()
+    opening_why: str = ""
     governor: Governor | None = None
     hung: Hung = field(default_factory=Hung)
     random: Random = field(default_factory=Random)

@@ -142,6 +142,8 @@ class CaptureThread(threading.Thread):
 
     def _judge(self, reader: Reader, now_ns: int) -> CameraError | None:
         """Says in the ledger that the source has stalled. Returns the error of one that must be opened again."""
+        if reader.live is None:
+            self._mind_opening(reader, now_ns)
         if not reader.live:
             return None
         quiet_s, limits = (now_ns - reader.last_frame_ns) / 1e9, reader.limits
@@ -153,6 +155,12 @@ class CaptureThread(threading.Thread):
         if quiet_s >= (limits.first if reader.first_frame_ns is None else limits.timeout):
             return self._lost(code, complaint)
         return None
+
+    def _mind_opening(self, reader: Reader, now_ns: int) -> None:
+        """Says in the ledger why a source is still being opened, where that is known to take long."""
+        why, slow = self._job.opening_why, (now_ns - reader.last_frame_ns) / 1e9 >= reader.limits.stall
+        if why and slow and self._job.ledger.state == ("starting", None):
+            self._job.ledger.set_state("starting", Reason("opening", why))
 
     def _complaint(self, reader: Reader, quiet_s: float) -> str:
         if reader.frozen:

@@ -77,7 +77,8 @@ class Reader(threading.Thread):
             self._done()
 
     def _read_source(self) -> None:
-        with self._call(self._job.limits.first):
+        limits = self._job.limits
+        with self._call(limits.first if limits.opening is None else limits.opening):
             source = self._job.open()
         try:
             self._opened(source)
