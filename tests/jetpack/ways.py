@@ -142,7 +142,6 @@ WAYS = (
         "the GPU has no memory left: CUDA can't make a stream (error 2, cudaErrorMemoryAllocation)",
         "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m",
         driver={"cuStreamCreate": 2},
-        wrong="status leaves the remedy out: engine-failed has only the message",
     ),
     Way(
         "too-little-gpu-memory",
