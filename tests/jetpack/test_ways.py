@@ -15,7 +15,7 @@ from tests.jetpack.ways import WAYS, Way
 pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(300)]
 CONFIG = {"model": {"max_batch": 2}, "sources": {"demo": {"uri": "demo:", "fps": 5}}}
 USUAL = {"nodes": "/dev/nvmap:/dev/nvgpu/igpu0/ctrl"}
-OURS = "env COLUMNS=500 HOME=/var/lib/edgeinfer/main XDG_CACHE_HOME=/var/cache/edgeinfer XDG_STATE_HOME=/tmp/state"
+OURS = "env COLUMNS=500 HOME=/var/lib/edgeinfer/main CACHE_DIRECTORY=/var/cache/edgeinfer XDG_STATE_HOME=/tmp/state"
 RUN = f"""
 mkdir -p /tmp/state; cd /tmp
 {OURS} {EDGEINFER} run --config /etc/edgeinfer/edgeinfer.yaml --bind 'tcp://127.0.0.1:*' >said 2>&1 &
