@@ -75,7 +75,8 @@ def dla(bench: Bench) -> Verdict:
         return Verdict("not tested", f"doctor counts {cores} DLA cores here")
     done = bench.edgeinfer("dla", "build", "nanodet-g", "--dla", "0", timeout_s=3600)
     line = next((line for line in done.output.splitlines() if "DLA" in line), done.last)
-    return judged(done.code == 0 and "DLA" in line, line.strip())
+    taken = re.search(r"(\d+) of \d+ layers on DLA", done.output)
+    return judged(done.code == 0 and taken is not None and taken[1] != "0", line.strip())
 
 
 def csi(bench: Bench) -> Verdict:

@@ -31,7 +31,7 @@ from edgeinfer.engine.build.construct import Construction
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.options import BuildOptions
 
-ALONE_S = 8.0
+ALONE_S = 5.0
 CHILD = "--child"
 WARM_UP_FRAMES = 10
 WAYS = {
@@ -134,10 +134,12 @@ def measure(builds: int) -> dict[str, float]:
 
 
 def main(rounds: int = 5, builds: int = 20) -> None:
-    """Prints the figures of all rounds."""
+    """Prints each round as it ends, and the figures of all of them."""
     figures = defaultdict[str, list[float]](list)
     for _ in range(rounds):
-        for name, value in measure(builds).items():
+        found = measure(builds)
+        print(" ".join(f"{value:.2f}" for value in found.values()), flush=True)
+        for name, value in found.items():
             figures[name].append(value)
     print(f"{rounds} rounds, {builds} builds each, {len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[1]:.1f}")
     for name, values in figures.items():
