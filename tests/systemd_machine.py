@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -37,36 +37,32 @@ def why_not() -> str:
     return "" if done.returncode == 0 else f"no namespaces or no overlay here: {done.stderr.strip()}"
 
 
-class Machine:
+class Booted:
     """Booted by the constructor, from the system at `root`; `close` ends everything in it.
 
-    `share` is seen on both sides. On another system's root it is this machine's Python that runs edgeinfer.
+    `share` is seen on both sides. `mounts` are of the form FROM:TO: what a path of this machine is called inside.
+    `variables` are what programs get.
     """
 
-    def __init__(self, share: Path, root: Path = Path("/")) -> None:
+    def __init__(
+        self, share: Path, mounts: Sequence[str], variables: Mapping[str, str] | None = None, root: Path = Path("/")
+    ) -> None:
         self.share = share
-        base = Path(sys.base_prefix)
-        site = Path(sysconfig.get_path("purelib"))
-        mounts = [f"{site}:/opt/site", f"{ROOT}:/opt/src"]
-        if base != Path("/usr"):
-            mounts.append(f"{base}:/opt/base")
+        self._variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SYSTEMD_PAGER": ""}
+        self._variables.update(variables or {})
         self._unshare = subprocess.Popen([str(ROOT / "tests" / "systemd_boot.sh"), str(root), str(share), *mounts])
         try:
-            self._set_up(base)
+            self._pid = self._wait_for_pid_1()
+            self.wait(
+                lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up"
+            )
+            self._set_up()
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, base: Path) -> None:
-        self._pid = self._wait_for_pid_1()
-        self.wait(lambda: self.systemctl("is-system-running").strip() in ("running", "degraded"), "systemd to be up")
-        python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"
-        if base != Path("/usr"):  # the interpreter may look for its library where it came from
-            self.run("sh", "-c", "echo /opt/base/lib >/etc/ld.so.conf.d/base.conf; ldconfig")
-        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        lines = "/opt/src\n/opt/site\n"
-        self.run("sh", "-c", f"printf '{lines}' >/opt/edgeinfer/lib/{version}/site-packages/here.pth")
+    def _set_up(self) -> None:
+        """What a kind of machine has beside the system."""
 
     def _wait_for_pid_1(self) -> int:
         until = time.monotonic() + 30
@@ -86,14 +82,10 @@ class Machine:
             text=True,
             check=False,
             timeout=timeout,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "SYSTEMD_PAGER": ""},
+            env=self._variables,
         )
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
-
-    def edgeinfer(self, *arguments: str, check: bool = True) -> str:
-        """Runs the program inside, as root."""
-        return self.run(PYTHON, "-m", "edgeinfer", *arguments, check=check)
 
     def systemctl(self, *arguments: str) -> str:
         """What systemctl says, whatever its exit code."""
@@ -124,3 +116,31 @@ class Machine:
         """Ends PID 1 and with it everything inside."""
         self._unshare.kill()
         self._unshare.wait()
+
+
+class Machine(Booted):
+    """With edgeinfer as it is here, in an environment that the service's user can read.
+
+    On another system's root it is this machine's Python that runs it.
+    """
+
+    def __init__(self, share: Path, root: Path = Path("/")) -> None:
+        base = Path(sys.base_prefix)
+        mounts = [f"{sysconfig.get_path('purelib')}:/opt/site", f"{ROOT}:/opt/src"]
+        if base != Path("/usr"):
+            mounts.append(f"{base}:/opt/base")
+        super().__init__(share, mounts, root=root)
+
+    def _set_up(self) -> None:
+        base = Path(sys.base_prefix)
+        python = "/usr/bin/python3" if base == Path("/usr") else f"/opt/base/bin/{Path(sys.executable).resolve().name}"
+        if base != Path("/usr"):  # the interpreter may look for its library where it came from
+            self.run("sh", "-c", "echo /opt/base/lib >/etc/ld.so.conf.d/base.conf; ldconfig")
+        self.run(python, "-m", "venv", "--without-pip", "/opt/edgeinfer")
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        lines = "/opt/src\n/opt/site\n"
+        self.run("sh", "-c", f"printf '{lines}' >/opt/edgeinfer/lib/{version}/site-packages/here.pth")
+
+    def edgeinfer(self, *arguments: str, check: bool = True) -> str:
+        """Runs the program inside, as root."""
+        return self.run(PYTHON, "-m", "edgeinfer", *arguments, check=check)

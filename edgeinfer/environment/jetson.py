@@ -13,6 +13,8 @@ from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
 
+DEVICE_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
+"""The first is a link to the second, which is there also where /proc is a container's own."""
 _KERNEL = "sys/devices/soc0"
 
 
@@ -50,12 +52,13 @@ def _jetpack(packages: Mapping[str, Package], l4t: list[Note]) -> Iterator[Note]
 
 
 def _device_tree(tree: Tree) -> Iterator[Note]:
-    model = (tree.text("proc/device-tree/model") or "").rstrip("\0")
+    folder = next((folder for folder in DEVICE_TREES if tree.exists(folder)), DEVICE_TREES[0])
+    model = (tree.text(f"{folder}/model") or "").rstrip("\0")
     if model:
-        yield Note("board", model, "/proc/device-tree/model")
+        yield Note("board", model, f"/{folder}/model")
     elif model := _kernels_name(tree):
         yield Note("board", model, f"/{_KERNEL}/machine")
-    source = "/proc/device-tree/compatible"
+    source = f"/{folder}/compatible"
     compatible = formats.tree_strings(tree.text(source[1:]) or "")
     if module := formats.module_of(compatible):
         yield Note("module", module, source)

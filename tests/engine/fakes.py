@@ -21,7 +21,8 @@ import numpy as np
 from edgeinfer.engine.store.plan import parse_header
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.models.onnxfile import read_model
-from tests.engine.plans import make_plan
+
+from .plans import make_plan
 
 API = Path(__file__).parent / "api"
 VERSIONS = tuple(sorted(path.stem for path in API.glob("*.json")))
@@ -30,12 +31,18 @@ BUILDS = {"8.5.3": (8, 5, 3, 1), "8.6.0": (8, 6, 0, 12), "10.3.0": (10, 3, 0, 30
 
 def fake_toolkit(version: str) -> Toolkit:
     """A TensorRT of this version. `toolkit.trt.world` holds what happened, and what should."""
-    api = json.loads((API / f"{version}.json").read_text())
     flavour = "tensorrt_rtx" if version.startswith("rtx") else "tensorrt"
+    api = json.loads((API / f"{version}.json").read_text())
     major, minor, patch, build = BUILDS.get(version) or map(int, api["version"].split("."))
     numbers = (major, minor, patch, build)
-    world = World(version=numbers, magic=b"vtrt" if flavour == "tensorrt_rtx" else b"ftrt")
-    module = SimpleNamespace(world=world, __version__=api["version"])
+    module = SimpleNamespace()
+    fill(module, api, World(version=numbers, magic=b"vtrt" if flavour == "tensorrt_rtx" else b"ftrt"))
+    return Toolkit(module, flavour, numbers)
+
+
+def fill(module: Any, api: dict[str, Any], world: World) -> None:
+    """Makes a module a TensorRT with these members."""
+    module.world, module.__version__ = world, api["version"]
     for name, members in api["enums"].items():
         setattr(module, name, plain_enum(name, members))
     for name, members in api["classes"].items():
@@ -45,7 +52,6 @@ def fake_toolkit(version: str) -> Toolkit:
     )
     for name in api["functions"]:
         setattr(module, name, FUNCTIONS.get(name, unsimulated(name)))
-    return Toolkit(module, flavour, numbers)
 
 
 class Plain:
@@ -82,6 +88,9 @@ class World:
         self.contexts = 0
         self.refusals: list[str] = []  # batches that are not started, with the line in the log
         self.logger: Any = None
+        self.compute: Callable[[Any], Callable[[], object]] = echo  # of a context: what its engine does on the GPU
+        self.describe: Callable[[Any, Any], dict[str, Any]] = describe  # of network and config: what a plan holds
+        self.greet: Callable[[Any, Any], None] = lambda module, logger: None  # when a builder or runtime is made
 
 
 def make_class(name: str, members: set[str], module: Any) -> type:
@@ -140,6 +149,7 @@ def log(module: Any, logger: Any, severity: str, text: str) -> None:
 class Builder:
     def __init__(self: Any, logger: Any) -> None:
         self._logger = logger
+        self.trt.world.greet(self.trt, logger)
 
     num_DLA_cores = property(lambda self: self.trt.world.dla_cores)  # noqa: N815
 
@@ -169,7 +179,7 @@ class Builder:
             run_calibrator(config.int8_calibrator, network, world)
         if getattr(config, "progress_monitor", None) is not None:
             run_monitor(config.progress_monitor)
-        told = {**describe(network), **dla_parts(network, config)}
+        told = {**world.describe(network, config), **dla_parts(network, config)}
         for place in told.get("parts", ()) if world.tells_parts == "log" else ():
             log(self.trt, self._logger, "VERBOSE", f"[{place}Layer] {{ForeignNode[a...b]}}")
         return make_plan(world.version, json.dumps(told).encode(), world.magic)
@@ -201,7 +211,7 @@ def find_dla_problem(network: Any, config: Any, world: World) -> str:
     return "DLA takes no strongly typed network" if by_flag and "STRONGLY_TYPED" in network._flags else ""
 
 
-def describe(network: Any) -> dict[str, Any]:
+def describe(network: Any, config: Any) -> dict[str, Any]:
     return {"inputs": network._inputs, "outputs": network._outputs}
 
 
@@ -353,6 +363,7 @@ ERROR = {
 class Runtime:
     def __init__(self: Any, logger: Any) -> None:
         self._logger = logger
+        self.trt.world.greet(self.trt, logger)
 
     def deserialize_cuda_engine(self: Any, plan: Any) -> Any:
         import io  # noqa: PLC0415
@@ -458,24 +469,25 @@ class Context:
             log(self.trt, world.logger, "ERROR", "a shape outside the profile, or a DLA in a capture")
             return False
         if world.cuda is not None:
-            world.cuda.enqueue(stream, self._echo())
+            world.cuda.enqueue(stream, world.compute(self))
             return True
         memory, (source, *_), (target, *_) = self.trt.world.memory, self._io["inputs"][0], self._io["outputs"][0]
         values = np.frombuffer(memory[self._addresses[source]], np.float32)
         memory[self._addresses[target]] = (values * np.float32(self.trt.world.gain)).tobytes()
         return True
 
-    def _echo(self: Any) -> Callable[[], None]:
-        """Copies the input of the shape that is set now into every output, as they lie in memory."""
-        source, _, kind = self._io["inputs"][0]
-        size = int(np.prod(self._shapes[source])) * np.dtype(kind).itemsize
-        targets = [self._addresses[item[0]] for item in self._io["outputs"]]
 
-        def step() -> None:
-            for target in targets:
-                ctypes.memmove(target, self._addresses[source], size)
+def echo(context: Any) -> Callable[[], None]:
+    """Copies the input of the shape that is set now into every output, as they lie in memory."""
+    source, _, kind = context._io["inputs"][0]
+    size = int(np.prod(context._shapes[source])) * np.dtype(kind).itemsize
+    targets = [context._addresses[item[0]] for item in context._io["outputs"]]
 
-        return step
+    def step() -> None:
+        for target in targets:
+            ctypes.memmove(target, context._addresses[source], size)
+
+    return step
 
 
 def set_shape(tensor: Any, shape: tuple[int, ...]) -> None:

@@ -227,6 +227,17 @@ def test_no_link_leads_out_of_the_tree(tmp_path: Path) -> None:
         assert probe_tree(root).l4t.value is None
 
 
+def test_the_device_tree_is_found_where_the_kernel_has_it(tmp_path: Path) -> None:
+    """/proc/device-tree is a link to it, which not every container shows."""
+    tree = tmp_path / "tree"
+    shutil.copytree(TREES / "jetpack-6.2.1", tree, symlinks=True)
+    (tree / "sys/firmware/devicetree").mkdir(parents=True)
+    (tree / "proc/device-tree").rename(tree / "sys/firmware/devicetree/base")
+    env = probe_tree(tree)
+    assert env.soc.value == "tegra234"
+    assert env.board.source == "/sys/firmware/devicetree/base/model"
+
+
 def test_dla_cores_are_counted_in_sysfs(tmp_path: Path) -> None:
     for name in ("15880000.nvdla0", "158c0000.nvdla1", "13e00000.host1x"):
         (tmp_path / "sys/bus/platform/devices" / name).mkdir(parents=True)
