@@ -43,4 +43,5 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     fail "pip could not install the dependencies (the lines above say which); is there a network, or a package mirror in pip's settings?"
   printf '%s' "$wanted" >"$stamp"
 fi
-export PATH="$PWD/$venv/bin:$PATH"
+PATH="$(cd "$venv/bin" && pwd):$PATH"
+export PATH

@@ -141,6 +141,20 @@ def test_without_memory_it_is_prepared_again_later(choose: Choose) -> None:
     assert again(lambda _: None, threading.Event()) is engine
 
 
+def test_a_backend_without_memory_for_its_decoder_is_closed(choose: Choose) -> None:
+    closed = []
+
+    def prepare(wanted: object) -> None:
+        raise OutOfMemoryError("the GPU has no memory left")
+
+    engine = SimpleNamespace(prepare=prepare, close=lambda: closed.append(1))
+    chosen = choose(module_that(opens=engine), ("backend", "tensorrt"))
+    assert chosen.later is not None
+    with pytest.raises(OutOfMemoryError):
+        chosen.later(lambda _: None, threading.Event())
+    assert closed == [1]
+
+
 def test_the_headline_of_a_daemon_that_could_do_more() -> None:
     board = Bulletin()
     board.unused = unused = Reason("tensorrt-unused", "TensorRT is not used: …")

@@ -26,6 +26,7 @@ from edgeinfer.engine.store import foreign
 from edgeinfer.engine.store.cache import CachedEngine, default_root
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.probation import Probation
+from edgeinfer.errors import OutOfMemoryError
 from edgeinfer.types import Image
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,12 @@ class Preparation:
             self._dla_core,
             note,
         )
-        return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
+        try:
+            return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
+        except OutOfMemoryError:
+            if probation is not None:
+                probation.pass_()  # not the engine's fault
+            raise
 
 
 def accepted(path: Path, here: Target, dla_core: int | None) -> tuple[bytes, int | None]:

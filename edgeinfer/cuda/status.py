@@ -44,7 +44,7 @@ def error_of(call: str, status: int, name: str) -> EdgeinferError:
     where there is no GPU to work on, and FatalError for all others.
     """
     if status == OUT_OF_MEMORY:
-        return OutOfMemoryError(f"{call}: CUDA error {status} ({name}): the GPU has no memory left", MORE_MEMORY)
+        return OutOfMemoryError(f"the GPU has no memory left: {call}: CUDA error {status} ({name})", MORE_MEMORY)
     return _kind(status)(f"{call}: CUDA error {status} ({name})", "see edgeinfer doctor")
 
 

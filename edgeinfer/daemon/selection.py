@@ -191,5 +191,9 @@ def _prepared_later(prepare: Callable[[], Prepared], wanted: Filter | None) -> O
 
 
 def _ready(backend: Backend, wanted: Filter | None) -> Backend:
-    backend.prepare(wanted)
+    try:
+        backend.prepare(wanted)
+    except OutOfMemoryError:
+        backend.close()  # it may be tried again, and the lack is not its fault
+        raise
     return backend

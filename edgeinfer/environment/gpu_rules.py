@@ -104,6 +104,8 @@ def cuda_major(env: Environment) -> int | None:
         match = re.search(r"cu(?:da)?(\d{2})\b|cu(\d{2})_", reading.source)
         if match:
             return int(match[1] or match[2])
+    if env.live:
+        return None  # another toolkit may lie beside; whether it works is tried
     version = parts(env.cuda_runtime.value or env.cuda.value or "")
     return version[0] if version and env.flavour else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edgeinfer.environment.access_rules import ACCESS_RULES
 from edgeinfer.environment.diagnosis import BOTH, ONLY_ONNXRUNTIME, Problem, Rule
 from edgeinfer.environment.facts import Environment, Fact, Fault
-from edgeinfer.environment.gpu_rules import GPU_RULES
+from edgeinfer.environment.gpu_rules import GPU_RULES, gpu_denied
 from edgeinfer.environment.live import ACCESS
 from edgeinfer.environment.tensorrt_rules import TENSORRT_RULES
 from edgeinfer.environment.versions import parts
@@ -108,7 +108,8 @@ def faults(env: Environment) -> Iterator[Problem]:
 def _is_elsewhere(env: Environment, fault: Fault) -> bool:
     """Whether another rule speaks of it, or it is as it should be here."""
     spoken = fault.source == ACCESS or fault.source.startswith("import ")
-    return spoken or (fault.source == "NVML" and _needs_no_nvml(env))
+    denied = fault.source == "CUDA driver" and any(gpu_denied(env))
+    return spoken or denied or (fault.source == "NVML" and _needs_no_nvml(env))
 
 
 def _needs_no_nvml(env: Environment) -> bool:

@@ -77,6 +77,7 @@ class Kernels:
 
 def load_kernels(cuda: Cuda) -> Kernels | None:
     """The kernels for device 0; None, and why in the log, where frames must be preprocessed on the CPU."""
+    cuda.attempt("cudaFree", 0)  # makes this thread's context, which the driver's own calls need
     version = cuda.attribute("ComputeCapabilityMajor"), cuda.attribute("ComputeCapabilityMinor")
     code = kernels.code(*version)
     if code is None:

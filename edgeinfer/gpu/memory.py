@@ -36,6 +36,11 @@ class DeviceBuffer:
             self._cuda("cudaFree", self.address)
         self.address = self._size = 0
 
+    def __del__(self) -> None:
+        """What was only half made for want of memory has nobody who closes it."""
+        if self.address:
+            self._cuda.attempt("cudaFree", self.address)
+
 
 class PinnedBuffer:
     """Host memory that the device reaches, as bytes; grows and is freed like `DeviceBuffer`."""
@@ -61,6 +66,11 @@ class PinnedBuffer:
             self.bytes = np.empty(0, np.uint8)
             self._cuda("cudaFreeHost", self.address)
         self.address = 0
+
+    def __del__(self) -> None:
+        """See `DeviceBuffer`."""
+        if self.address:
+            self._cuda.attempt("cudaFreeHost", self.address)
 
 
 class Pair:

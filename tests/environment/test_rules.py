@@ -246,7 +246,9 @@ def test_what_others_found_to_be_wrong_on_thor(soc: str, version: str, warned: b
 )
 def test_the_cuda_that_tensorrt_was_built_for(source: str, cuda: int) -> None:
     env = replace(PC, tensorrt=known("10.3.0.30", source), cuda=known("11.4"), cuda_runtime=known("11.8"))
-    assert cuda_major(env) == cuda
+    assert cuda_major(replace(env, live=False)) == cuda
+    named = "cu" in source.rpartition("/")[2]
+    assert cuda_major(env) == (cuda if named else None), "another toolkit may lie beside on a machine that runs"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store.cache import CachedEngine
 from edgeinfer.engine.store.manifest import DlaShare, Tolerance
 from edgeinfer.engine.toolkit import Toolkit
-from edgeinfer.errors import FatalError, UnavailableError
+from edgeinfer.errors import FatalError, OutOfMemoryError, UnavailableError
 from tests.engine.quick import built
 from tests.gpu import simulated
 from tests.gpu.simulated import Simulation
@@ -103,6 +103,20 @@ def test_an_engine_is_built_once_and_is_on_probation_while_it_runs(
     second = prepare()
     assert second.cached
     opened(second).close()
+    assert len(builds) == 1
+
+
+def test_a_lack_of_memory_is_not_held_against_an_engine(
+    prepare: Prepare, builds: list[BuildRequest], device: Simulation
+) -> None:
+    opened(prepare()).close()
+    found = prepare()
+    for _ in range(4):
+        device.fail["cudaMalloc"] = [2]
+        with pytest.raises(OutOfMemoryError):
+            opened(found)
+    assert entry(found).strikes == 0
+    opened(prepare()).close()
     assert len(builds) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -565,3 +566,19 @@ def test_a_warning_of_another_model_of_gpu_is_told_once_and_harms_nothing(
             logger.log(logger.trt.ILogger.Severity.WARNING, said)
             assert shows(ran(backend, picture(1)), picture(1))
     assert [record.levelno for record in caplog.records if "another model" in record.message] == [logging.INFO]
+
+
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaHostAlloc"])
+def test_a_backend_that_was_half_made_for_want_of_memory_leaves_none_behind(
+    make: Make, device: Simulation, call: str
+) -> None:
+    """It is tried again and again, in the same process."""
+    make(READS).close()
+    before, allocations = len(device.memory), device.calls[call]
+    for failing in range(allocations):
+        device.fail[call] = [0] * failing + [2]
+        with pytest.raises(OutOfMemoryError, match="the GPU has no memory left"):
+            make(READS)
+        gc.collect()
+        device.fail.clear()
+        assert len(device.memory) == before, failing

@@ -177,7 +177,6 @@ def test_a_gpu_that_hangs_is_noticed(shared_board: Orin, tmp_path: Path) -> None
     assert "stage inference has not moved" in only_error(said)
 
 
-@pytest.mark.xfail(strict=True, reason="each start with too little memory is a strike: after three it is built anew")
 def test_a_lack_of_memory_is_not_held_against_the_engine(shared_board: Orin, tmp_path: Path) -> None:
     """With memory again the engine is there, and nothing is built."""
     demo = ["--source", "demo:", "--set", "model.max_batch=1", "--backend", "tensorrt", "--frames", "2", "--verbose"]

@@ -59,7 +59,6 @@ def check_service(jetson: Jetson, page: str) -> None:
     jetson.systemctl("stop", "edgeinfer")  # machines share a network here, and the next one wants the port
 
 
-@pytest.mark.xfail(strict=True, reason="an unexpected PermissionError for whoever may not read the configuration")
 def test_anybody_may_ask_how_the_service_is(jetpack6: SetUp) -> None:
     """The README types it without sudo."""
     said = jetpack6.jetson.typed(f"{EDGEINFER} service status", check=False)

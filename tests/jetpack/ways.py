@@ -92,7 +92,6 @@ WAYS = (
         f"rm -r {SITE}/tensorrt*",
         f"pip's TensorRT 10.13.3.9 in {SITE}/tensorrt is for CUDA 13, and this JetPack's driver serves CUDA 12",
         "pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs; JetPack's own is then found",
-        wrong="status goes on to say engine-building, for good; run, journal and doctor have the line",
     ),
     Way(
         "not-in-group-video",
@@ -100,7 +99,6 @@ WAYS = (
         "gpasswd --add edgeinfer video; gpasswd --add edgeinfer render || true",
         "this user may not open /dev/nvgpu/igpu0/ctrl, the GPU's device, which belongs to group video",
         "sudo usermod -aG video edgeinfer, then log in again; a service: systemctl restart edgeinfer",
-        wrong="run, status and journal say: CUDA can't make a stream (error 801, cudaErrorNotSupported)",
     ),
     Way(
         "container-without-runtime",
@@ -116,8 +114,6 @@ WAYS = (
         "the CUDA driver gives no access to the GPU",
         "check that the package nvidia-l4t-cuda is whole and that this user is in the group video",
         driver={"cuInit": 999},
-        wrong="run, status and journal say: CUDA can't make a stream (error 999, cudaErrorUnknown); doctor blames "
-        "/dev/nvmap, which may be read and not written to, also by the group",
     ),
     Way(
         "driver-too-old",
@@ -151,7 +147,6 @@ WAYS = (
         "end what else uses it; a Jetson's GPU and its programs share one memory: see free -m",
         driver={"memory": 1_000_000},
         of_now=True,
-        wrong="cudaMalloc: CUDA error 2 (cudaErrorMemoryAllocation); see edgeinfer doctor, which finds nothing",
     ),
     Way(
         "unknown-l4t",
