@@ -28,22 +28,11 @@ def commands() -> list[str]:
 
 
 def set_up(jetson: Jetson, release: Release) -> SetUp:
-    """Makes it this release and types the recipe, with the extra that the README names for it."""
-    jetson.become(release)
-    said = []
-    for line in commands():
-        said.append(jetson.typed(line.replace("jetpack6", release.extra)))
-        if "/bin/pip install" in line:
-            replace_runtime(jetson, release.python)
-    return SetUp(jetson, release, said)
+    """Makes it this release and types the recipe, with the extra that the README names for it.
 
-
-def replace_runtime(jetson: Jetson, python: str) -> None:
-    """Puts the CUDA runtime inside cuda-python out of action: it does not work on a stub driver, see libcuda.c.
-
-    The product then takes JetPack's libcudart, a stub here.
+    The CUDA runtime inside cuda-python does not work on a stub driver (see libcuda.c), and says so: edgeinfer then takes
+    JetPack's libcudart, a stub here.
     """
-    folder = f"/opt/edgeinfer/lib/python{python}/site-packages/cuda/bindings"
-    jetson.script(f"""
-        rm {folder}/runtime.*.so
-        echo 'raise ImportError("not on a stub driver")' >{folder}/runtime.py""")
+    jetson.become(release)
+    said = [jetson.typed(line.replace("jetpack6", release.extra)) for line in commands()]
+    return SetUp(jetson, release, said)
