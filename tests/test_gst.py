@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -569,7 +570,7 @@ def test_where_no_python_can_use_nvidias_decoder_pyav_does_and_one_warning_says_
         source = rtsp.open(rtsp_server.url(), rtsp.Options())
         assert isinstance(source, rtsp.NetworkCamera)
         source.close()
-    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert f"apt install {BOTH}" in warning.getMessage()
 
 

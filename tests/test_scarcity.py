@@ -50,7 +50,7 @@ def test_without_a_descriptor_gstreamer_is_not_held_to_be_missing(no_descriptors
 def test_a_process_that_can_not_be_started_may_be_later(
     monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_gst_process, "spawn", fail)

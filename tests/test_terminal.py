@@ -132,12 +132,13 @@ def test_a_runs_own_lines(text: str) -> None:
         backend=text,
         serving_s=1.0,
         detail=f"x{text}",
+        unused=Reason("tensorrt-unused", f"x{text}"),
         sources={text: books},
         latency_ms={text: {"p50": 1.0, "p95": 1.0, "p99": 1.0}},
     )
     assert isinstance(message, DetectionsMessage)
     assert_shown(written(lambda: _terminal.echo(_report.scene_line(message))), 1)
-    assert_shown(written(lambda: _report.print_summary(summary)), 6)
+    assert_shown(written(lambda: _report.print_summary(summary)), 7)
 
 
 @given(typed)

@@ -30,8 +30,8 @@ def commands() -> list[str]:
 def set_up(jetson: Jetson, release: Release) -> SetUp:
     """Makes it this release and types the recipe, with the extra that the README names for it.
 
-    The CUDA runtime inside cuda-python does not work on a stub driver (see libcuda.c), and says so: edgeinfer then takes
-    JetPack's libcudart, a stub here.
+    The CUDA runtime inside cuda-python does not work on a stub driver (see libcuda.c), and says so: edgeinfer then
+    takes JetPack's libcudart, a stub here.
     """
     jetson.become(release)
     said = [jetson.typed(line.replace("jetpack6", release.extra)) for line in commands()]
