@@ -6,7 +6,10 @@ On a Jetson TensorRT comes from JetPack, as a package of the system's Python: he
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +44,8 @@ class Machine:
 
     @property
     def pip(self) -> str:
-        """What goes into it."""
-        return f"{VENV}/bin/pip install 'edgeinfer[{','.join(self.extras)}]'"
+        """What goes into it, in a clone of edgeinfer's repository."""
+        return f"{VENV}/bin/pip install '.[{','.join(self.extras)}]'"
 
     @property
     def commands(self) -> Sequence[str]:
@@ -57,6 +60,17 @@ PC = Machine("PC", ("cpu", "rtsp"), _EVERYWHERE)
 JETPACK_6 = Machine("JetPack 6", ("cpu", "rtsp", "jetpack6"), _JETSON)
 JETPACK_7 = Machine("JetPack 7", ("cpu", "rtsp", "jetpack7"), _JETSON)
 L4T_OF_JETPACK_7 = 38
+
+
+def pip(rest: str) -> str:
+    """A command of the pip that installs into this Python, as whoever runs this has to type it.
+
+    Where edgeinfer is installed, `edgeinfer[extra]` brings an extra of that one, wherever it came from.
+    """
+    own, ours = f"{sys.prefix}/bin/pip", os.access(sys.prefix, os.W_OK)
+    if ours and shutil.which("pip") == own:
+        return f"pip {rest}"
+    return f"{'' if ours else 'sudo '}{own} {rest}"
 
 
 def by_l4t(major: int | None) -> Machine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -70,6 +71,14 @@ def _no_secrets_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_builds_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PATIENCE, "_ended_s", float("-inf"))
+
+
+@pytest.fixture(autouse=True)
+def _level_names_of_other_tests() -> Iterator[None]:
+    """The command line, called in a test's own process, gives logging's levels names of its own."""
+    yield
+    for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        logging.addLevelName(getattr(logging, name), name)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def test_a_jetsons_environment_sees_its_tensorrt_and_has_the_right_cuda() -> Non
     assert recipe.JETPACK_6.commands == (
         "apt install python3-venv python3-systemd python3-libnvinfer python3-gi gir1.2-gstreamer-1.0",
         "python3 -m venv --system-site-packages /opt/edgeinfer",
-        "/opt/edgeinfer/bin/pip install 'edgeinfer[cpu,rtsp,jetpack6]'",
+        "/opt/edgeinfer/bin/pip install '.[cpu,rtsp,jetpack6]'",
     )
     assert "jetpack7" in recipe.JETPACK_7.pip
     assert recipe.PC.apt == "apt install python3-venv python3-systemd"
@@ -92,3 +94,22 @@ def test_a_jetson_is_told_by_its_release_file_or_its_device_tree(tmp_path: Path)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/nv_tegra_release").touch()
     assert recipe.on_jetson(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("writable", "found", "typed"),
+    [
+        (True, "/venv/bin/pip", "pip"),
+        (True, "/usr/bin/pip", "/venv/bin/pip"),
+        (True, None, "/venv/bin/pip"),
+        (False, "/venv/bin/pip", "sudo /venv/bin/pip"),
+        (False, None, "sudo /venv/bin/pip"),
+    ],
+)
+def test_the_pip_that_is_named_is_this_pythons(
+    monkeypatch: pytest.MonkeyPatch, writable: bool, found: str | None, typed: str
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/venv")
+    monkeypatch.setattr(os, "access", lambda path, how: writable)
+    monkeypatch.setattr(shutil, "which", lambda name: found)
+    assert recipe.pip("install 'edgeinfer[rtsp]'") == f"{typed} install 'edgeinfer[rtsp]'"

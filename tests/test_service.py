@@ -362,7 +362,7 @@ def test_a_program_that_the_service_can_not_read_is_refused(tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="user edgeinfer can't read it") as caught:
             installer.check_program([place])
         assert "python3 -m venv --system-site-packages /opt/edgeinfer" in caught.value.hint
-        assert "pip install 'edgeinfer[cpu,rtsp]'" in caught.value.hint
+        assert "pip install '.[cpu,rtsp]'" in caught.value.hint
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic\n")
     with pytest.raises(ConfigError, match=r"python3-libnvinfer .* 'edgeinfer\[cpu,rtsp,jetpack6\]'"):

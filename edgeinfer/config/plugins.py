@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edgeinfer import recipe
 from edgeinfer.config import strict
 from edgeinfer.config.code import check_code
 from edgeinfer.errors import ConfigError, TemporaryError, UnavailableError
@@ -86,4 +87,4 @@ def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:
 
 def _install_hint(missing: str) -> str:
     extra = EXTRAS.get(missing)
-    return f"pip install 'edgeinfer[{extra}]'" if extra else f"install {missing} into this Python"
+    return recipe.pip(f"install 'edgeinfer[{extra}]'") if extra else f"install {missing} into this Python"

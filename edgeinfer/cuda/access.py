@@ -14,7 +14,7 @@ from typing import Any
 from edgeinfer.cuda import status as cudastatus
 from edgeinfer.cuda.library import DRIVER, DriverLibrary, RuntimeLibrary, served
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError, StickyError, UnavailableError
-from edgeinfer.recipe import JETPACK_6, JETPACK_7, on_jetson
+from edgeinfer.recipe import JETPACK_6, JETPACK_7, on_jetson, pip
 
 RUNTIME_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 DRIVER_MODULES = ("cuda.bindings.driver", "cuda.cuda")
@@ -135,8 +135,8 @@ def _remedy(major: int) -> str:
     if major < OLDEST_MAJOR:
         return "update the driver, or JetPack"
     if on_jetson():
-        return f"pip install 'edgeinfer[{(JETPACK_6 if major == OLDEST_MAJOR else JETPACK_7).extras[-1]}]'"
-    return f"pip install 'cuda-python>={'12.9.8' if major == OLDEST_MAJOR else major},<{major + 1}'"
+        return pip(f"install 'edgeinfer[{(JETPACK_6 if major == OLDEST_MAJOR else JETPACK_7).extras[-1]}]'")
+    return pip(f"install 'cuda-python>={'12.9.8' if major == OLDEST_MAJOR else major},<{major + 1}'")
 
 
 def _explained(access: Access, status: Any) -> EdgeinferError:

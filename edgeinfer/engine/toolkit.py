@@ -94,7 +94,7 @@ def _toolkit(module: ModuleType, flavour: str) -> Toolkit:
 def _missing(flavour: str) -> UnavailableError:
     return UnavailableError(
         f"the Python module {flavour} is not installed",
-        "on a Jetson make the venv with --system-site-packages; elsewhere `pip install edgeinfer[tensorrt]`",
+        "on a Jetson make the venv with --system-site-packages; elsewhere `edgeinfer doctor` names the package",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeinfer import recipe
 from edgeinfer.environment.facts import Environment
 
 Backend = Literal["tensorrt", "onnxruntime"]
@@ -36,6 +37,11 @@ class Diagnosis:
 
     backend: Backend | None
     reason: str
+
+
+def pip(env: Environment, rest: str) -> str:
+    """A command of pip's: of the one that installs into this Python, where it is this machine that is looked at."""
+    return recipe.pip(rest) if env.live else f"pip {rest}"
 
 
 def judge(env: Environment, problems: list[Problem]) -> Diagnosis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edgeinfer.environment.diagnosis import ONLY_TENSORRT, Problem, Rule
+from edgeinfer.environment.diagnosis import ONLY_TENSORRT, Problem, Rule, pip
 from edgeinfer.environment.facts import Environment
 from edgeinfer.environment.releases import DRIVER_FOR_CUDA
 from edgeinfer.environment.versions import parts
@@ -72,7 +72,7 @@ def driver_too_old(env: Environment) -> Iterator[Problem]:
             f"pip's TensorRT {env.tensorrt.value} in {env.tensorrt_module.value} is for CUDA {needed}, and this "
             f"JetPack's driver serves CUDA {served}"
         )
-        remedy = "pip uninstall " + " ".join(_wheels(needed)) + "; JetPack's own is then found"
+        remedy = pip(env, " ".join(["uninstall", *_wheels(needed)])) + "; JetPack's own is then found"
     else:
         number = f" {env.driver.value}" if env.driver.value else ""
         message = f"the driver{number} serves CUDA {served}, and TensorRT needs CUDA {needed}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeinfer.environment.access_rules import ACCESS_RULES
-from edgeinfer.environment.diagnosis import BOTH, ONLY_ONNXRUNTIME, Problem, Rule
+from edgeinfer.environment.diagnosis import BOTH, ONLY_ONNXRUNTIME, Problem, Rule, pip
 from edgeinfer.environment.facts import Environment, Fact, Fault
 from edgeinfer.environment.gpu_rules import GPU_RULES, gpu_denied
 from edgeinfer.environment.live import ACCESS
@@ -54,11 +54,11 @@ def onnxruntime_missing(env: Environment) -> Iterator[Problem]:
     if env.onnxruntime.value is not None and not loads:
         why = fault.message if fault else f"there is {env.onnxruntime.source}, but no module"
         message = f"ONNX Runtime is installed but does not load: {why}"
-        remedy = "reinstall it: pip install --force-reinstall onnxruntime"
+        remedy = f"reinstall it: {pip(env, 'install --force-reinstall onnxruntime')}"
         yield Problem("onnxruntime-broken", "error", message, remedy, ONLY_ONNXRUNTIME)
     elif env.onnxruntime.value is None:
         message = "ONNX Runtime is not installed"
-        yield Problem("onnxruntime-missing", "warning", message, "pip install 'edgeinfer[cpu]'", ONLY_ONNXRUNTIME)
+        yield Problem("onnxruntime-missing", "warning", message, pip(env, "install 'edgeinfer[cpu]'"), ONLY_ONNXRUNTIME)
 
 
 def unknown_l4t(env: Environment) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edgeinfer.environment.diagnosis import NOTHING, ONLY_TENSORRT, Problem, Rule, Severity
+from edgeinfer.environment.diagnosis import NOTHING, ONLY_TENSORRT, Problem, Rule, Severity, pip
 from edgeinfer.environment.facts import Environment, Flavour
 from edgeinfer.environment.gpu_rules import has_gpu, served_major
 from edgeinfer.environment.releases import TENSORRT_OF_JETPACK
@@ -95,7 +95,7 @@ def _install_bindings(env: Environment) -> str:
     if env.arch.value == "aarch64" and env.flavour == "tensorrt" and _cuda(env) < 13:  # PyPI has none
         return f"sudo apt install python3-libnvinfer, then {_see_system_packages(env)}"
     package = "tensorrt-rtx" if env.flavour == "tensorrt_rtx" else f"tensorrt-cu{_cuda(env)}"
-    return f"pip install {package}=={env.tensorrt_in_use.value}"
+    return pip(env, f"install {package}=={env.tensorrt_in_use.value}")
 
 
 def _install_tensorrt(env: Environment) -> str:
@@ -120,8 +120,9 @@ def _no_apt(env: Environment) -> str:
 
 def _install_wheel(env: Environment) -> str:
     if env.arch.value == "aarch64" and _cuda(env) < 13:
-        return "update the driver to 580 or newer, then pip install tensorrt-cu13: PyPI has no older one for aarch64"
-    return f"pip install tensorrt-cu{_cuda(env)}"
+        wheel = pip(env, "install tensorrt-cu13")
+        return f"update the driver to 580 or newer, then {wheel}: PyPI has no older one for aarch64"
+    return pip(env, f"install tensorrt-cu{_cuda(env)}")
 
 
 def _see_system_packages(env: Environment) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 
+from edgeinfer import recipe
+
 LAST_WITH_FLAGS = 10
 """TensorRT's last major version that makes FP16 and INT8 of an FP32 file by itself."""
 PACKAGES = {"fp16": ("onnx", "onnxconverter-common"), "int8": ("onnx", "onnxruntime")}
-REMEDY = "pip install 'edgeinfer[build]'"
+REMEDY = recipe.pip("install 'edgeinfer[build]'")
 
 
 def needs_conversion(

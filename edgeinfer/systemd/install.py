@@ -83,7 +83,7 @@ def check_program(places: Sequence[Path], root: Path = Path("/")) -> bool:
         if _hidden(path) or not _open_to_all(path):
             raise ConfigError(
                 f"{path}: user {USER} can't read it, and edgeinfer is installed there",
-                f"install it where everybody can: {' && '.join(recipe.here(root).commands)}",
+                f"install it where everybody can, in a clone: {' && '.join(recipe.here(root).commands)}",
             )
     return any(path.parts[:2] == ("/", "home") for path in every)
 

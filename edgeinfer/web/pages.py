@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from edgeinfer import recipe
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web import readiness
 from edgeinfer.web.readiness import Health
 from edgeinfer.web.request import Answer, Routes
 
-NO_LIBRARY = b"metrics need prometheus-client, which is not installed: pip install 'edgeinfer[metrics]'\n"
+_EXTRA = recipe.pip("install 'edgeinfer[metrics]'")
+NO_LIBRARY = f"metrics need prometheus-client, which is not installed: {_EXTRA}\n".encode()
 
 
 def routes(picture: Callable[[], DaemonSnapshot], stats: Statistics, min_sources: int) -> Routes:

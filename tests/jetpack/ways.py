@@ -17,7 +17,8 @@ UNBIND = f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* {SITE}/_cu
 BIND = f"mv /root/cuda /root/cuda_* /root/_cuda_bindings_* {SITE}/"
 """As pip would uninstall and install it."""
 HIDE, SHOW = f"mv {RUNTIME} /root/; ldconfig", f"mv /root/libcudart.so.12 {RUNTIME}; ldconfig"
-JETPACK6 = "pip install 'edgeinfer[jetpack6]'"
+PIP = "sudo /opt/edgeinfer/bin/pip"
+JETPACK6 = f"{PIP} install 'edgeinfer[jetpack6]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ WAYS = (
         f"cp -r /root/wheels/. {SITE}/",  # pip install tensorrt
         f"rm -r {SITE}/tensorrt*",
         f"pip's TensorRT 10.13.3.9 in {SITE}/tensorrt is for CUDA 13, and this JetPack's driver serves CUDA 12",
-        "pip uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs; JetPack's own is then found",
+        f"{PIP} uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs; "
+        "JetPack's own is then found",
     ),
     Way(
         "not-in-group-video",

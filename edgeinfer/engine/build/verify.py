@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeinfer import recipe
 from edgeinfer.engine.build.samples import Sample
 from edgeinfer.engine.store.manifest import OutputError, Tolerance, Verification
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError, UnavailableError, is_lack_of_memory
@@ -121,7 +122,9 @@ def reference_runner(model: OnnxModel) -> Run:
     try:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise UnavailableError(f"ONNX Runtime can't be imported: {error}", "pip install 'edgeinfer[cpu]'") from error
+        raise UnavailableError(
+            f"ONNX Runtime can't be imported: {error}", recipe.pip("install 'edgeinfer[cpu]'")
+        ) from error
     os.environ["ORT_LOAD_CONFIG_FROM_MODEL"] = "0"  # it would take settings from the network's metadata
     try:
         options = onnxruntime.SessionOptions()
