@@ -16,6 +16,8 @@ from pathlib import Path
 from acceptance_bench import Bench, Trial, Verdict
 from acceptance_trials import TRIALS
 
+from edgeinfer.guard.redaction import redact, remember_text
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -38,6 +40,8 @@ def main(argv: list[str], trials: tuple[Trial, ...] = TRIALS) -> int:
     asked = parser.parse_args(argv)
     folder = asked.folder or Path(f"acceptance-{time.strftime('%Y%m%d-%H%M')}")
     folder.mkdir(parents=True, exist_ok=True)
+    for uri in asked.camera:
+        remember_text(uri)
     bench = Bench(folder.resolve(), asked.quick, tuple(asked.camera))
     lines = []
     for trial in trials:
@@ -56,7 +60,7 @@ def tried(trial: Trial, bench: Bench) -> Line:
         verdict = trial.attempt(bench)
     except Exception as error:  # the other trials are to be made all the same
         verdict = Verdict("not tested", f"the trial itself failed: {type(error).__name__}: {error}")
-    return Line(trial.assumption, verdict, time.monotonic() - started)
+    return Line(trial.assumption, Verdict(verdict.outcome, redact(verdict.evidence)), time.monotonic() - started)
 
 
 def say(line: Line) -> None:

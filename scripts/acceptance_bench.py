@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeinfer.guard.redaction import redact
+
 ROOT = Path(__file__).parent.parent
 LONG_S = 7200
 
@@ -66,7 +68,8 @@ class Bench:
             found = Done(127, f"{argv[0]} is not installed")
         except subprocess.TimeoutExpired as error:
             found = Done(124, f"{(error.stdout or b'').decode(errors='replace')}\nno end within {timeout_s:.0f} s")
-        (self.folder / f"{name}.txt").write_text(f"$ {' '.join(argv)}\n{found.output}\nexit code {found.code}\n")
+        said = f"$ {' '.join(argv)}\n{found.output}\nexit code {found.code}\n"
+        (self.folder / f"{name}.txt").write_text(redact(said))  # the folder is made to be shown to others
         return found
 
     def edgeinfer(self, name: str, *arguments: str, timeout_s: float = 600) -> Done:

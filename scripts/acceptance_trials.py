@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -94,10 +95,10 @@ def csi(bench: Bench) -> Verdict:
 
 def raw_sensor(bench: Bench) -> Verdict:
     """`--camera 0` on a CSI sensor says csi://N."""
-    node = Path("/dev/video0")
-    if not node.exists() or not any(Path("/proc/device-tree").glob("tegra-camera-platform*")):
+    name = Path("/sys/class/video4linux/video0/name")
+    if not name.exists() or not name.read_text().startswith("vi-output"):
         return Verdict("not tested", "there is no /dev/video0 of a CSI sensor")
-    done = bench.edgeinfer("camera-0", "run", "--camera", "0", "--frames", "3", timeout_s=60)
+    done = bench.edgeinfer("raw-sensor", "run", "--camera", "0", "--frames", "3", "--set", "publish=null", timeout_s=60)
     return judged("csi://" in done.output, done.last)
 
 
@@ -106,28 +107,27 @@ def cameras(bench: Bench) -> Verdict:
     if not bench.cameras:
         return Verdict("not tested", "no --camera was named")
     for number, uri in enumerate(bench.cameras):
-        done = bench.edgeinfer(f"camera-{number}", "run", "--source", uri, "--frames", "300", "--set", "publish=null")
+        done = bench.edgeinfer(
+            f"camera-{number + 1}", "run", "--source", uri, "--frames", "300", "--set", "publish=null"
+        )
         if done.code != 0:
             return judged(False, f"camera {number + 1}: {done.last}")
     return judged(True, f"300 frames of each of {len(bench.cameras)}")
 
 
 def sensors(bench: Bench) -> Verdict:
-    """What `status` shows of the machine."""
-    done = bench.python("sensors", SENSORS)
-    lacking = re.findall(r"^(\w+): UNSET$", done.output, re.MULTILINE)
-    values = " ".join(done.output.split())
-    return judged(done.code == 0 and not lacking, f"lacking: {', '.join(lacking)}" if lacking else values[:400])
-
-
-SENSORS = """
-from pathlib import Path
-from edgeinfer.environment.tree import Tree
-from edgeinfer.telemetry import sysfs
-found = sysfs.read(Tree(Path("/")))
-for name in ("temperatures_c", "gpu_load", "gpu_hz", "power_mode", "memory_available_bytes"):
-    print(f"{name}: {getattr(found, name)}")
-"""
+    """What a daemon's `status` says of the machine, whatever it has read it from."""
+    told = bench.folder / "status.jsonl"
+    sinks = f"sinks={{jsonl: {{path: {told}, kinds: [status]}}}}"
+    done = bench.edgeinfer("sensors", "run", "--source", "demo:", "--backend", "onnxruntime", "--duration", "15",
+                           "--set", "publish=null", "--set", sinks)  # fmt: skip
+    if done.code != 0:
+        return Verdict("not tested", done.last)
+    messages = [json.loads(line) for line in told.read_text().splitlines()]
+    machines = [message["vitals"]["machine"] for message in messages if (message.get("vitals") or {}).get("machine")]
+    seen = machines[-1] if machines else {}
+    lacking = [name for name in ("temperatures_c", "gpu_load", "gpu_hz", "power_mode") if seen.get(name) is None]
+    return judged(not lacking, f"{'lacking: ' + ', '.join(lacking) + '; ' if lacking else ''}{json.dumps(seen)[:400]}")
 
 
 def power_modes(bench: Bench) -> Verdict:
@@ -140,6 +140,8 @@ def power_modes(bench: Bench) -> Verdict:
 
 def nvml(bench: Bench) -> Verdict:
     """It answers in part up to JetPack 6; doctor makes nothing of that."""
+    if not bench.doctor:
+        return Verdict("not tested", "doctor gave no report")
     told = [found["message"] for found in bench.doctor.get("problems", []) if "NVML" in found["message"]]
     return judged(not told, "; ".join(told) or "no problem is made of NVML")
 
@@ -163,7 +165,7 @@ class ServiceTrial:
         """Installs, waits for TensorRT, uninstalls."""
         place, bench = "/opt/edgeinfer-acceptance", self.bench
         extra = "jetpack7" if str(bench.fact("cuda_driver") or "").startswith("13") else "jetpack6"
-        for name, argv in {
+        steps = {
             "service-venv": ["sudo", "/usr/bin/python3", "-m", "venv", "--system-site-packages", place],
             "service-pip": ["sudo", f"{place}/bin/pip", "install", "--quiet", f".[cpu,rtsp,{extra}]"],
             "service-install": [
@@ -174,11 +176,12 @@ class ServiceTrial:
                 "--config",
                 "configs/demo.yaml",
             ],
-        }.items():
-            done = bench.run(name, *argv, timeout_s=1800)
-            if done.code != 0:
-                return judged(False, f"{name}: {done.last}")
+        }
         try:
+            for name, argv in steps.items():
+                done = bench.run(name, *argv, timeout_s=1800)
+                if done.code != 0:
+                    return judged(False, f"{name}: {done.last}")
             return self._running(f"{place}/bin/edgeinfer")
         finally:
             bench.run("service-journal", "sudo", "journalctl", "--no-pager", "-u", "edgeinfer")
@@ -190,14 +193,14 @@ class ServiceTrial:
         while time.monotonic() < until:
             done = self.bench.run("service-status", "sudo", program, "service", "status")
             says = next((line for line in done.output.splitlines() if line.startswith("says")), done.last)
-            if "tensorrt" in says:
+            if says.removeprefix("says").strip().startswith("tensorrt-"):
                 return judged(True, says)
             time.sleep(10)
         return judged(False, says)
 
 
 def figures(bench: Bench) -> Verdict:
-    """How fast, against the bare engine. The figures are for docs/performance.md."""
+    """Beside the bare engine. The figures are for docs/performance.md, and nobody judges them here."""
     if bench.quick:
         return Verdict("not tested", "--quick")
     amount = ("--sources", "1,4,8", "--frames", "2000", "--rounds", "3", "--plot", str(bench.folder / "bench.png"))
@@ -229,6 +232,6 @@ TRIALS = (
     Trial("nvpmodel's mode is read", power_modes),
     Trial("NVML's silence is no problem", nvml),
     Trial("the service reaches the GPU in its sandbox", service),
-    Trial("it is as fast as the bare engine lets it be", figures),
+    Trial("edgeinfer bench runs to its end (its figures are in bench.txt, and not judged)", figures),
     Trial("it stands an hour of faults", soak),
 )

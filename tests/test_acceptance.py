@@ -65,6 +65,21 @@ def test_what_a_program_prints_is_kept_and_its_end_known(script: Any, tmp_path: 
     assert "no end within" in late.last
 
 
+def test_no_password_of_a_camera_gets_into_the_report(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = "rtsp://viewer:Hunter22@127.0.0.1:1/x"
+
+    def attempt(bench: Any) -> Any:
+        done = bench.run("camera", sys.executable, "-c", "import sys; print(sys.argv)", *bench.cameras)
+        return script.Verdict("confirmed", done.last)
+
+    assert script.main(["--camera", uri, str(tmp_path)], (script.Trial("it is seen", attempt),)) == 0
+    written = "".join(path.read_text() for path in tmp_path.iterdir()) + capsys.readouterr().out
+    assert "127.0.0.1" in written
+    assert "Hunter22" not in written
+
+
 @pytest.mark.slow
 def test_every_trial_has_a_verdict_even_where_there_is_no_jetson(script: Any, tmp_path: Path) -> None:
     quick = tuple(trial for trial in script.TRIALS if trial.attempt.__name__ not in {"gpu_tests", "service"})

@@ -365,7 +365,7 @@ def test_a_program_that_the_service_can_not_read_is_refused(tmp_path: Path) -> N
         assert "pip install '.[cpu,rtsp]'" in caught.value.hint
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic\n")
-    with pytest.raises(ConfigError, match=r"python3-libnvinfer .* 'edgeinfer\[cpu,rtsp,jetpack6\]'"):
+    with pytest.raises(ConfigError, match=r"python3-libnvinfer .* '\.\[cpu,rtsp,jetpack6\]'"):
         installer.check_program([python], tmp_path)
     assert installer.check_program([Path("/usr/bin/env")]) is False
 
