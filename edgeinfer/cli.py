@@ -116,7 +116,7 @@ def run(args: list[str]) -> int:
         click.echo(error.format_message())
         return UsageError.exit_code
     except click.ClickException as error:
-        raise UsageError(error.format_message(), _usage_hint(error)) from error
+        raise UsageError(error.format_message().rstrip("."), _usage_hint(error)) from error
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0

@@ -119,7 +119,7 @@ def sensors(bench: Bench) -> Verdict:
     """What a daemon's `status` says of the machine, whatever it has read it from."""
     told = bench.folder / "status.jsonl"
     sinks = f"sinks={{jsonl: {{path: {told}, kinds: [status]}}}}"
-    done = bench.edgeinfer("sensors", "run", "--source", "demo:", "--backend", "onnxruntime", "--duration", "15",
+    done = bench.edgeinfer("sensors", "run", "--source", "demo:", "--backend", "onnxruntime", "--frames", "300",
                            "--set", "publish=null", "--set", sinks)  # fmt: skip
     if done.code != 0:
         return Verdict("not tested", done.last)
