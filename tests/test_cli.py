@@ -79,7 +79,7 @@ def test_other_ends(ends: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["nonsense"], 64, "No such command 'nonsense'.; see edgeinfer --help"),
+        (["nonsense"], 64, "No such command 'nonsense'; see edgeinfer --help"),
         (["run", "--sauce"], 64, "see edgeinfer run --help"),
         (["listen", "--count", "0"], 64, "see edgeinfer listen --help"),
         (["keys", "allow"], 64, "see edgeinfer keys allow --help"),
