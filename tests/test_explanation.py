@@ -160,7 +160,7 @@ def test_the_headline_of_a_daemon_that_could_do_more() -> None:
     board.unused = unused = Reason("tensorrt-unused", "TensorRT is not used: …")
     board.heat = Reason("throttled", "hot")
     assert board.headline is unused
-    board.news = Reason("reloaded", "…")
+    board.news = Reason("engine-failed", "…")
     assert board.headline is board.news
 
 

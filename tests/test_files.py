@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import threading
@@ -28,6 +29,7 @@ from edgeinfer.transport.keys import read_list, read_pair, read_public
 
 
 def descriptors() -> int:
+    gc.collect()  # what other tests have left to the collector
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
@@ -62,14 +64,14 @@ def test_a_folder_in_place_of_a_file_leaves_nothing_open(tmp_path: Path, read: C
     for _ in range(3):
         with pytest.raises(Exception, match=r"(?i)directory"):
             read(tmp_path)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_folder_in_the_tree_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     before = descriptors()
     Tree(tmp_path).read("etc")
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -104,7 +106,7 @@ def test_where_a_file_is_meant_nothing_else_is_read(tmp_path: Path, read: Callab
     with pytest.raises(EdgeinferError) as caught:
         read(path)
     assert len(str(caught.value).splitlines()) == 1
-    assert descriptors() == before
+    assert descriptors() <= before
     if writer is not None:
         os.close(writer)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -16,7 +18,7 @@ from edgeinfer.daemon import serving as module
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.rehearsal import REHEARSAL_S, rehearse
 from edgeinfer.daemon.retrying import Retries
-from edgeinfer.daemon.selection import Choice
+from edgeinfer.daemon.selection import Choice, Opened
 from edgeinfer.daemon.serving import Served, Serving, failure_of, network
 from edgeinfer.engine.errors import BuildCancelledError, BuildError, BuildKilledError, ToleranceError
 from edgeinfer.errors import (
@@ -537,3 +539,88 @@ def test_work_that_fails_after_it_was_given_up_disposes_of_nothing() -> None:
     assert go.wait(WAIT_S)
     assert isinstance(job.future.exception(WAIT_S), TemporaryError)
     assert disposed == []
+
+
+class Big:
+    """What takes memory."""
+
+
+def test_a_failed_job_holds_on_to_nothing() -> None:
+    """What was half made for want of memory would be kept until the next attempt, which then wants it again."""
+    alive: list[weakref.ref[Big]] = []
+
+    def load(cancel: threading.Event) -> None:
+        big = Big()
+        alive.append(weakref.ref(big))
+        try:
+            raise ValueError(str(big))
+        except ValueError:
+            raise TemporaryError("no memory") from None
+
+    job = Workshop().begin("load", load)
+    with pytest.raises(TemporaryError):
+        job.future.result(WAIT_S)
+    gc.collect()
+    assert alive[0]() is None
+
+
+UNUSED = Reason("tensorrt-unused", "TensorRT is not used: …")
+
+
+def test_a_reload_that_brings_tensorrt_forgets_why_it_was_not_used(scene: Scene) -> None:
+    scene.load()
+    scene.bulletin.unused = UNUSED
+    scene.swap(Stub("onnxruntime-cpu"))
+    assert scene.bulletin.unused is UNUSED
+    scene.swap(Stub("tensorrt-fp16"))
+    assert scene.bulletin.unused is None
+
+
+def test_an_explanation_that_comes_too_late_is_not_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def slow(error: EdgeinferError) -> EdgeinferError:
+        go.wait(WAIT_S)
+        return error
+
+    monkeypatch.setattr(module, "explain", slow)
+    scene.choice = Choice(Stub("onnxruntime-cpu"), None, refused=UnavailableError("no GPU"))
+    scene.serving.load(scene.model, Picky(Stub()), scene.config)
+    deadline = time.monotonic() + WAIT_S
+    while scene.serving.now is None:
+        scene.serving.poll()
+        assert time.monotonic() < deadline
+    scene.swap(Stub("tensorrt-fp16"))
+    go.set()
+    scene.settle()
+    assert scene.bulletin.unused is None
+
+
+def test_after_a_reload_too_it_is_found_out_why_tensorrt_is_not_used(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "explain", lambda error: error)
+    scene.load(Choice(Stub("onnxruntime-cpu"), None))
+    scene.serving.go_on(Opened(Stub("onnxruntime-cpu"), refused=UnavailableError("no way to CUDA")))
+    scene.settle()
+    assert scene.bulletin.unused == Reason("tensorrt-unused", "TensorRT is not used: no way to CUDA")
+
+
+def test_after_a_reload_too_what_serves_gets_its_cores_back_where_no_engine_will_come(scene: Scene) -> None:
+    scene.load(Choice(Stub("onnxruntime-cpu"), None))
+    failing = later(FatalError("no tactic"))
+    scene.serving.go_on(
+        Opened(Stub("onnxruntime-cpu"), failing, OutOfMemoryError("full"), instead=lambda _: Stub("onnxruntime-wide"))
+    )
+    scene.now_s += 61
+    scene.settle()
+    assert scene.serving.backend_name == "onnxruntime-wide"
+
+
+@pytest.mark.parametrize("code", ["reloaded", "engine-ready"])
+def test_what_is_amiss_counts_for_more_than_what_went_well(code: str) -> None:
+    board = Bulletin()
+    board.news, board.unused = Reason(code, "…"), UNUSED
+    assert board.headline is UNUSED
+    board.unused = None
+    assert board.headline is board.news

@@ -39,6 +39,7 @@ WEBCAM = ("uvcvideo", "HD Webcam", "usb-3610000.usb-2", 0x84A00001, 0x04200001, 
 META = ("uvcvideo", "HD Webcam", "usb-3610000.usb-2", 0x84A00001, 0x04A00000, ())
 DECODER = ("bcm2835-codec", "bcm2835-codec-decode", "platform:bcm2835-codec", 0x84204000, 0x04204000, ("YU12",))
 LOOPBACK = ("v4l2 loopback", "Dummy", "platform:v4l2loopback-000", 0x85200002, 0x05200002, ())
+OUTPUT = ("vivid", "vivid", "platform:vivid-000", 0x85200002, 0x05200002, ())
 UNICAM = ("unicam", "unicam", "platform:fe801000.csi", 0x84200001, 0x04200001, ("pBAA", "BG10"))
 Told = tuple[str, str, str, int, int, tuple[str, ...]]
 
@@ -158,7 +159,7 @@ def test_raw_data_of_another_driver_is_no_csi_camera_of_a_jetson(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("node", "says"), [(META, "a node for metadata"), (DECODER, "an encoder, decoder"), (LOOPBACK, "a node for output")]
+    ("node", "says"), [(META, "a node for metadata"), (DECODER, "an encoder, decoder"), (OUTPUT, "a node for output")]
 )
 def test_what_is_no_camera_says_so_and_names_those_that_are(
     tmp_path: Path, node: Told, says: str, monkeypatch: pytest.MonkeyPatch
@@ -248,3 +249,16 @@ def test_no_bytes_of_a_driver_reach_a_terminal_or_raise(block: bytes, formats: l
     assert node.kind
     assert node.raw in (True, False)
     assert all(printable(text) == text and "\n" not in text for text in (node.driver, node.card, node.bus))
+
+
+@pytest.mark.parametrize("own", [0x05008003, 0x05000003, 0x05008001, 0x05000001])
+def test_pictures_of_another_program_are_taken_whatever_else_their_driver_can_do(tmp_path: Path, own: int) -> None:
+    """v4l2loopback tells of capture, output and conversion at once, by its version and its options."""
+    kernel = Kernel(tmp_path, (*LOOPBACK[:3], own | OWN, own, ("YUYV",)))
+    kernel.open(0).close()
+
+
+def test_a_loopback_that_nobody_writes_to_is_tried_again_soon(tmp_path: Path) -> None:
+    error = refused(Kernel(tmp_path, LOOPBACK), 0)
+    assert (error.code, error.lasting) == ("gone", False)
+    assert "no program gives it pictures yet" in error.message

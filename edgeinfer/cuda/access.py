@@ -47,11 +47,11 @@ class Access:
 def find() -> Access:
     """The way that works here. Raises UnavailableError, which says why there is none, and what to install."""
     own, driver = _bindings(), served()
-    if isinstance(own, Access):
-        status, *_ = own.runtime.cudaGetDeviceCount()
-        return own if int(status) == 0 or driver is None else _better(own, status, driver)
     if driver is None:
         raise UnavailableError(NO_DRIVER, "see edgeinfer doctor")
+    if isinstance(own, Access):
+        status, *_ = own.runtime.cudaGetDeviceCount()
+        return own if int(status) == 0 else _better(own, status, driver)
     found = _libraries(driver[0])
     if isinstance(found, str):
         raise UnavailableError(f"{own}{found}", _remedy(driver[0]))

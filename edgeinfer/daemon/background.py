@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
@@ -53,10 +54,19 @@ class Background(Generic[T]):
         try:
             self.future.set_result(self._work(self._cancelled))
         except EdgeinferError as error:
+            _let_go(error)
             self.future.set_exception(error)
         except BaseException as error:  # a plugin may even call sys.exit; whoever waits must hear of it
             log.debug("%s: unexpected error", self._thread.name, exc_info=True)
             self.future.set_exception(unexpected(f"{self._thread.name}: ", error))
+
+
+def _let_go(error: BaseException) -> None:
+    """Frees what the frames that it came through hold: the error is kept, and may have come for want of memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 class Workshop:

@@ -201,9 +201,8 @@ class Reloader:
 
     def _judged(self, trial: PendingReload, failure: EdgeinferError | None) -> None:
         opened = trial.opened
-        if opened is not None and opened.failure is not None and failure is None and trial.verdict.result():
-            again = self._serving.retries.after(opened.failure, opened.later)
-            log.info("%s%s", opened.failure, again and f"; {again}")
+        if opened is not None and failure is None and trial.verdict.result():
+            self._serving.go_on(opened)
         if failure is not None:
             back = f"the new model failed in its first frames: {failure.message}; back on {self._serving.backend_name}"
             failure = EdgeinferError(back, failure.hint)

@@ -106,11 +106,16 @@ def may_pass(failure: EdgeinferError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is to take over. `later` opens the engine that could not be had, for `failure`, and may be some time."""
+    """What is to take over. `later` opens the engine that could not be had, for `failure`, and may be some time.
+
+    `instead` and `refused` are those of the `Choice`.
+    """
 
     backend: Backend
     later: Open | None = None
     failure: EdgeinferError | None = None
+    instead: FallBack | None = None
+    refused: EdgeinferError | None = None
 
 
 def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress, cancel: threading.Event) -> Opened:
@@ -122,7 +127,7 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
     choice = choose(model, config, wanted, cancel)
     if choice.later is None:
         assert choice.now is not None  # noqa: S101 (one of the two)
-        return Opened(choice.now)
+        return Opened(choice.now, refused=choice.refused)
     try:
         engine = choice.later(tell, cancel)
     except EdgeinferError as error:
@@ -133,7 +138,7 @@ def build(model: Model, config: Config, wanted: Filter | None, tell: OnProgress,
             raise
         log.warning("%s; %s is used instead", error, FALLBACK)
         if may_pass(error) and choice.now is not None:
-            return Opened(choice.now, choice.later, error)
+            return Opened(choice.now, choice.later, error, choice.instead)
         _close(choice.now)
         return Opened(choice.instead(cancel), choice.later if may_pass(error) else None, error)
     _close(choice.now)

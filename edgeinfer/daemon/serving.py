@@ -14,7 +14,7 @@ from edgeinfer.daemon.assembly import model_info
 from edgeinfer.daemon.background import Background, Workshop
 from edgeinfer.daemon.explanation import explain
 from edgeinfer.daemon.retrying import Retries
-from edgeinfer.daemon.selection import Choice, Open, choose, teller
+from edgeinfer.daemon.selection import Choice, Open, Opened, choose, teller
 from edgeinfer.errors import EdgeinferError, FatalError, StickyError, UnavailableError
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Succession, Verdict
@@ -112,6 +112,15 @@ class Serving:
         self._accept(served)
         return verdict
 
+    def go_on(self, opened: Opened) -> None:
+        """A network that was swapped in has proven itself: what it could not have is tried again, or explained."""
+        self._instead, self._later = opened.instead, opened.later
+        if opened.failure is not None:
+            again = self.retries.after(opened.failure, opened.later)
+            log.info("%s%s", opened.failure, again and f"; {again}")
+        if opened.refused is not None:
+            self._explain(opened.refused)
+
     def hear(self) -> None:
         """Takes note of trials that have ended. After the end of the data path what served last goes on to be that."""
         if self._networks is None or self._networks.ended:
@@ -184,7 +193,6 @@ class Serving:
         else:
             log.info("%s takes over from %s", engine.name, self.backend_name)
             self._engine_trial = self.swap(served, new_model=False)
-        self._bulletin.unused = None
         self._tell("engine-ready", f"running on {self.backend_name}")
 
     def _do_without(self, failure: EdgeinferError, what: str = "", how: str = "staying") -> None:
@@ -238,8 +246,8 @@ class Serving:
 
     def _accept(self, served: Served) -> None:
         self.now = served
-        if served.config.backend.name != AUTO:
-            self._bulletin.unused = None
+        if served.config.backend.name != AUTO or not served.network.backend.name.startswith(FALLBACK):
+            self._bulletin.unused = self._explaining = None  # it is used, or was not asked for
         self._announce(served.network)
 
     def _explain(self, refusal: EdgeinferError) -> None:

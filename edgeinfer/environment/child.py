@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 Say = Callable[..., None]
 
+_PR_SET_PDEATHSIG = 1
 _ATTRIBUTES = {"sm_count": 16, "integrated": 18, "major": 75, "minor": 76}
 """CUdevice_attribute numbers, from cuda.h."""
 
@@ -204,6 +206,7 @@ QUESTIONS: dict[str, Callable[[Say], None]] = {
 
 def main(question: str) -> None:
     """Answers on the process's own stdout; what libraries print goes nowhere."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the thread that has started it waits for it
     answers = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.path[:] = json.load(sys.stdin)

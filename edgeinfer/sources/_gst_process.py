@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ ANSWER_S = 3.0
 MAX_AGE_NS = 1_000_000_000
 REMEDY = f"apt install {BINDINGS} gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 PROBE = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
-PROBE_S = 60.0
+PROBE_S = 20.0
 
 TO_SINK = (
     "videoconvert ! video/x-raw,format=(string){BGR,BGRx} ! "
@@ -156,7 +157,8 @@ class GstSource(IsolatedSource):
 
     def _end(self) -> str:
         how = super()._end()
-        if self._recipe.argus and self._process.child.returncode != 0:
+        # By SIGTERM it ends only where it has not begun: later it is a request.
+        if self._recipe.argus and self._process.child.returncode not in (0, -signal.SIGTERM):
             _mark_stuck(self._recipe.what)
         return how
 

@@ -36,6 +36,7 @@ MOST_FORMATS = 256
 _COLOURS = "BA81 GBRG GRBG RGGB BG10 GB10 BA10 RG10 BD10 BG12 GB12 BA12 RG12 BG14 GB14 GR14 RG14 BYR2 GB16 GR16 RG16"
 BAYER = re.compile("|".join(_COLOURS.split()) + "|p[BGgR](AA|CC|EE)|[ab][BGgR]A8")
 """The formats V4L2_PIX_FMT_S{BGGR,GBRG,GRBG,RGGB}*: what a sensor has measured, not yet made into pictures."""
+LOOPBACK = "v4l2 loopback"
 TEGRA = re.compile(r"tegra-video|tegra-capture-vi|vi")
 
 Ioctl = Callable[[int, int, bytearray], object]
@@ -56,7 +57,13 @@ class Node:
     def captures(self) -> bool:
         """Whether pictures come out of it, and no others have to be put into it."""
         into = VIDEO_OUTPUT | VIDEO_OUTPUT_MPLANE | M2M | M2M_MPLANE
-        return bool(self.caps & (VIDEO_CAPTURE | VIDEO_CAPTURE_MPLANE)) and not self.caps & into
+        gives = bool(self.caps & (VIDEO_CAPTURE | VIDEO_CAPTURE_MPLANE))
+        return gives and (self.loopback or not self.caps & into)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether another program puts the pictures in. Its driver tells everything that it can do at any time."""
+        return self.driver == LOOPBACK
 
     @property
     def raw(self) -> bool:

@@ -114,6 +114,8 @@ def _ask(device: Path, path: str, ioctl: Ioctl) -> Node | None:
         if error.errno == errno.EBUSY:
             raise _busy(device, path) from None
         raise CameraError("gone", f"{device}: {error.strerror}", "was it unplugged?") from None
+    if node is not None and node.loopback and not node.captures:
+        raise CameraError("gone", f"{device}: {node.card}: no program gives it pictures yet", "start that program")
     if node is not None and not node.captures:
         text = f"{device}: {node.card}: this is {node.kind}, not a camera"
         raise CameraError("input", text, _cameras(ioctl), lasting=True)

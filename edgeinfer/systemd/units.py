@@ -45,7 +45,8 @@ Description=edgeinfer %i: starts nvargus-daemon again, which holds a CSI camera 
 
 [Service]
 Type=oneshot
-ExecStart=/bin/rm -f /run/edgeinfer/%i/argus-stuck
+ExecStart=-/bin/rm -f /run/edgeinfer/%i/argus-stuck
+ExecStart=-/bin/rmdir /run/edgeinfer/%i/argus-stuck
 ExecStart=/bin/systemctl restart nvargus-daemon.service
 # Not more often than that.
 ExecStart=/bin/sleep 30

@@ -8,6 +8,9 @@ from queue import SimpleQueue
 
 from edgeinfer.messages import Reason
 
+PASSING = ("reloaded", "engine-ready")
+"""News of what went well: whatever is amiss counts for more."""
+
 
 class Bulletin:
     """One board for all. Any thread may post and read, and nobody waits.
@@ -31,7 +34,8 @@ class Bulletin:
     @property
     def headline(self) -> Reason | None:
         """The one thing that a `status` has room for: the gravest."""
-        return self.fatal or self.shortage or self.sinks or self.news or self.unused or self.heat
+        lasting = None if self.news is None or self.news.code in PASSING else self.news
+        return self.fatal or self.shortage or self.sinks or lasting or self.unused or self.news or self.heat
 
     def note(self, field: str, value: object) -> None:
         """Fills a field of the daemon's own `status` (see `StatusMessage`), from now on."""

@@ -107,7 +107,7 @@ def _power(tree: Tree) -> Iterator[tuple[str, int]]:
         folder = f"{_HWMON}/{device}"
         if not _POWER_MONITORS.match(_label(tree, f"{folder}/name")):
             continue
-        for number in range(1, 9):
+        for number in range(1, 4):  # what INA3221 has beyond is voltages of shunts, and sums
             milliwatts = _milliwatts(tree, folder, number)
             name = _label(tree, f"{folder}/in{number}_label") or _label(tree, f"{folder}/power{number}_label")
             if milliwatts is not None and name != "NC":

@@ -180,6 +180,7 @@ def test_a_stream_that_could_be_made_is_freed(machine: Machine) -> None:
     freed = []
     own = Bindings()
     own.cudaStreamDestroy = lambda stream: freed.append(stream) or (0,)  # type: ignore[func-returns-value]
+    machine.drivers_version((12, 6))
     machine.cuda_python(own)
     access.try_out(access.find())
     assert freed == [5]

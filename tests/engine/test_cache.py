@@ -560,3 +560,14 @@ def test_an_older_engine_that_is_damaged_or_crashes_is_taken_out_like_any_other(
     assert cache.usable(key) is None
     assert "ended its process 3 times" in cache.taken_out[key]
     assert (cache.quarantined / engine.key).is_dir()
+
+
+@pytest.mark.parametrize("kind", ["file", "link to nowhere"])
+def test_what_is_no_folder_of_an_engine_is_broken_and_nothing_else(cache: Cache, kind: str) -> None:
+    """Whatever its name is; the engines beside it are found."""
+    put(cache)
+    stray = cache.engines / ("a" * 64)
+    stray.touch() if kind == "file" else stray.symlink_to("nowhere")
+    assert cache.get("a" * 64) is None
+    assert cache.usable("b" * 64) is None
+    assert [type(item).__name__ for item in cache.entries()] == ["CachedEngine", "BrokenEngine"]

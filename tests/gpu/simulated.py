@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
+from edgeinfer.cuda import access
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.gpu import cuda
 from edgeinfer.gpu.kernel_code import CANDIDATE, PICTURE
@@ -399,6 +400,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Simulation:
     for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
         monkeypatch.setitem(sys.modules, name, Runtime(device))
     monkeypatch.setattr(cuda, "_quick_copy", lambda: None)
+    monkeypatch.setattr(access, "served", lambda: (12, 6))
     return device
 
 

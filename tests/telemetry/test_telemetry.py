@@ -175,9 +175,10 @@ def test_the_load_of_the_device_behind_the_clock(tmp_path: Path) -> None:
 
 
 def ina3221(number: int, *rails: tuple[str, str, str]) -> dict[str, str]:
-    """The kernel's Documentation/hwmon/ina3221.rst: label, mV and mA of each channel."""
+    """The kernel's Documentation/hwmon/ina3221.rst: label, mV and mA of each channel; then shunts, and sums."""
     folder = f"sys__class__hwmon__hwmon{number}__"
     files = {f"{folder}name": "ina3221\n", f"{folder}in7_label": "sum of shunt voltages", f"{folder}in7_input": "7"}
+    files |= {f"{folder}in{shunt}_input": "11" for shunt in (4, 5, 6)} | {f"{folder}curr4_input": "360"}
     for channel, (label, millivolts, milliamperes) in enumerate(rails, 1):
         files[f"{folder}in{channel}_label"] = f"{label}\n"
         files[f"{folder}in{channel}_input"] = f"{millivolts}\n"

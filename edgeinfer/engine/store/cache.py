@@ -147,9 +147,14 @@ class Cache:
 
         One that an older edgeinfer built does as well, if it would have this key today; it keeps its own.
         """
+        older = (item for item in self.entries() if isinstance(item, CachedEngine) and item.serves(key))
+        return self._own(key) or next(older, None)
+
+    def _own(self, key: str) -> CachedEngine | None:
+        """The engine in the folder of this key."""
         folder = self.engines / key
         if not folder.is_dir():
-            return next((e for e in self.entries() if isinstance(e, CachedEngine) and e.serves(key)), None)
+            return None
         trust.check_folder(folder)
         path = folder / MANIFEST
         record = manifest.decode(trust.read_private(path, MAX_MANIFEST_BYTES), str(path))
@@ -200,7 +205,7 @@ class Cache:
 
     def _item(self, folder: Path) -> CachedEngine | BrokenEngine:
         try:
-            return self.get(folder.name) or BrokenEngine(folder, PlanError(f"{folder}: no folder", "remove it"))
+            return self._own(folder.name) or BrokenEngine(folder, PlanError(f"{folder}: no folder", "remove it"))
         except EdgeinferError as error:
             return BrokenEngine(folder, error)
 
