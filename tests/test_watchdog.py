@@ -603,10 +603,10 @@ def test_a_killed_run_is_told_and_a_run_that_was_stopped_is_not(daemon_process: 
 @pytest.mark.long
 def test_a_run_that_was_stopped_for_a_while_goes_on(daemon_process: Start, state: Path, ipc: str) -> None:
     """Ctrl-Z and fg: the stages have been silent for longer than their deadline, and none is to blame."""
-    process = daemon_process("run", "--source", "demo:", "--bind", ipc, "--set", "watchdog.deadline_s=4")
+    process = daemon_process("run", "--source", "demo:", "--bind", ipc, "--set", "watchdog.deadline_s=8")
     before = daemon_status(ipc, lambda message: message.inferred > 0)
     process.send_signal(signal.SIGSTOP)
-    time.sleep(6)
+    time.sleep(11)
     process.send_signal(signal.SIGCONT)
     daemon_status(ipc, lambda message: message.inferred > before.inferred + 30)
     process.terminate()
