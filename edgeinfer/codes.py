@@ -99,6 +99,36 @@ CRASHES: Final[Mapping[str, str]] = {
 }
 """`code` in `last_crash.json`, and of `last_crash` in the daemon's status."""
 
+PROBLEMS: Final[Mapping[str, str]] = {
+    "python-too-old": "Python is older than edgeinfer needs.",
+    "gpu-hidden": "CUDA_VISIBLE_DEVICES leaves no GPU.",
+    "gpu-denied": "This user may not open the GPU's device nodes.",
+    "gpu-unreachable": "There is a driver or a Jetson, and programs reach no GPU.",
+    "no-gpu": "No NVIDIA driver was found.",
+    "driver-too-old": "The driver serves an older CUDA than TensorRT was built for.",
+    "cuda-unusable": "The driver shows a GPU, and Python can't make a stream on it.",
+    "cuda-python-unused": "cuda-python is passed over for CUDA's own library.",
+    "tensorrt-missing": "TensorRT is not installed.",
+    "tensorrt-bindings-missing": "TensorRT's library is here, and its Python bindings are not.",
+    "tensorrt-not-visible": "TensorRT's bindings can't be seen from this virtual environment.",
+    "tensorrt-other-python": "TensorRT's bindings are for another Python.",
+    "tensorrt-broken": "TensorRT is installed and does not load.",
+    "tensorrt-too-old": "TensorRT is older than edgeinfer needs.",
+    "tensorrt-unlisted": "TensorRT is not the one that this JetPack came with.",
+    "tensorrt-known-bad": "Others have found this TensorRT to give wrong results here.",
+    "rtx-on-jetson": "TensorRT-RTX serves no GPU of a Jetson.",
+    "conversion-missing": "TensorRT takes the precision from the file, and what converts it is not installed.",
+    "onnxruntime-missing": "ONNX Runtime is not installed.",
+    "onnxruntime-broken": "ONNX Runtime is installed and does not load.",
+    "l4t-unknown": "The release of L4T is not in the table.",
+    "upgrade-unfinished": "An upgrade of NVIDIA's packages was broken off.",
+    "sources-disagree": "Two sources contradict each other.",
+    "jtop-unused": "jetson-stats is installed and can't be asked.",
+    "unreadable": "A file can't be used.",
+    "library-fails": "A library of the driver fails.",
+}
+"""`code` of what `edgeinfer doctor` finds wrong."""
+
 CaptureClock = Literal["driver", "rtcp", "arrival", "file"]
 """Who stamped a frame: `capture_clock` of a detections message."""
 

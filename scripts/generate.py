@@ -26,6 +26,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "source reasons": lambda: tables.of_codes("code", codes.SOURCE_REASONS),
     "drop reasons": lambda: tables.of_codes("reason", codes.DROP_REASONS),
     "capture clocks": lambda: tables.of_codes("capture_clock", codes.CAPTURE_CLOCKS),
+    "problems": lambda: tables.of_codes("code", codes.PROBLEMS),
     "news": lambda: tables.of_codes("code", codes.NEWS),
     "health reasons": lambda: tables.of_codes("code", codes.HEALTH),
     "readiness reasons": lambda: tables.of_codes("code", codes.READINESS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -183,3 +184,16 @@ def test_codes_are_followed_to_where_they_are_written(text: str, wanted: set[str
 def test_a_code_that_can_not_be_seen_is_told() -> None:
     with pytest.raises(pytest.fail.Exception, match=r"some\.py:1: it can't be seen which code"):
         found(uses("Reason", 0, "code", [Module(Path("some.py"), 'Reason(whatever + "x", "")')]))
+
+
+PACKAGES = {"tensorrt-rtx", "tensorrt-cu", "onnxconverter-common", "jetson-stats"}
+"""What else the rules write so."""
+
+
+def test_problems_of_doctor() -> None:
+    """The rules write them as they are: some return a code together with its message."""
+    rules = (PACKAGE / "environment").glob("*rules.py")
+    nodes = [node for path in rules for node in ast.walk(ast.parse(path.read_text()))]
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    written = {text for text in texts if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+|unreadable", text)}
+    assert written - PACKAGES == codes.PROBLEMS.keys()
