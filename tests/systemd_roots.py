@@ -9,10 +9,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-UBUNTU = "http://archive.ubuntu.com/ubuntu"
-UBUNTUS_KEYS = f"{UBUNTU}/pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb"
-UBUNTUS_KEY = "F6ECB3762474EDA9D21B7022871920D1991BC93C"
-"""Ubuntu Archive Automatic Signing Key (2018). By its fingerprint it may come from anywhere."""
 DEBIANS_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES = "systemd,dbus,procps,passwd"
 DEBOOTSTRAP_S = 280
@@ -20,53 +16,42 @@ DEBOOTSTRAP_S = 280
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A release, and the version of systemd that it is here for."""
+    """A release of Debian, and the version of systemd that it is here for.
+
+    `packages` are what is needed in it besides. `old`: its C library is older than what this machine's Python was built
+    with, so that no Python runs edgeinfer there.
+    """
 
     name: str
     systemd: int
-    ubuntu: bool = False
+    packages: str
+    old: bool = False
 
 
-JAMMY = System("jammy", 249, ubuntu=True)
-"""What JetPack 6 is made of."""
-NOBLE = System("noble", 255, ubuntu=True)
-"""What JetPack 7 is made of."""
-TRIXIE = System("trixie", 257)
+BULLSEYE = System("bullseye", 247, "python3-minimal", old=True)
+TRIXIE = System("trixie", 257, "libffi8")
+"""JetPack 6 has 249, JetPack 7 255: they lie between."""
 
 
-def why_not(system: System) -> str:
-    """Why its root can't be made here; empty where it can be tried."""
-    needed = ["debootstrap", "gpg", "gpgv", *(["curl", "dpkg-deb"] if system.ubuntu else [])]
-    missing = [name for name in needed if shutil.which(name) is None]
+def why_not() -> str:
+    """Why no root can be made here; empty where it can be tried."""
+    missing = [name for name in ("debootstrap", "gpgv") if shutil.which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    return "" if system.ubuntu or DEBIANS_KEYS.exists() else "no keys of Debian's archive"
+    return "" if DEBIANS_KEYS.exists() else "no keys of Debian's archive"
 
 
 def make(system: System, folder: Path) -> str:
     """Makes the root in `folder`/NAME. Returns what went wrong; empty where nothing did."""
+    include = f"--include={PACKAGES},{system.packages}"
+    command = ["debootstrap", f"--keyring={DEBIANS_KEYS}", "--variant=minbase", include, system.name]
+    script = "/usr/share/debootstrap/scripts/sid"  # newer ones are links to it
     try:
-        keys, mirror = (_ubuntus_key(folder), UBUNTU) if system.ubuntu else (DEBIANS_KEYS, _debians_mirror())
-        command = ["debootstrap", f"--keyring={keys}", "--variant=minbase", f"--include={PACKAGES}", system.name]
-        script = [f"/usr/share/debootstrap/scripts/{'gutsy' if system.ubuntu else 'sid'}"]  # newer ones are links to it
-        _run([*command, str(folder / system.name), mirror, *script], DEBOOTSTRAP_S)
+        _run([*command, str(folder / system.name), _debians_mirror(), script], DEBOOTSTRAP_S)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         said = (error.stdout or b"").decode("utf-8", "replace").splitlines()
         return f"{system.name}: no root: {error.cmd[0]}: {' '.join(said[-2:])[-300:]}"
     return ""
-
-
-def _ubuntus_key(folder: Path) -> Path:
-    """A key ring with the one key alone, taken from Ubuntu's own package."""
-    package, home, keys = folder / "keys.deb", folder / "gnupg", folder / "ubuntu.gpg"
-    home.mkdir(mode=0o700, exist_ok=True)
-    _run(["curl", "--silent", "--fail", "--max-time", "60", "--output", str(package), UBUNTUS_KEYS])
-    _run(["dpkg-deb", "-x", str(package), str(folder / "keys")])
-    ring = folder / "keys/usr/share/keyrings/ubuntu-archive-keyring.gpg"
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--no-autostart"]
-    _run([*gpg, "--import", str(ring)])
-    _run([*gpg, "--yes", "--output", str(keys), "--export", UBUNTUS_KEY])
-    return keys
 
 
 def _debians_mirror() -> str:
@@ -77,6 +62,6 @@ def _debians_mirror() -> str:
     return found[1] if found else "http://deb.debian.org/debian"
 
 
-def _run(argv: list[str], timeout_s: float = 90) -> None:
+def _run(argv: list[str], timeout_s: float) -> None:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, env=environ)
