@@ -54,9 +54,8 @@ def test_without_a_refuted_one_it_succeeds(script: Any, tmp_path: Path) -> None:
 
 def test_what_a_program_prints_is_kept_and_its_end_known(script: Any, tmp_path: Path) -> None:
     bench = script.Bench(tmp_path)
-    done = bench.run(
-        "said", sys.executable, "-c", "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    )
+    code = "import sys; print('one', flush=True); print('two', file=sys.stderr); sys.exit(3)"
+    done = bench.run("said", sys.executable, "-c", code)
     assert (done.code, done.last) == (3, "two")
     assert "exit code 3" in (tmp_path / "said.txt").read_text()
     assert bench.run("none", "nothing-of-this-name").last == "nothing-of-this-name is not installed"
