@@ -20,7 +20,7 @@ BINDINGS = "python3-gi gir1.2-gstreamer-1.0"
 """What a Python needs to use GStreamer: PyGObject, and GStreamer's description. On Ubuntu neither brings the other."""
 RELEASE = Path("etc/nv_tegra_release")
 DEVICE_TREES = (Path("proc/device-tree"), Path("sys/firmware/devicetree/base"))
-"""The second is where the first leads to."""
+"""The first is a link to the second, which is there also where /proc is a container's own."""
 _MAJOR = re.compile(r"# R(\d+) ")
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import platform
-import re
 from pathlib import Path
 from typing import Any
 
 from edgeinfer.cuda import access
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.toolkit import Toolkit
+from edgeinfer.environment import formats
 from edgeinfer.errors import UnavailableError
 from edgeinfer.gpu.device import open_device
-
-L4T = re.compile(r"^# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)")
 
 
 def detect(toolkit: Toolkit, root: Path = Path("/"), *, needs_gpu: bool = False) -> Target:
@@ -34,8 +32,7 @@ def detect(toolkit: Toolkit, root: Path = Path("/"), *, needs_gpu: bool = False)
 def l4t(root: Path) -> str | None:
     """The Jetson release, like "36.4.3"; None off a Jetson."""
     path = root / "etc/nv_tegra_release"
-    match = L4T.match(path.read_text(errors="replace")) if path.is_file() else None
-    return f"{match[1]}.{match[2]}" if match else None
+    return formats.l4t_release(path.read_text(errors="replace")) if path.is_file() else None
 
 
 def _gpu(needed: bool) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from edgeinfer.environment import formats, releases
 from edgeinfer.environment.facts import Note
 from edgeinfer.environment.formats import Package
 from edgeinfer.environment.tree import Tree
+from edgeinfer.recipe import DEVICE_TREES
 
-DEVICE_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
-"""The first is a link to the second, which is there also where /proc is a container's own."""
 _KERNEL = "sys/devices/soc0"
 
 
@@ -52,7 +51,8 @@ def _jetpack(packages: Mapping[str, Package], l4t: list[Note]) -> Iterator[Note]
 
 
 def _device_tree(tree: Tree) -> Iterator[Note]:
-    folder = next((folder for folder in DEVICE_TREES if tree.exists(folder)), DEVICE_TREES[0])
+    folders = [str(folder) for folder in DEVICE_TREES]
+    folder = next(filter(tree.exists, folders), folders[0])
     model = (tree.text(f"{folder}/model") or "").rstrip("\0")
     if model:
         yield Note("board", model, f"/{folder}/model")

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeinfer.environment.facts import Note
 from edgeinfer.environment.tree import Tree
 
-PATTERNS = ("nvmap", "nvhost-ctrl*", "nvhost-*gpu", "nvhost-prof-gpu", "nvgpu/*/*", "nvidiactl", "nvidia[0-9]*")
+PATTERNS = ("nvmap", "nvhost-ctrl*", "nvhost-*gpu", "nvgpu/*/*", "nvidiactl", "nvidia[0-9]*")
 """Below /dev, a Jetson's up to JetPack 6 and those of the ordinary driver; CUDA opens some of each."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeinfer.environment import jtop
 from edgeinfer.environment.access_rules import ACCESS_RULES
 from edgeinfer.environment.diagnosis import BOTH, ONLY_ONNXRUNTIME, Problem, Rule, pip
 from edgeinfer.environment.facts import Environment, Fact, Fault
@@ -94,7 +95,7 @@ def _both_sides(name: str, fact: Fact[str]) -> str:
 def faults(env: Environment) -> Iterator[Problem]:
     """Sources that could not be used and that no other rule speaks of."""
     for fault in env.faults:
-        if fault.source == "jetson-stats":
+        if fault.source == jtop.NAME:
             message = f"jetson-stats is installed and can't be asked: {fault.message}"
             yield Problem("jtop-unused", "note", message, _JTOP)
         elif fault.source.startswith("/"):

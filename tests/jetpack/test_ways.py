@@ -34,7 +34,7 @@ def jetson(jetpack6: SetUp) -> Jetson:
     wheels = jetson.share / "wheels"
     wheels.mkdir()
     tensorrt_stub.write_wheels(wheels, "10.13.3.9")
-    jetson.script(f"mkdir /root/wheels; cp -r {wheels}/. /root/wheels/")
+    jetson.script(f"mkdir -p /opt/aside/wheels; cp -r {wheels}/. /opt/aside/wheels/")
     (jetson.share / "quick.yaml").write_text(json.dumps(CONFIG))
     jetson.script(f"{EDGEINFER} service install --config {jetson.share}/quick.yaml")
     jetson.wait(lambda: "tensorrt-fp16" in jetson.show("edgeinfer", "StatusText"), "the engine", 120)

@@ -13,10 +13,10 @@ SITE = "/opt/edgeinfer/lib/python3.10/site-packages"
 DIST = "/usr/lib/python3.10/dist-packages"
 RUNTIME = "/usr/local/cuda/lib64/libcudart.so.12"
 LIBRARIES = "/usr/lib/aarch64-linux-gnu"
-UNBIND = f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* {SITE}/_cuda_bindings_* /root/"
-BIND = f"mv /root/cuda /root/cuda_* /root/_cuda_bindings_* {SITE}/"
+UNBIND = f"mv {SITE}/cuda {SITE}/cuda_bindings-* {SITE}/cuda_python-* {SITE}/_cuda_bindings_* /opt/aside/"
+BIND = f"mv /opt/aside/cuda /opt/aside/cuda_* /opt/aside/_cuda_bindings_* {SITE}/"
 """As pip would uninstall and install it."""
-HIDE, SHOW = f"mv {RUNTIME} /root/; ldconfig", f"mv /root/libcudart.so.12 {RUNTIME}; ldconfig"
+HIDE, SHOW = f"mv {RUNTIME} /opt/aside/; ldconfig", f"mv /opt/aside/libcudart.so.12 {RUNTIME}; ldconfig"
 PIP = "sudo /opt/edgeinfer/bin/pip"
 JETPACK6 = f"{PIP} install 'edgeinfer[jetpack6]'"
 
@@ -89,7 +89,7 @@ WAYS = (
     ),
     Way(
         "tensorrt-of-pip",
-        f"cp -r /root/wheels/. {SITE}/",  # pip install tensorrt
+        f"cp -r /opt/aside/wheels/. {SITE}/",  # pip install tensorrt
         f"rm -r {SITE}/tensorrt*",
         f"pip's TensorRT 10.13.3.9 in {SITE}/tensorrt is for CUDA 13, and this JetPack's driver serves CUDA 12",
         f"{PIP} uninstall tensorrt tensorrt_cu13 tensorrt_cu13_bindings tensorrt_cu13_libs; "
@@ -104,8 +104,8 @@ WAYS = (
     ),
     Way(
         "container-without-runtime",
-        f"touch /.dockerenv; mv {LIBRARIES}/nvidia /dev/nvmap /dev/nvgpu /dev/nvhost-* /root/; ldconfig",
-        f"rm /.dockerenv; mv /root/nvidia {LIBRARIES}/; mv /root/nvmap /root/nvgpu /root/nvhost-* /dev/; ldconfig",
+        f"touch /.dockerenv; mv {LIBRARIES}/nvidia /dev/nvmap /dev/nvgpu /dev/nvhost-* /opt/aside/; ldconfig",
+        f"rm /.dockerenv; cd /opt/aside; mv nvidia {LIBRARIES}/; mv nvmap nvgpu nvhost-* /dev/; ldconfig",
         "the CUDA driver gives no access to the GPU",
         "start the container with --runtime nvidia",
     ),
@@ -127,8 +127,8 @@ WAYS = (
     ),
     Way(
         "tensorrt-without-its-library",
-        f"mv {LIBRARIES}/libnvinfer.so.10 /root/; ldconfig",
-        f"mv /root/libnvinfer.so.10 {LIBRARIES}/; ldconfig",
+        f"mv {LIBRARIES}/libnvinfer.so.10 /opt/aside/; ldconfig",
+        f"mv /opt/aside/libnvinfer.so.10 {LIBRARIES}/; ldconfig",
         "TensorRT is installed but does not load: ImportError: libnvinfer.so.10: cannot open shared object file: "
         "No such file or directory",
         "install the library that is named, or add its folder to LD_LIBRARY_PATH",
@@ -152,9 +152,9 @@ WAYS = (
     ),
     Way(
         "unknown-l4t",
-        "cp /etc/nv_tegra_release /root/; echo '# R37 (release), REVISION: 1.0' >/etc/nv_tegra_release"
+        "cp /etc/nv_tegra_release /opt/aside/; echo '# R37 (release), REVISION: 1.0' >/etc/nv_tegra_release"
         "; sed -i.known 's/36\\.4\\.7-/37.1.0-/; s/^Package: nvidia-jetpack$/Package: another/' /var/lib/dpkg/status",
-        "mv /root/nv_tegra_release /etc/; mv /var/lib/dpkg/status.known /var/lib/dpkg/status",
+        "mv /opt/aside/nv_tegra_release /etc/; mv /var/lib/dpkg/status.known /var/lib/dpkg/status",
         "L4T 37.1.0 is not a release that this edgeinfer knows, so its JetPack is unknown",
         "nothing has to be done: what is used is probed; report the release so that it can be added",
         works=True,

@@ -147,8 +147,10 @@ class Cache:
 
         One that an older edgeinfer built does as well, if it would have this key today; it keeps its own.
         """
-        older = (item for item in self.entries() if isinstance(item, CachedEngine) and item.serves(key))
-        return self._own(key) or next(older, None)
+        own = self._own(key)
+        if own is not None:
+            return own
+        return next((e for e in self.entries() if isinstance(e, CachedEngine) and e.serves(key)), None)
 
     def _own(self, key: str) -> CachedEngine | None:
         """The engine in the folder of this key."""
