@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Surface
 
 _UINT8 = np.dtype(np.uint8)
 
@@ -16,12 +16,12 @@ def breach(capture: Capture) -> str:
     """
     if not isinstance(capture, Capture):
         return f"a {type(capture).__name__} is no Capture"
-    return _of_image(capture.image) or _of_times(capture)
+    return _of_picture(capture.picture) or _of_times(capture)
 
 
-def _of_image(image: object) -> str:
+def _of_picture(image: object) -> str:
     if not isinstance(image, np.ndarray):
-        return f"its image is a {type(image).__name__}, not an array"
+        return "" if isinstance(image, Surface) else f"its image is a {type(image).__name__}, not an array"
     if image.dtype != _UINT8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         return f"its image is {image.dtype} of shape {image.shape}"
     return "" if image.flags.c_contiguous else "its image is not C-contiguous"

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeinfer.errors import InputError, StalledError
 from edgeinfer.guard.limits import MAX_FRAME_BYTES, MAX_IDLE_FRAME_BYTES
@@ -202,9 +203,16 @@ class FramePool:
 
     def image(self, block: Block, height: int, width: int) -> Image:
         """A block as an image, which returns it to the supply once nobody refers to it any more."""
-        flat = np.frombuffer(block, np.uint8, math.prod((height, width, 3)))
+        return self._lent(block, math.prod((height, width, 3))).reshape(height, width, 3)
+
+    def bytes(self, size: int) -> npt.NDArray[np.uint8]:
+        """(size,) uint8 with arbitrary contents, for a picture that is no BGR image. See `empty`."""
+        return self._lent(self.supply.take(size), size)
+
+    def _lent(self, block: Block, size: int) -> npt.NDArray[np.uint8]:
+        flat = np.frombuffer(block, np.uint8, size)
         weakref.finalize(flat, self.supply.returned.append, block).atexit = False
-        return flat.reshape(height, width, 3)
+        return flat
 
     def copy(self, image: Image) -> Image:
         """A copy of `image` in the pool's memory."""
@@ -219,9 +227,9 @@ pool = FramePool(store)
 """What a source gives out should come from here; in a process of its own it draws on the parent's store."""
 
 
-def block_of(image: Image) -> Block | None:
-    """The pool's block that an image lies in, None for memory from elsewhere."""
-    base = image.base
+def block_of(memory: npt.NDArray[np.uint8]) -> Block | None:
+    """The pool's block that an array lies in, None for memory from elsewhere."""
+    base = memory.base
     while isinstance(base, np.ndarray):
         base = base.base
     owner = base.obj if isinstance(base, memoryview) else None

@@ -2,7 +2,7 @@
 
 A plugin is one module in `sources/`, `backends/`, `decoders/` or `sinks/`: an `Options` struct and a function `open`
 that takes those options (and what its kind adds, see `config/plugins.py`) and returns one of the objects below. What an
-object can do besides has a Protocol of its own here (`Blamable`, `Listening`, `Recovering`, `Forgetful`): it has the
+object can do besides has a Protocol of its own here (`TakesSurfaces`, `Blamable`, `Listening`, …): it has the
 members, or not.
 """
 
@@ -14,7 +14,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from edgeinfer.guard.printable import printable
 from edgeinfer.messages import Message
-from edgeinfer.types import Candidates, Capture, Detections, Image, Letterbox, Outputs, Result, Start, TensorSpec
+from edgeinfer.types import (
+    Candidates,
+    Capture,
+    Detections,
+    Letterbox,
+    Outputs,
+    Result,
+    Start,
+    Surface,
+    TensorSpec,
+)
 
 
 @runtime_checkable
@@ -136,9 +146,10 @@ class Backend(Protocol):
     def acquire(self) -> Slot | None:
         """A free slot to fill, or None while all are in flight. Never blocks."""
 
-    def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
-        """Preprocesses up to `max_batch` images into the slot. They must stay as they are until it is collected.
+    def load(self, slot: Slot, pictures: Sequence[Any]) -> Sequence[Letterbox]:
+        """Preprocesses up to `max_batch` pictures into the slot. They must stay as they are until it is collected.
 
+        Each is an `Image`, or a `Surface` that the backend `takes` (see `TakesSurfaces`).
         Raises OutOfMemoryError, FatalError or StickyError.
         """
 
@@ -191,6 +202,14 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Flushes and closes. Called once."""
+
+
+@runtime_checkable
+class TakesSurfaces(Protocol):
+    """What a backend has besides that preprocesses pictures as decoders give them. Others get them as BGR images."""
+
+    def takes(self, surface: Surface) -> bool:
+        """Whether `load` accepts it."""
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,76 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 AnyArray = npt.NDArray[Any]
 
+Matrix = Literal["bt601", "bt709", "bt2020"]
+
 CaptureClock = Literal["driver", "rtcp", "arrival", "file"]
 """Who stamped a frame: the camera driver, the sender's RTCP clock, our clock on arrival, or a file being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How YUV samples are to be read: the matrix, and whether luma goes from 0 to 255 (`full_range`) or 16 to 235.
+
+    Rec. ITU-R BT.601-7, BT.709-6 and BT.2020-2 (non-constant luminance).
+    """
+
+    matrix: Matrix = "bt601"
+    full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Where a YUV 4:2:0 picture lies: addresses of its samples, in host or device memory; lengths in bytes.
+
+    luma: (height, width) samples, rows `luma_pitch` apart. u, v: ((height + 1) // 2, (width + 1) // 2) samples each,
+    rows `chroma_pitch` and neighbours `chroma_step` apart. A sample has `depth` bytes: 1, or 2 (little endian, the
+    value in the upper bits, as in P010). Chroma samples lie on the left luma column of their pair, and between its rows
+    (chroma_sample_loc_type 0 of Rec. ITU-T H.264, the default).
+    """
+
+    luma: int
+    u: int
+    v: int
+    luma_pitch: int
+    chroma_pitch: int
+    chroma_step: int
+    depth: int
+
+
+@runtime_checkable
+class Surface(Protocol):
+    """A picture as a decoder gives it, YUV 4:2:0. Its memory is lent: it goes back when nobody refers to the surface.
+
+    `on_device`: whether its planes lie in the memory of GPU 0. Everything in it is complete: nobody has to wait for it.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def planes(self) -> Planes: ...
+
+    @property
+    def colour(self) -> Colour: ...
+
+    @property
+    def on_device(self) -> bool: ...
+
+    def image(self) -> Image:
+        """The picture as BGR in host memory, made once and shared by all who ask; read-only. Any thread may ask.
+
+        Raises StalledError where there is no memory for it in time.
+        """
+
+    def sample(self, grid: int) -> bytes:
+        """Some of its luma, about `grid` × `grid` samples spread over the picture. Alike in alike pictures."""
+
+
+Picture = Image | Surface
+"""What a source may give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +99,33 @@ class Capture:
     """One picture as a source hands it over.
 
     `t_ns` is CLOCK_REALTIME and `t_mono_ns` CLOCK_MONOTONIC of the same instant; `t_media_ns` is the position in
-    the medium (a file's timeline), where there is one.
+    the medium (a file's timeline), where there is one. `seen` is width and height of what the camera saw, where the
+    picture is a smaller copy of it; results are told in its pixels.
     """
 
-    image: Image
+    picture: Picture
     t_ns: int
     t_mono_ns: int
     clock: CaptureClock = "arrival"
     t_media_ns: int | None = None
+    seen: tuple[int, int] | None = None
+
+    @property
+    def image(self) -> Image:
+        """The picture, (H, W, 3) uint8 BGR in host memory, read-only. See `Surface.image` for what it may raise."""
+        return self.picture if isinstance(self.picture, np.ndarray) else self.picture.image()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, of what the camera saw."""
+        return self.seen or size_of(self.picture)
+
+
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Width and height of a picture itself, in pixels."""
+    if isinstance(picture, np.ndarray):
+        return picture.shape[1], picture.shape[0]
+    return picture.width, picture.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +150,7 @@ class Frame:
 
     @property
     def image(self) -> Image:
-        """The picture, (H, W, 3) uint8 BGR."""
+        """See `Capture.image`."""
         return self.capture.image
 
 
@@ -85,6 +172,11 @@ class Letterbox:
     def table(self) -> Float32:
         """(3, 4): shift, scale and limit of x1 y1 x2 y2. Shared, not to be written to."""
         return _table(self)
+
+    def seen_as(self, width: int, height: int) -> Letterbox:
+        """The same for a frame of that size, of which a copy of another size was fitted."""
+        across, down = self.frame_width / width, self.frame_height / height
+        return Letterbox(width, height, self.scale_x * across, self.scale_y * down, self.pad_x, self.pad_y)
 
     def to_frame(self, boxes: Float32) -> Float32:
         """Maps (n, 4) x1 y1 x2 y2 boxes from input to frame pixels, clipped to the frame. Returns a new array."""

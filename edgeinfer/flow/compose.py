@@ -66,7 +66,7 @@ def info_message(identity: Identity, backend: str | None, versions: Mapping[str,
 def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
     """The message for a result, published now."""
     capture, now_mono = result.frame.capture, time.monotonic_ns()
-    timing = result.timing
+    timing, (width, height) = result.timing, capture.size
     return DetectionsMessage(
         source=result.frame.source,
         session=identity.session,
@@ -78,8 +78,8 @@ def detections_message(result: Result, identity: Identity) -> DetectionsMessage:
         t_capture_mono_ns=capture.t_mono_ns,
         capture_clock=capture.clock,
         t_media_ns=UNSET if capture.t_media_ns is None else capture.t_media_ns,
-        width=capture.image.shape[1],
-        height=capture.image.shape[0],
+        width=width,
+        height=height,
         model=result.model.id,
         backend=result.backend,
         timing_ms=TimingMs(

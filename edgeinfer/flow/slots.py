@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from edgeinfer.flow.network import Flight, Network
-from edgeinfer.interfaces import Backend, Slot
-from edgeinfer.types import Frame
+from edgeinfer.interfaces import Backend, Slot, TakesSurfaces
+from edgeinfer.types import Frame, Letterbox, Picture
 
 
 class Loan:
@@ -39,12 +41,33 @@ class Loan:
         """Loads frames and submits them; from then on the slot is the backend's. Raises what the backend raises."""
         assert self._slot is not None  # noqa: S101 (callers look at `free`, and start once)
         backend, started = self._network.backend, time.monotonic_ns()
-        letterboxes = backend.load(self._slot, [frame.image for frame in frames])
+        letterboxes = [
+            as_seen(box, frame)
+            for box, frame in zip(backend.load(self._slot, acceptable(backend, frames)), frames, strict=True)
+        ]
         waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
         preprocess_ms = (time.monotonic_ns() - started) / 1e6
         backend.submit(self._slot)
         self._slot = None
         return Flight(self._network, frames, letterboxes, waits, preprocess_ms)
+
+
+def acceptable(backend: object, frames: Sequence[Frame]) -> list[Picture]:
+    """The frames' pictures in a form that the backend accepts."""
+    versatile = backend if isinstance(backend, TakesSurfaces) else None
+    return [_acceptable(versatile, frame) for frame in frames]
+
+
+def _acceptable(backend: TakesSurfaces | None, frame: Frame) -> Picture:
+    picture = frame.capture.picture
+    if isinstance(picture, np.ndarray) or (backend is not None and backend.takes(picture)):
+        return picture
+    return frame.image
+
+
+def as_seen(box: Letterbox, frame: Frame) -> Letterbox:
+    """The letterbox in pixels of what the camera saw."""
+    return box if frame.capture.seen is None else box.seen_as(*frame.capture.seen)
 
 
 @contextmanager

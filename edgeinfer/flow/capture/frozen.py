@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeinfer.types import Image
+import numpy as np
+
+from edgeinfer.types import Picture
 
 GRID = 64
 """Of a picture, so many rows and columns are compared. The noise of a sensor alone changes some of them."""
@@ -17,10 +19,16 @@ class FrozenDetector:
     _before: bytes = b""
     _since_ns: int = 0
 
-    def same_for_ns(self, image: Image, now_ns: int) -> int:
-        """Since when `image` and those before it have been alike, as nanoseconds before `now_ns`; 0 for a new one."""
-        height, width = image.shape[:2]
-        sample = image[:: max(1, height // GRID), :: max(1, width // GRID)].tobytes()
+    def same_for_ns(self, picture: Picture, now_ns: int) -> int:
+        """Since when `picture` and those before it have been alike, as nanoseconds before `now_ns`; 0 for a new one."""
+        sample = _sample(picture)
         if sample != self._before:
             self._before, self._since_ns = sample, now_ns
         return now_ns - self._since_ns
+
+
+def _sample(picture: Picture) -> bytes:
+    if not isinstance(picture, np.ndarray):
+        return picture.sample(GRID)
+    height, width = picture.shape[:2]
+    return picture[:: max(1, height // GRID), :: max(1, width // GRID)].tobytes()

@@ -86,7 +86,7 @@ class Intake:
     def _is_frozen(self, capture: Capture) -> bool:
         if self._frozen is None or self._job.frozen_s is None:
             return False
-        return self._frozen.same_for_ns(capture.image, self._job.clock()) >= self._job.frozen_s * 1e9
+        return self._frozen.same_for_ns(capture.picture, self._job.clock()) >= self._job.frozen_s * 1e9
 
     def _too_soon(self, capture: Capture, live: bool) -> bool:
         """Whether the frame exceeds `max_fps`. The schedule, not the last kept frame, sets the pace: no drift."""
