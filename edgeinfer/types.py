@@ -129,6 +129,14 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class DecoderChoice:
+    """What decodes a source, as `decoder` in the configuration names it, and why that, in a few words for people."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """How many seconds opening a source may take, where that is longer than usual, and why, for people."""
 

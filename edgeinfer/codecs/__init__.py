@@ -1,0 +1,1 @@
+"""Packets → pictures: a file for each way to decode video."""

@@ -1,0 +1,39 @@
+"""What every video decoder does, whatever it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgeinfer.types import DecoderChoice, Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture and where it belongs in its stream, in seconds of the stream's own clock; None where nobody knows."""
+
+    picture: Picture
+    time_s: float | None
+
+
+class VideoDecoder(Protocol):
+    """Decodes the packets of one stream. Used by one thread.
+
+    `choice` says what it is and why it was taken.
+    """
+
+    choice: DecoderChoice
+
+    def decode(self, packet: Any, key_frames_only: bool = False) -> Iterator[Decoded]:
+        """The pictures that this packet (PyAV's) completes, in the order in which they are shown.
+
+        What is damaged beyond repair is left out. Raises CameraError where the stream can't be decoded at all,
+        UnreadableItem for one bad picture, StalledError where there is no memory for a picture in time.
+        """
+
+    def flush(self) -> Iterator[Decoded]:
+        """The pictures that are still inside, at the end of the stream."""
+
+    def close(self) -> None:
+        """Gives back what it holds; pictures that it gave out stay whole. Called once."""
