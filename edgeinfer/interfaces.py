@@ -17,6 +17,7 @@ from edgeinfer.messages import Message
 from edgeinfer.types import (
     Candidates,
     Capture,
+    DecoderChoice,
     Detections,
     Letterbox,
     Outputs,
@@ -77,6 +78,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Gives the device or file back. Called once, after the last read."""
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """What a source has besides that decodes video: with what, and why."""
+
+    @property
+    def decoder(self) -> DecoderChoice: ...
 
 
 class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)

@@ -23,6 +23,7 @@ STOREYS = [
     "watchdog",
     "sources backends decoders sinks",
     "isolation",
+    "codecs",
     "engine",
     "gpu",
     "preprocess",
@@ -47,6 +48,7 @@ TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindi
 HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop"} | TENSORRT
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
+    "codecs": {"cv2", "av"},
     "backends": {"onnxruntime"},
     "decoders": {"cv2"},
     "sinks": {"cv2"},
