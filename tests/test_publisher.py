@@ -203,7 +203,7 @@ def test_few_pictures_wait_for_a_sink_that_looks_at_them(pictures: bool | None, 
             self.results.append(result)
 
     if pictures is not None:
-        Looking.pictures = pictures # (some have none)
+        Looking.pictures = pictures  # type: ignore[attr-defined] # (some have none)
     sinks = SinkSet({"looking": Looking()}, nothing)
     for number in range(OUTBOX_MESSAGES + 10):
         sinks.write(example("detections", number), result())

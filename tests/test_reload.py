@@ -147,7 +147,7 @@ def test_what_changed_is_told_without_values() -> None:
 class Recorder:
     """A sink that keeps everything."""
 
-    blocks = pictures = False
+    blocks = False
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -599,6 +599,7 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
 
 def test_pictures_come_whole_only_while_somebody_looks_at_them(run: Run, tmp_path: Path) -> None:
     fitting_source.fits.clear()
+    setattr(run.recorder, "pictures", False)  # noqa: B010 (others of its kind don't say)
     run.reload(sources={"a": SMALL, "c": "tests.fitting_source:"})
     run.until_results("c")
     assert fitting_source.fits == [(64, 64)]
