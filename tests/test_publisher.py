@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +29,15 @@ from edgeinfer.flow.publisher import QUEUE_DEPTH, Publisher
 from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
+from edgeinfer.frames import pool
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
+from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.sinks.jsonl import JsonLines
 from edgeinfer.sinks.video import AnnotatedVideo
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
-from edgeinfer.types import Capture, Detections, Frame, Result, Timing
+from edgeinfer.types import Capture, Colour, Detections, Frame, Result, Timing
 from tests.test_messages import example
 from tests.test_reload import WAIT_S, Recorder
 
@@ -211,6 +215,42 @@ def test_few_pictures_wait_for_a_sink_that_looks_at_them(pictures: bool | None, 
     sinks.close()
     assert most <= len(Looking.results) <= most + 1, "one may be in the sink's hands already"
     assert all((given is None) == (pictures is False) for given in Looking.results)
+
+
+class OnDevice(HostSurface):
+    """Says that it lies in a GPU's memory."""
+
+    on_device = True
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_what_waits_for_a_sink_takes_no_place_on_the_device(pictures: bool, live: bool) -> None:
+    class Looking(Recorder):
+        blocks = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pictures = pictures
+            self.results: list[Result | None] = []
+
+        def write(self, message: Message, result: Result | None) -> None:
+            self.results.append(result)
+
+    sink, shape = Looking(), Shape("nv12", 4, 2)
+    sinks = SinkSet({"looking": sink}, nothing)
+    surface = OnDevice(pool.bytes(shape.size), shape, Colour())
+    kept, given = weakref.ref(surface), result(live=live)
+    given = replace(given, frame=replace(given.frame, capture=replace(given.frame.capture, picture=surface)))
+    sinks.write(example("detections", 0), given)
+    image = given.frame.image
+    del given, surface
+    gc.collect()
+    sinks.close()
+    assert kept() is None, "nothing holds the surface"
+    if pictures:
+        assert sink.results[0] is not None
+        assert sink.results[0].frame.capture.picture is image, "converted once, for all who look at it"
 
 
 def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
