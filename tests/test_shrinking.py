@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,12 +17,13 @@ from edgeinfer.types import Colour, Float32, Image, Planes
 from tests.test_surfaces import COLOURS, LAYOUTS, surface
 
 CARD = load_model("nanodet-g").card.input
+Places = npt.NDArray[np.float64]
 sides = st.integers(1, 70)
 shrink = Shrinker()
 """One for all: what is left of one picture in its memory must not show in the next."""
 
 
-def at(plane: Samples, xs: Float32, ys: Float32) -> Float32:
+def at(plane: Samples, xs: Places, ys: Places) -> Float32:
     """The plane between its samples, bilinearly; beyond its edge as on it."""
     xs, ys = np.clip(xs, 0, plane.shape[1] - 1), np.clip(ys, 0, plane.shape[0] - 1)
     left, top = np.floor(xs).astype(int), np.floor(ys).astype(int)
@@ -36,9 +38,9 @@ def at(plane: Samples, xs: Float32, ys: Float32) -> Float32:
 def reference(picture: HostSurface, width: int, height: int) -> Float32:
     """Each pixel by itself: where its middle lies in the luma, and in the chroma, which lies on the left luma column of
     its pair and between its rows."""
-    xs = ((np.arange(width) + 0.5) * picture.width / width - 0.5).astype(np.float32)
-    ys = ((np.arange(height) + 0.5) * picture.height / height - 0.5).astype(np.float32)
-    u, v = (at(chroma, xs / 2, ys / 2 - np.float32(0.25)) for chroma in picture.chroma)
+    xs = (np.arange(width) + 0.5) * picture.width / width - 0.5
+    ys = (np.arange(height) + 0.5) * picture.height / height - 0.5
+    u, v = (at(chroma, xs / 2, ys / 2 - 0.25) for chroma in picture.chroma)
     return reference_bgr(at(picture.luma, xs, ys), u, v, picture.colour)
 
 
