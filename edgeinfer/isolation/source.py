@@ -17,11 +17,12 @@ from edgeinfer import frames
 from edgeinfer.codes import CAPTURE_CLOCKS
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.guard.limits import MAX_PIXELS
-from edgeinfer.isolation import talk
+from edgeinfer.guard.printable import printable
+from edgeinfer.isolation import portrait, talk
 from edgeinfer.isolation.errors import from_plain, too_many
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, DecoderChoice
 
 OPEN_S = 25.0
 """Longer than connecting may take, `connect_s`."""
@@ -30,8 +31,11 @@ LEAVE_S = 1.0
 MAX_TIME_NS = MAX_SIZE = 1 << 62
 MIN_FPS, MAX_FPS = 1 / 3600, 1e6
 """A rate beyond these is none."""
+MAX_WORDS = 200
+"""Characters of a decoder's name, and of why it was taken."""
 MAX_NEEDS = 20
 """In one answer: a source makes a few pictures to give one."""
+whole = portrait.whole
 
 
 class Process(Protocol):
@@ -75,7 +79,12 @@ def open_isolated(order: Order, what: str, patience_s: Patience, memory_bytes: i
 
 
 class IsolatedSource:
-    """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does."""
+    """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does.
+
+    `decoder`: see `Decoding`; it is there where the source over there has one.
+    """
+
+    decoder: DecoderChoice
 
     def __init__(
         self, process: Process, order: dict[str, Any], what: str, patience_s: Patience, open_s: float | None = None
@@ -96,6 +105,8 @@ class IsolatedSource:
         with self._guarded():
             if not isinstance(opened, dict) or not isinstance(opened.get("fps"), int | float):
                 raise talk.Nonsense("it was to be opened")
+            if (choice := _decoder(opened.get("decoder"))) is not None:
+                self.decoder = choice
             fps = float(opened["fps"])
             return bool(opened.get("live")), fps if MIN_FPS <= fps <= MAX_FPS else 0.0
 
@@ -120,18 +131,15 @@ class IsolatedSource:
 
     def _capture(self, answer: dict[str, Any]) -> Capture:
         """What an answer shows. Raises talk.Nonsense."""
-        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
-        if height * width > MAX_PIXELS:
-            raise too_many(self._what)
         if answer.get("clock") not in CAPTURE_CLOCKS:
             raise talk.Nonsense("no such clock")
         t_ns = whole(answer, "t_ns", 0, MAX_TIME_NS)
         t_mono_ns = whole(answer, "t_mono_ns", 0, time.monotonic_ns())  # from the future it would hold up what comes
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
-        image = self._lender.pixels(answer.get("picture"), height * width * 3).reshape(height, width, 3)
-        image.flags.writeable = False
-        return Capture(image, t_ns, t_mono_ns, answer["clock"], t_media_ns)
+        camera = _camera_size(answer.get("seen"))
+        picture = portrait.seen(answer.get("picture"), self._lender, self._what)
+        return Capture(picture, t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
 
     def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
         """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
@@ -201,9 +209,22 @@ class IsolatedSource:
         return how
 
 
-def whole(answer: dict[str, Any], key: str, least: int, most: int) -> int:
-    """A whole number of an answer. Raises talk.Nonsense where there is none."""
-    value = answer.get(key)
-    if type(value) is not int or not least <= value <= most:
-        raise talk.Nonsense(f"{key} makes no sense")
-    return value
+def _decoder(told: object) -> DecoderChoice | None:
+    """What decodes over there. Raises talk.Nonsense."""
+    if told is None:
+        return None
+    texts = (told.get("name"), told.get("why")) if isinstance(told, dict) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise talk.Nonsense("no such decoder")
+    name, why = (printable(text)[:MAX_WORDS] for text in texts if isinstance(text, str))
+    return DecoderChoice(name, why)
+
+
+def _camera_size(told: object) -> tuple[int, int] | None:
+    """Width and height of what the camera saw. Raises talk.Nonsense."""
+    if told is None:
+        return None
+    if not isinstance(told, list) or len(told) != 2:
+        raise talk.Nonsense("no such size")
+    sides = dict(zip(("width", "height"), told, strict=True))
+    return whole(sides, "width", 1, MAX_PIXELS), whole(sides, "height", 1, MAX_PIXELS)

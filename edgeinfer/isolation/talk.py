@@ -2,7 +2,7 @@
 
 Ours speaks first: `open` once, then `read` for every picture. While it works on either, the other side may say `need`
 and is answered with `lend`. Its answers are `opened`, `picture`, `end` or `error`. The end of the socket is the end of
-the talk for both.
+the talk for both. A `picture` is told with its kind, its block and its size (`portrait.py`).
 """
 
 from __future__ import annotations
