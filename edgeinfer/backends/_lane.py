@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,10 @@ class BoundContext:
 
 
 class ContextSlot(Slot):
-    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic."""
+    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic.
+
+    `pictures`: what was loaded, kept from being used again while the GPU may read it.
+    """
 
     def __init__(self, cuda: Cuda, network: BoundContext, loader: InputLoader) -> None:
         super().__init__()
@@ -52,6 +56,7 @@ class ContextSlot(Slot):
         self._graphs: dict[int, Any] = {}
         self._rows: int | None = None
         self.submitted_s = 0.0
+        self.pictures: Sequence[Any] = ()
 
     def run(self, rows: int) -> None:
         """Starts a batch of `rows`, as a graph where there is one. Raises FatalError."""
