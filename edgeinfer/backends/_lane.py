@@ -65,7 +65,7 @@ class ContextSlot(Slot):
             self._cuda("cudaGraphLaunch", graph, self.stream)
         else:
             self.record(rows)
-        self._cuda("cudaEventRecord", self._event, self.stream)
+        self._cuda.record(self._event, self.stream)
 
     def record(self, rows: int) -> None:
         """Puts the whole way of a batch into the stream."""
@@ -91,7 +91,7 @@ class ContextSlot(Slot):
 
     def wait(self, timeout_s: float, spin: bool = False) -> bool:
         """Whether the batch has come to its end in time."""
-        return self._cuda.wait(self._event, timeout_s, spin)
+        return self._cuda.wait(self._event, timeout_s, spin, self.submitted_s)
 
     def finish(self) -> None:
         """Waits for everything in the stream. Raises FatalError where it doesn't end."""

@@ -439,7 +439,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Simulation:
     device = Simulation()
     for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
         monkeypatch.setitem(sys.modules, name, Runtime(device))
-    monkeypatch.setattr(cuda, "_quick_copy", lambda: None)
+    monkeypatch.setattr(cuda, "_quick", lambda: None)
     monkeypatch.setattr(access, "served", lambda: (12, 6))
     return device
 
