@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.config.card import InputCard
+from edgeinfer.frames import pool
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.memory import DeviceBuffer
 from edgeinfer.pictures.colour import reference_bgr, rounded
-from edgeinfer.pictures.host import HostSurface
+from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.preprocess.letterbox import geometry
 from edgeinfer.types import Colour, Float32, Image, Planes
 
@@ -95,14 +99,31 @@ class Lying:
         return bytes(self._memory[:grid])
 
 
+def on_device(cuda: Cuda, drawn: Drawn, memory: npt.NDArray[np.uint8] | None = None) -> tuple[Lying, DeviceBuffer]:
+    """A surface in device memory, of these samples or its own, and that memory, which the caller frees."""
+    memory = drawn.memory() if memory is None else memory
+    buffer, stream = DeviceBuffer(cuda, memory.nbytes), cuda.stream()
+    cuda.upload(buffer.address, memory.ctypes.data, memory.nbytes, stream)
+    cuda("cudaStreamSynchronize", stream)
+    cuda("cudaStreamDestroy", stream)
+    return Lying(drawn, buffer.address, memory), buffer
+
+
+def as_nv12(image: Image) -> HostSurface:
+    """An image of even sides, BT.601, in a block of the pool's."""
+    height, width = image.shape[:2]
+    planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+    shape, luma = Shape("nv12", width, height), width * height
+    memory = pool.bytes(shape.size)
+    memory[:luma] = planar[:luma]
+    memory[luma:].reshape(-1, 2)[:] = planar[luma:].reshape(2, -1).T
+    return HostSurface(memory, shape, Colour())
+
+
 def levels_of(surface: HostSurface) -> list[Float32]:
     """Luma, u and v of a surface in host memory, on the scale of 8 bits."""
-    return [np.float32(plane) / np.float32(1 if surface.shape.depth == 1 else 256) for plane in planes_of(surface)]
-
-
-def planes_of(surface: HostSurface) -> list[Any]:
-    """Its samples."""
-    return [surface.luma, *surface.chroma]
+    scale = np.float32(1 if surface.shape.depth == 1 else 256)
+    return [plane / scale for plane in (surface.luma, *surface.chroma)]
 
 
 def bgr(planes: list[Float32], colour: Colour, height: int, width: int) -> Float32:

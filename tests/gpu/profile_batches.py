@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
+import pytest
 
 from edgeinfer.backends import tensorrt
 from edgeinfer.backends._lane import ContextSlot
@@ -28,35 +28,11 @@ from edgeinfer.config.overrides import parse_override
 from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.assembly import open_decoder
 from edgeinfer.flow.inference import Inference
-from edgeinfer.frames import pool
 from edgeinfer.gpu.cuda import Cuda
-from edgeinfer.gpu.memory import DeviceBuffer
-from edgeinfer.pictures.host import HostSurface, Shape
-from edgeinfer.types import Colour, Image
-from tests.drawn import Drawn, Lying
+from tests.drawn import Drawn, as_nv12, on_device
 
 SHOWN = 30
 Steps = dict[str, float]
-
-
-def as_nv12(image: Image) -> HostSurface:
-    """In a block of the pool's."""
-    height, width = image.shape[:2]
-    planar = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420).reshape(-1)
-    shape, luma = Shape("nv12", width, height), width * height
-    memory = pool.bytes(shape.size)
-    memory[:luma] = planar[:luma]
-    memory[luma:].reshape(-1, 2)[:] = planar[luma:].reshape(2, -1).T
-    return HostSurface(memory, shape, Colour())
-
-
-def on_device(cuda: Cuda, surface: HostSurface) -> tuple[Lying, DeviceBuffer]:
-    """A copy in device memory, which the caller frees."""
-    buffer, stream = DeviceBuffer(cuda, surface.memory.nbytes), cuda.stream()
-    cuda.upload(buffer.address, surface.memory.ctypes.data, surface.memory.nbytes, stream)
-    cuda("cudaStreamSynchronize", stream)
-    cuda("cudaStreamDestroy", stream)
-    return Lying(Drawn(surface.width, surface.height), buffer.address, surface.memory), buffer
 
 
 @contextmanager
@@ -74,14 +50,10 @@ def timed(steps: Steps, *members: tuple[Any, str]) -> Iterator[None]:
 
         return call
 
-    kept = [(owner, name, getattr(owner, name)) for owner, name in members]
-    for owner, name, inner in kept:
-        setattr(owner, name, around(name, inner))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in members:
+            patch.setattr(owner, name, around(name, getattr(owner, name)))
         yield
-    finally:
-        for owner, name, inner in kept:
-            setattr(owner, name, inner)
 
 
 def fed(backend: TensorRt, pictures: Sequence[Any], seconds: float) -> tuple[int, Steps]:
@@ -133,7 +105,7 @@ class Watched:
 
     @contextmanager
     def watching(self, profiled: bool) -> Iterator[None]:
-        live = Inference.live
+        live: Any = Inference.live
         self.profile = cProfile.Profile() if profiled else None
 
         def watched(stage: Inference) -> None:
@@ -143,11 +115,9 @@ class Watched:
             finally:
                 self.wall_s, self.cpu_s = time.perf_counter() - started, time.thread_time() - busy
 
-        Inference.live = watched  # type: ignore[method-assign]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Inference, "live", watched)
             yield
-        finally:
-            Inference.live = live  # type: ignore[method-assign]
 
 
 def show_profile(profile: cProfile.Profile) -> None:
@@ -171,13 +141,14 @@ def main() -> None:
     each = {"uri": "edgeinfer.bench.memory:", "frames": -(-given.frames // given.sources)}
     sources = [(f"sources.s{index}", dict(each)) for index in range(given.sources)]
     config = load_config(None, [("publish.bind", "tcp://127.0.0.1:*"), *settings, *sources])
-    model, options = load_model(config.model.path, config.model.card, config.model.sha256), config.backend.options
+    model = load_model(config.model.path, config.model.card, config.model.sha256)
+    options: Any = config.backend.options
     backend = tensorrt.open(model, config.model.max_batch, options)
     backend.prepare(open_decoder(model, config.model).filter)
     print(f"{backend.name}: {backend.detail}", flush=True)
     pictures, cuda = images(), Cuda()
     surfaces = [as_nv12(image) for image in pictures]
-    there = [on_device(cuda, surface) for surface in surfaces]
+    there = [on_device(cuda, Drawn(surface.width, surface.height), surface.memory) for surface in surfaces]
     show_backend("BGR", backend, pictures, given.seconds, pictures[0].nbytes)
     show_backend("NV12 host", backend, surfaces, given.seconds, surfaces[0].memory.nbytes)
     show_backend("NV12 device", backend, [surface for surface, _ in there], given.seconds, 0)

@@ -28,14 +28,13 @@ from edgeinfer.frames import FramePool, Store
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.kernel_code import PLACES
 from edgeinfer.gpu.kernel_launch import load_kernels
-from edgeinfer.gpu.memory import DeviceBuffer
 from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Colour, Float32, Image
-from tests.drawn import Drawn, Lying, levels_of, network_input
+from tests.drawn import Drawn, Lying, levels_of, network_input, on_device
 from tests.engine.test_cache import put
 from tests.gpu import simulated
 from tests.gpu.simulated import ECHO, Attribute, Simulation
@@ -429,14 +428,6 @@ def in_host_memory(layout: Layout, seed: int, pool: FramePool | None = None, siz
     memory = np.empty(shape.size, np.uint8) if pool is None else pool.bytes(shape.size)
     memory[:] = np.random.default_rng(seed).integers(0, 256, shape.size, np.uint8)
     return HostSurface(memory, shape, Colour("bt709"))
-
-
-def on_device(cuda: Cuda, drawn: Drawn) -> tuple[Lying, DeviceBuffer]:
-    """A surface on the device, and the memory that it lies in."""
-    memory, buffer, stream = drawn.memory(), DeviceBuffer(cuda, drawn.size), cuda.stream()
-    cuda.upload(buffer.address, memory.ctypes.data, drawn.size, stream)
-    cuda("cudaStreamSynchronize", stream)
-    return Lying(drawn, buffer.address, memory), buffer
 
 
 def wanted_of(one: Any, card: InputCard = CARD) -> Float32:
