@@ -17,6 +17,7 @@ from edgeinfer.gpu.kernel_launch import load_kernels
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.types import Picture
 
 
 class NotStartedError(FatalError):
@@ -56,7 +57,7 @@ class ContextSlot(Slot):
         self._graphs: dict[int, Any] = {}
         self._rows: int | None = None
         self.submitted_s = 0.0
-        self.pictures: Sequence[Any] = ()
+        self.pictures: Sequence[Picture] = ()
 
     def run(self, rows: int) -> None:
         """Starts a batch of `rows`, as a graph where there is one. Raises FatalError."""

@@ -17,17 +17,17 @@ from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.pictures.host import HostSurface
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.types import Float32, Letterbox, Surface
+from edgeinfer.types import Float32, Letterbox, Picture, Surface
 
 
 class InputLoader(Protocol):
-    """Brings pictures into the network's input. `record` may become part of a graph, `load` may not.
+    """Brings pictures into the network's input: images, and surfaces that it `takes`.
 
-    What is loaded is an `Image` or a `Surface` that the loader `takes`.
+    `record` may become part of a graph, `load` may not.
     """
 
     def takes(self, surface: Surface) -> bool: ...
-    def load(self, pictures: Sequence[Any], stream: int) -> Sequence[Letterbox]: ...
+    def load(self, pictures: Sequence[Picture], stream: int) -> Sequence[Letterbox]: ...
     def record(self, rows: int, stream: int) -> None: ...
     def close(self) -> None: ...
 
@@ -85,7 +85,7 @@ class DeviceLoader:
         """Whatever lies on the device, and of host memory what lies in one block."""
         return surface.on_device or isinstance(surface, HostSurface)
 
-    def load(self, pictures: Sequence[Any], stream: int) -> Sequence[Letterbox]:
+    def load(self, pictures: Sequence[Picture], stream: int) -> Sequence[Letterbox]:
         """See `Backend.load`. Starts the copies."""
         boxes, told = list[Letterbox](), list[bytes]()
         for row, picture in enumerate(pictures):
@@ -108,7 +108,7 @@ class DeviceLoader:
             frame.close()
             staging.close()
 
-    def _placed(self, row: int, picture: Any, stream: int) -> tuple[Form, tuple[int, int, int]]:
+    def _placed(self, row: int, picture: Picture, stream: int) -> tuple[Form, tuple[int, int, int]]:
         """What the kernel is told of a picture, and where it will find it: pixels, u and v."""
         if isinstance(picture, np.ndarray):
             return self._forms.of_image(picture), (self._to_device(row, picture, stream), 0, 0)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from edgeinfer.backends._engine import LoadedEngine
 from edgeinfer.backends._lane import ContextSlot, LaneMaker, NotStartedError
@@ -20,7 +19,7 @@ from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.gpu.cuda import Cuda, sharpen_timer
 from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.interfaces import Filter, Slot
-from edgeinfer.types import Letterbox, Surface, TensorSpec
+from edgeinfer.types import Letterbox, Picture, Surface, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class TensorRt:
         """See `TakesSurfaces`. All lanes are alike."""
         return self._lanes[0].loader.takes(surface)
 
-    def load(self, slot: Slot, pictures: Sequence[Any]) -> Sequence[Letterbox]:
+    def load(self, slot: Slot, pictures: Sequence[Picture]) -> Sequence[Letterbox]:
         """See `Backend.load`."""
         lane = _lane(slot)
         lane.count, lane.pictures = len(pictures), pictures
