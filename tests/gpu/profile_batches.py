@@ -20,6 +20,7 @@ import pytest
 
 from edgeinfer.backends import tensorrt
 from edgeinfer.backends._lane import ContextSlot
+from edgeinfer.backends._loading import DeviceLoader
 from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.bench.measure import pipeline_run
 from edgeinfer.bench.memory import images
@@ -31,7 +32,7 @@ from edgeinfer.flow.inference import Inference
 from edgeinfer.gpu.cuda import Cuda
 from tests.drawn import Drawn, as_nv12, on_device
 
-SHOWN = 30
+SHOWN, LAUNCHES = 30, 100
 Steps = dict[str, float]
 
 
@@ -91,9 +92,25 @@ def show_backend(kind: str, backend: TensorRt, pictures: Sequence[Any], seconds:
         f"backend alone, {kind:11} {fps:8.0f} fps  {fps * size / 1e9:5.1f} GB/s   µs a batch: "
         + "  ".join(f"{name} {value:.0f}" for name, value in micros.items())
         + "   calls a batch: "
-        + "  ".join(f"{name} {value:.1f}" for name, value in calls.items()),
+        + "  ".join(f"{name} {value:.1f}" for name, value in calls.items())
+        + f"   letterbox kernel {letterbox_us(backend, pictures):.0f} µs",
         flush=True,
     )
+
+
+def letterbox_us(backend: TensorRt, pictures: Sequence[Any]) -> float:
+    """The kernel alone, of a whole batch."""
+    lane = backend._lanes[0]
+    assert isinstance(lane.loader, DeviceLoader)
+    assert lane.loader.kernel is not None
+    lane.loader.load([pictures[k % len(pictures)] for k in range(backend.max_batch)], lane.stream)
+    lane.loader.record(backend.max_batch, lane.stream)
+    lane.finish()
+    started = time.perf_counter()
+    for _ in range(LAUNCHES):
+        lane.loader.kernel(backend.max_batch, lane.stream)
+    lane.finish()
+    return 1e6 * (time.perf_counter() - started) / LAUNCHES
 
 
 class Watched:
