@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import pstats
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from edgeinfer.config.overrides import parse_override
 from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.assembly import open_decoder
 from edgeinfer.flow.inference import Inference
+from edgeinfer.gpu import cuda
 from edgeinfer.gpu.cuda import Cuda
 from tests.drawn import Drawn, as_nv12, on_device
 
@@ -147,13 +149,35 @@ def show_profile(profile: cProfile.Profile) -> None:
         print(f"  {1e6 * own / batches:8.1f} {1e6 * whole / batches:8.1f} {calls / batches:7.1f}  {where} {name}")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each kind of picture")
     parser.add_argument("--frames", type=int, default=40_000, help="through the pipeline")
+    parser.add_argument("--late", type=float, default=cuda.LATE, help="see gpu/cuda.py; 0: always short sleeps")
+    parser.add_argument("--switch", type=float, default=sys.getswitchinterval(), help="see sys.setswitchinterval")
     parser.add_argument("settings", nargs="*", metavar="KEY.PATH=VALUE")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def show_backends(backend: TensorRt, seconds: float) -> None:
+    """Given each kind of picture."""
+    pictures, gpu = images(), Cuda()
+    surfaces = [as_nv12(image) for image in pictures]
+    there = [on_device(gpu, Drawn(surface.width, surface.height), surface.memory) for surface in surfaces]
+    show_backend("BGR", backend, pictures, seconds, pictures[0].nbytes)
+    show_backend("NV12 host", backend, surfaces, seconds, surfaces[0].memory.nbytes)
+    show_backend("NV12 device", backend, [surface for surface, _ in there], seconds, 0)
+    backend.close()
+    for _, buffer in there:
+        buffer.close()
+
+
+def main() -> None:
+    given = arguments()
+    cuda.LATE = given.late
+    sys.setswitchinterval(given.switch)
     settings = [("backend.name", "tensorrt"), *map(parse_override, given.settings)]
     each = {"uri": "edgeinfer.bench.memory:", "frames": -(-given.frames // given.sources)}
     sources = [(f"sources.s{index}", dict(each)) for index in range(given.sources)]
@@ -163,16 +187,8 @@ def main() -> None:
     backend = tensorrt.open(model, config.model.max_batch, options)
     backend.prepare(open_decoder(model, config.model).filter)
     print(f"{backend.name}: {backend.detail}", flush=True)
-    pictures, cuda = images(), Cuda()
-    surfaces = [as_nv12(image) for image in pictures]
-    there = [on_device(cuda, Drawn(surface.width, surface.height), surface.memory) for surface in surfaces]
-    show_backend("BGR", backend, pictures, given.seconds, pictures[0].nbytes)
-    show_backend("NV12 host", backend, surfaces, given.seconds, surfaces[0].memory.nbytes)
-    show_backend("NV12 device", backend, [surface for surface, _ in there], given.seconds, 0)
-    backend.close()
-    for _, buffer in there:
-        buffer.close()
-    raw = tensorrt.raw_sweep(model, options, pictures, 0.3)
+    show_backends(backend, given.seconds)
+    raw = tensorrt.raw_sweep(model, options, images(), 0.3)
     shape, best = max(raw.items(), key=lambda item: item[1])
     print(f"raw engine: {best:.0f} fps ({shape}, streams × batch)", flush=True)
     watched = Watched()
