@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeinfer.gpu.kernel_launch import load_kernels
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.types import Picture
 
 
 class NotStartedError(FatalError):
@@ -42,7 +44,10 @@ class BoundContext:
 
 
 class ContextSlot(Slot):
-    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic."""
+    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic.
+
+    `pictures`: what was loaded, kept from being used again while the GPU may read it.
+    """
 
     def __init__(self, cuda: Cuda, network: BoundContext, loader: InputLoader) -> None:
         super().__init__()
@@ -52,6 +57,7 @@ class ContextSlot(Slot):
         self._graphs: dict[int, Any] = {}
         self._rows: int | None = None
         self.submitted_s = 0.0
+        self.pictures: Sequence[Picture] = ()
 
     def run(self, rows: int) -> None:
         """Starts a batch of `rows`, as a graph where there is one. Raises FatalError."""
@@ -60,7 +66,7 @@ class ContextSlot(Slot):
             self._cuda("cudaGraphLaunch", graph, self.stream)
         else:
             self.record(rows)
-        self._cuda("cudaEventRecord", self._event, self.stream)
+        self._cuda.record(self._event, self.stream)
 
     def record(self, rows: int) -> None:
         """Puts the whole way of a batch into the stream."""
@@ -86,7 +92,7 @@ class ContextSlot(Slot):
 
     def wait(self, timeout_s: float, spin: bool = False) -> bool:
         """Whether the batch has come to its end in time."""
-        return self._cuda.wait(self._event, timeout_s, spin)
+        return self._cuda.wait(self._event, timeout_s, spin, self.submitted_s)
 
     def finish(self) -> None:
         """Waits for everything in the stream. Raises FatalError where it doesn't end."""
