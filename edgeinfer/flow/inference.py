@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.flow.batching import IDLE_S, Batching
 from edgeinfer.flow.delivery import Delivery
-from edgeinfer.flow.network import Network, decoded
+from edgeinfer.flow.network import Network, Passage, decoded
 from edgeinfer.flow.slots import Loan, collected
 from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.succession import Succession
@@ -95,7 +95,7 @@ class Inference(Stage):
             with collected(network.backend, wait_s) as slot:
                 if slot is None:
                     return
-                started, decoding = time.monotonic_ns(), True
+                collected_ns, decoding = time.monotonic_ns(), True
                 found, infer_ms = self._decode(slot), slot.infer_ms
         except Exception as error:
             if self._shed(network, self.networks.flights[0].frames, error):
@@ -103,7 +103,7 @@ class Inference(Stage):
             else:
                 self.networks.roll_back(network, error, blame=not decoding)
             return
-        self._deliver(found, infer_ms, (time.monotonic_ns() - started) / 1e6)
+        self._deliver(found, Passage(collected_ns, time.monotonic_ns(), infer_ms))
 
     def _decode(self, slot: Slot) -> list[Detections]:
         """Of the oldest batch. A decoder on trial that fails gives way to the one before it."""
@@ -113,9 +113,9 @@ class Inference(Stage):
         except Exception as error:
             return decoded(flight, self.networks.decoder_before(flight.network, error), slot)
 
-    def _deliver(self, found: Sequence[Detections], infer_ms: float, decode_ms: float) -> None:
+    def _deliver(self, found: Sequence[Detections], passage: Passage) -> None:
         flight = self.networks.flights.popleft()
-        self.delivery.results(flight, found, infer_ms, decode_ms, self._patient)
+        self.delivery.results(flight, found, passage, self._patient)
         if self._is_at_work(flight.network):
             self._proven = True
             self.batching.fits()
