@@ -50,7 +50,7 @@ def test_the_picture_is_of_what_runs(run: Run) -> None:
 def test_no_time_of_a_frame_is_without_a_name(run: Run) -> None:
     """The stages are measured one by one, each from where the one before it ended."""
     run.until_results("a")
-    for message in run.sink.detections("a"):
+    for message in run.recorder.detections("a"):
         timing = message.timing_ms
         named = [getattr(timing, stage) for stage in STAGES if stage not in ("receive", "total")]
         assert sum(named) == pytest.approx(timing.total, rel=0.01, abs=0.005), "0.005 is the rounding"
