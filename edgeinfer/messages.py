@@ -72,7 +72,8 @@ class TimingMs(Struct, frozen=True, kw_only=True):
         float | UnsetType, _about("the part of `queue` from the capture's stamp until the daemon had the frame")
     ] = UNSET
     wait: Annotated[
-        float | UnsetType, _about("of the whole batch: handed to the backend and not run yet, or done and not fetched yet")
+        float | UnsetType,
+        _about("of the whole batch: handed to the backend and not run yet, or done and not fetched yet"),
     ] = UNSET
     publish: Annotated[float | UnsetType, _about("from the result to its message")] = UNSET
 

@@ -233,8 +233,8 @@ class Detections:
 class Timing:
     """Where a frame's time went until its result was there, in milliseconds. A batch's times are of the whole batch.
 
-    `queue` + `preprocess` + `wait` + `infer` + `decode` is all of it. `receive` is the part of `queue` from the capture's
-    stamp until the daemon had the frame, and `wait` what the batch was in the backend for beside `infer`.
+    `queue` + `preprocess` + `wait` + `infer` + `decode` is all of it. `receive` is the part of `queue` from the
+    capture's stamp until the daemon had the frame, and `wait` what the batch was in the backend for beside `infer`.
     """
 
     queue: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -789,12 +789,13 @@ def test_a_full_publisher_costs_a_camera_a_result_and_a_file_time(live: bool) ->
     image = np.zeros((4, 4, 3), np.uint8)
     now = time.monotonic_ns()
     scene.mailbox.put_latest(Frame("a", number, Capture(image, now, now), live))
-    looks: Iterator[int] = iter([0] if live else [0, 0, 0])
-    type(scene.receiver).room = property(lambda _: next(looks, 1))  # type: ignore[assignment,method-assign]
-    try:
-        scene.steps()
-    finally:
-        del type(scene.receiver).room
+    looks = iter([0] if live else [0, 0, 0])
+
+    class Full(Receiver):
+        room = property(lambda _: next(looks, 1))
+
+    scene.receiver.__class__ = Full
+    scene.steps()
     assert len(scene.receiver.results) == (0 if live else 1)
     assert dropped(scene) == ({"publish": 1} if live else {})
 

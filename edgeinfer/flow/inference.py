@@ -19,8 +19,8 @@ from edgeinfer.flow.succession import Succession
 from edgeinfer.interfaces import Backend, Slot
 from edgeinfer.types import Detections, Frame
 
-GLANCE_S = 0.0002
-"""How long a batch in flight is waited for while a new frame could be started."""
+GLANCE_S, LONGEST_GLANCE_S = 0.0002, 0.002
+"""So long a batch in flight is waited for while a new frame could be started: a twentieth of what the last one took."""
 FIRST_RESULT_S = 60.0
 """A backend's first batch may take so much longer than the others: libraries load and tune themselves."""
 
@@ -32,7 +32,7 @@ class Inference(Stage):
         super().__init__("inference")
         self.batching, self.delivery = batching, delivery
         self.networks = Succession(first, self._serve)
-        self._proven = False
+        self._proven, self._glance_s = False, GLANCE_S
         self._draining, self._aborted = threading.Event(), threading.Event()
 
     def drain(self) -> None:
@@ -71,7 +71,7 @@ class Inference(Stage):
                 if loan.free:
                     frames = self._take(network.backend)
                     if not frames:
-                        return GLANCE_S
+                        return self._glance_s
                     self.networks.flights.append(loan.start(frames))
                     return None
             if not self.networks.flights:
@@ -116,6 +116,7 @@ class Inference(Stage):
     def _deliver(self, found: Sequence[Detections], passage: Passage) -> None:
         flight = self.networks.flights.popleft()
         self.delivery.results(flight, found, passage, self._patient)
+        self._glance_s = min(max(passage.infer_ms / 20e3, GLANCE_S), LONGEST_GLANCE_S)
         if self._is_at_work(flight.network):
             self._proven = True
             self.batching.fits()

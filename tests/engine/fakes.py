@@ -474,7 +474,11 @@ class Context:
             log(self.trt, world.logger, "ERROR", world.refusals.pop(0))
             return False
         rows = self._shapes[self._io["inputs"][0][0]][0]
-        if (rows > 1 and self._profile == 1) or rows < self._io.get("least", 1) or (world.cuda is not None and "core" in self._io and world.cuda.capturing):
+        if (
+            (rows > 1 and self._profile == 1)
+            or rows < self._io.get("least", 1)
+            or (world.cuda is not None and "core" in self._io and world.cuda.capturing)
+        ):
             log(self.trt, world.logger, "ERROR", "a shape outside the profile, or a DLA in a capture")
             return False
         if world.cuda is not None:

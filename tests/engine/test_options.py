@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine.options import (
     BuildOptions,
+    Profile,
     format_shape,
     parse_batch,
     parse_shapes,
     parse_size,
-    Profile,
     profiles,
     single_profiles,
     usual_batches,

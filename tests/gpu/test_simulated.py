@@ -53,7 +53,11 @@ def make(device: Simulation) -> Make:
     def made(
         wanted: Filter | None = None, card: InputCard = CARD, probation: Probation | None = None, **changes: Any
     ) -> TensorRt:
-        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts", "least", "single", "stubborn"}}
+        plan = {
+            name: changes.pop(name)
+            for name in list(changes)
+            if name in {*ECHO, "contexts", "least", "single", "stubborn"}
+        }
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
         backend.prepare(wanted)
@@ -575,9 +579,12 @@ def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
     kit = simulated.toolkit_on(device, version)
     asked = list[Any]()
     create = kit.trt.ICudaEngine.create_execution_context
-    monkeypatch.setattr(
-        kit.trt.ICudaEngine, "create_execution_context", lambda self, *how: asked.append(how) or create(self, *how)
-    )
+
+    def noted(engine: Any, *how: Any) -> Any:
+        asked.append(how)
+        return create(engine, *how)
+
+    monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
     TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
     assert {tuple(kind.name for kind in how) for how in asked} == {(strategy,) if strategy else ()}
     assert len(asked) == 2 * (SETTINGS.streams + 1)
