@@ -54,7 +54,7 @@ HEAVY_ROOMS = {
     "sinks": {"cv2"},
     "preprocess": {"cv2"},
     "pictures": {"cv2"},
-    "bench": {"cv2"},
+    "bench": {"cv2", "av"},
     "cuda": {"cuda"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,

@@ -54,7 +54,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 def result(source: str = "a", live: bool = True, seq: int = 0, **capture: Any) -> Result:
     now = time.monotonic_ns()
     taken = Capture(np.zeros((6, 8, 3), np.uint8), **{"t_ns": 1, "t_mono_ns": now, **capture})
-    timing = Timing(1.0, 2.0, 3.0, 4.0)
+    timing = Timing(1.0, 2.0, 3.0, 4.0, receive=0.5, wait=0.25)
     return Result(Frame(source, 7, taken, live), seq, Detections.empty(), timing, 5, "cpu", INFO)
 
 
@@ -561,13 +561,14 @@ def test_the_daemons_vitals_are_those_of_the_picture(desk: Desk) -> None:
 def test_times_in_a_message_are_those_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock may be set at any moment: latency is measured with the other."""
     taken = time.monotonic_ns() - 20_000_000
-    message = detections_message(
-        result(t_mono_ns=taken, t_ns=123, t_media_ns=9, clock="file"), Identity.new(INFO, ["a"])
-    )
+    made = result(t_mono_ns=taken, t_ns=123, t_media_ns=9, clock="file")
+    message = detections_message(made, Identity.new(INFO, ["a"]))
+    now = message.t_publish_mono_ns
     assert message.timing_ms.total == pytest.approx(20, abs=15)
     assert message.timing_ms.total == round((message.t_publish_mono_ns - taken) / 1e6, 3)
     timing = message.timing_ms
     assert (timing.queue, timing.preprocess, timing.infer, timing.decode) == (1, 2, 3, 4)
+    assert (timing.receive, timing.wait, timing.publish) == (0.5, 0.25, round(made.publish_ms(now), 3))
     assert (message.t_capture_ns, message.t_capture_mono_ns, message.t_media_ns) == (123, taken, 9)
     assert abs(message.t_publish_ns - time.time_ns()) < 60_000_000_000
     assert (message.width, message.height, message.frame_id, message.seq, message.dropped) == (8, 6, 7, 0, 5)
@@ -608,9 +609,9 @@ def test_what_was_handed_over_is_published_before_the_end() -> None:
     recorder = Recorder()
     publisher = publisher_of({"r": recorder})
     for number in range(QUEUE_DEPTH):
-        assert not publisher.full
-        publisher.put(result(seq=number))
-    assert publisher.full
+        assert publisher.room == QUEUE_DEPTH - number
+        publisher.put([result(seq=number)])
+    assert not publisher.room
     publisher.start()
     publisher.close()
     publisher.join(WAIT_S)

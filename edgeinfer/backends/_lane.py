@@ -28,7 +28,8 @@ class NotStartedError(FatalError):
 class BoundContext:
     """An execution context with the buffers that it is bound to. `shape` is the input's, without the batch.
 
-    `capturable`: whether a CUDA graph can hold it.
+    `capturable`: whether a CUDA graph can hold it. `single`: a context on the profile for single pictures, bound to the
+    same buffers. Contexts are never moved to another profile: that would be beneath the graphs that hold them.
     """
 
     context: Any
@@ -36,6 +37,11 @@ class BoundContext:
     shape: tuple[int, ...]
     pairs: dict[str, Pair]
     capturable: bool = True
+    single: Any | None = None
+
+    def serving(self, rows: int) -> Any:
+        """The context that runs batches of `rows`."""
+        return self.single if rows == 1 and self.single is not None else self.context
 
     @property
     def outputs(self) -> dict[str, Pair]:
@@ -70,12 +76,12 @@ class ContextSlot(Slot):
 
     def record(self, rows: int) -> None:
         """Puts the whole way of a batch into the stream."""
-        network = self.network
+        network, context = self.network, self.network.serving(rows)
         if self._rows != rows:
-            network.context.set_input_shape(network.input, (rows, *network.shape))
+            context.set_input_shape(network.input, (rows, *network.shape))
             self._rows = rows
         self.loader.record(rows, self.stream)
-        if not network.context.execute_async_v3(self.stream):
+        if not context.execute_async_v3(self.stream):
             raise NotStartedError(f"TensorRT did not start a batch of {rows}")
         self.reader.record(rows, self.stream)
 

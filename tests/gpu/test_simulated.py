@@ -56,7 +56,11 @@ def make(device: Simulation) -> Make:
     def made(
         wanted: Filter | None = None, card: InputCard = CARD, probation: Probation | None = None, **changes: Any
     ) -> TensorRt:
-        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts", "least"}}
+        plan = {
+            name: changes.pop(name)
+            for name in list(changes)
+            if name in {*ECHO, "contexts", "least", "single", "stubborn"}
+        }
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
         backend.prepare(wanted)
@@ -616,6 +620,50 @@ def test_a_dla_without_room_for_more_contexts_runs_the_ones_that_it_has(device: 
     backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
     assert backend.slots == 2
     backend.close()
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_single_pictures_run_on_the_profile_for_them_and_batches_on_the_other(
+    make: Make, device: Simulation, graphs: bool
+) -> None:
+    backend = make(single=True, graphs=graphs)
+    for count in (1, 3, 1, 4, 2, 1):
+        images = [picture(seed) for seed in range(count)]
+        slot = ran(backend, *images)
+        assert isinstance(slot, ContextSlot)
+        assert [context.active_optimization_profile for context in contexts(slot)] == [0, 1], "each stays on its own"
+        assert shows(slot, *images)
+        backend.release(slot)
+    backend.close()
+    assert not device.alive
+
+
+def contexts(slot: ContextSlot) -> list[Any]:
+    return [slot.network.serving(rows) for rows in (4, 1)]
+
+
+@pytest.mark.parametrize(("version", "strategy"), [("8.6.0", None), ("10.3.0", "ON_PROFILE_CHANGE")])
+def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
+    device: Simulation, version: str, strategy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = simulated.toolkit_on(device, version)
+    asked = list[Any]()
+    create = kit.trt.ICudaEngine.create_execution_context
+
+    def noted(engine: Any, *how: Any) -> Any:
+        asked.append(how)
+        return create(engine, *how)
+
+    monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
+    TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
+    assert {tuple(kind.name for kind in how) for how in asked} == {(strategy,) if strategy else ()}
+    assert len(asked) == 2 * (SETTINGS.streams + 1)
+
+
+def test_a_profile_that_can_not_be_used_is_told_with_a_way_out(make: Make) -> None:
+    with pytest.raises(FatalError, match="the profile for single pictures") as caught:
+        make(single=True, stubborn=True)
+    assert caught.value.hint == "backend.profiles: 1"
 
 
 def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:
