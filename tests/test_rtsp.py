@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -25,10 +26,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeinfer.codecs import decoder as codec
 from edgeinfer.errors import CameraError, ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture import CaptureThread, Deadlines
 from edgeinfer.interfaces import Source, UnreadableItem
-from edgeinfer.sources import _packets, rtsp
+from edgeinfer.sources import rtsp
 from edgeinfer.sources._credentials import account, expand
 from edgeinfer.sources._lateness import PATIENCE_S, Lateness
 from edgeinfer.sources._packets import explain
@@ -249,7 +251,7 @@ def test_hevc(clips: Path, server: RtspServer) -> None:
 
 
 def test_too_many_pixels(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_packets, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(codec, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     error = failure(server.url())
     assert (error.code, error.lasting) == ("codec", True)
 
@@ -334,7 +336,8 @@ class Picture:
     planes = (Plane([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99]),)
 
     def __init__(self, is_corrupt: bool = False, time: float | None = None) -> None:
-        self.is_corrupt, self.time = is_corrupt, time
+        self.is_corrupt, self.pts = is_corrupt, time
+        self.format = SimpleNamespace(name="rgb24")
 
     def reformat(self, format: str) -> Picture:  # noqa: A002 (PyAV's name)
         assert format == "bgr24"
@@ -355,6 +358,7 @@ class Stream:
     """Everything that PyAV's container, stream and codec context are asked for."""
 
     average_rate = 25
+    time_base = 1.0
     width = height = 2
 
     def __init__(self, *packets: Any) -> None:

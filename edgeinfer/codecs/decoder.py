@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgeinfer.errors import CameraError
+from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.types import DecoderChoice, Picture
 
 
@@ -37,3 +39,9 @@ class VideoDecoder(Protocol):
 
     def close(self) -> None:
         """Gives back what it holds; pictures that it gave out stay whole. Called once."""
+
+
+def check_size(what: str, width: int, height: int) -> None:
+    """Raises CameraError for pictures that are larger than any may be."""
+    if width * height > MAX_PIXELS:
+        raise CameraError("codec", f"{what}: {width} × {height} pixels are too many", lasting=True)

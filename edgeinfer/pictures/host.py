@@ -48,6 +48,20 @@ class Shape:
         rows, columns = self.chroma
         return self.luma_bytes + 2 * rows * columns * self.depth
 
+    def luma(self, memory: npt.NDArray[np.uint8]) -> Samples:
+        """(H, W), a view of (size,) uint8."""
+        flat = memory[: self.luma_bytes]
+        return (flat.view(np.uint16) if self.depth == 2 else flat).reshape(self.height, self.width)
+
+    def chroma_planes(self, memory: npt.NDArray[np.uint8]) -> tuple[Samples, Samples]:
+        """u and v, ((H + 1) // 2, (W + 1) // 2) each, views of (size,) uint8."""
+        flat = memory[self.luma_bytes :]
+        if self.layout == "i420":
+            both = flat.reshape(2, *self.chroma)
+            return both[0], both[1]
+        pairs = (flat.view(np.uint16) if self.depth == 2 else flat).reshape(*self.chroma, 2)
+        return pairs[..., 0], pairs[..., 1]
+
     def planes(self, address: int) -> Planes:
         """Where everything is of a surface that begins at `address`."""
         rows, columns = self.chroma
@@ -78,19 +92,12 @@ class HostSurface:
     @property
     def luma(self) -> Samples:
         """(H, W), a view."""
-        flat = self.memory[: self.shape.luma_bytes]
-        return (flat.view(np.uint16) if self.shape.depth == 2 else flat).reshape(self.height, self.width)
+        return self.shape.luma(self.memory)
 
     @property
     def chroma(self) -> tuple[Samples, Samples]:
         """u and v, ((H + 1) // 2, (W + 1) // 2) each, views."""
-        rows, columns = self.shape.chroma
-        flat = self.memory[self.shape.luma_bytes :]
-        if self.shape.layout == "i420":
-            both = flat.reshape(2, rows, columns)
-            return both[0], both[1]
-        pairs = (flat.view(np.uint16) if self.shape.depth == 2 else flat).reshape(rows, columns, 2)
-        return pairs[..., 0], pairs[..., 1]
+        return self.shape.chroma_planes(self.memory)
 
     def image(self) -> Image:
         """See `Surface.image`."""

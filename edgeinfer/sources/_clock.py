@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 
-from edgeinfer.types import Capture, CaptureClock, Image
+import numpy as np
+
+from edgeinfer.types import Capture, CaptureClock, Picture
 
 
-def stamped(image: Image, clock: CaptureClock, t_media_ns: int | None = None, age_ns: int = 0) -> Capture:
-    """A capture of `age_ns` ago, on both clocks. The image is made read-only."""
-    image.flags.writeable = False
-    return Capture(image, time.time_ns() - age_ns, time.monotonic_ns() - age_ns, clock, t_media_ns)
+def stamped(picture: Picture, clock: CaptureClock, t_media_ns: int | None = None, age_ns: int = 0) -> Capture:
+    """A capture of `age_ns` ago, on both clocks. An image is made read-only."""
+    if isinstance(picture, np.ndarray):
+        picture.flags.writeable = False
+    return Capture(picture, time.time_ns() - age_ns, time.monotonic_ns() - age_ns, clock, t_media_ns)
 
 
 class Pacer:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import av
 
+from edgeinfer.codecs.decoder import check_size
 from edgeinfer.errors import CameraError
-from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.isolation.errors import too_large
 
 _PROTOCOLS = {"rtsp": "rtsp,rtp,udp,tcp", "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls", "http": "http,tcp"}
@@ -83,12 +83,6 @@ class Packets:
             raise too_large(self.url) from None
         except (OSError, ValueError) as error:
             raise CameraError("network", f"{self.url}: {type(error).__name__}") from None
-
-
-def check_size(url: str, width: int, height: int) -> None:
-    """Raises CameraError for pictures that are larger than any may be."""
-    if width * height > MAX_PIXELS:
-        raise CameraError("codec", f"{url}: {width} × {height} pixels are too many", lasting=True)
 
 
 def wall_clock_s(packet: Any) -> float | None:

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from edgeinfer.codecs.choice import open_decoder
+from edgeinfer.codecs.decoder import Decoded
 from edgeinfer.errors import StalledError, TemporaryError, UnavailableError
 from edgeinfer.isolation import inside
 from edgeinfer.recipe import BINDINGS
@@ -25,8 +27,7 @@ from edgeinfer.sources._credentials import Account, account
 from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe, find_python, start
 from edgeinfer.sources._lateness import LATE_S, Lateness
 from edgeinfer.sources._packets import Packets, wall_clock_s
-from edgeinfer.sources._pictures import PictureDecoder
-from edgeinfer.types import Capture, Start
+from edgeinfer.types import Capture, DecoderChoice, Start
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Options(Struct, frozen=True, kw_only=True):
     connect_s: Annotated[float, Meta(ge=0.1, le=20)] = 10.0
     silence_s: Seconds = 3.0
     clock: Literal["arrival", "rtcp"] = "arrival"
-    decoder: Literal["auto", "av", "gstreamer"] = "auto"
+    decoder: Literal["auto", "av", "nvdec", "gstreamer"] = "auto"
     python: str | None = None
 
     def __repr__(self) -> str:
@@ -154,32 +155,43 @@ class NetworkCamera:
 
     def __init__(self, peer: Account, options: Options) -> None:
         self._packets = Packets(peer.url, peer.full_url, options.transport, options.connect_s, options.silence_s)
-        self._decoder = PictureDecoder(peer.url, self._packets.stream)
+        wanted = "auto" if options.decoder == "gstreamer" else options.decoder
+        try:
+            self._decoder = open_decoder(self._packets.stream, peer.url, wanted, live=True)
+        except BaseException:
+            self._packets.close()
+            raise
         self.fps = float(self._packets.stream.average_rate or 0)
         self._rtcp = options.clock == "rtcp"
-        self._pictures: Iterator[Any] = iter(())
+        self._pictures: Iterator[Decoded] = iter(())
         self._lateness = Lateness()
         self._catching_up = False
         self._late_s = 0.0
         self._wall_s: float | None = None
         self._last_ns = 0
 
+    @property
+    def decoder(self) -> DecoderChoice:
+        """See `Decoding`."""
+        return self._decoder.choice
+
     def read(self) -> Capture:
         """See `Source.read`. The deadline is `silence_s` for a packet and two seconds for a picture from packets."""
         deadline = time.monotonic() + READ_DEADLINE_S
         while True:
-            for picture in self._pictures:
-                return self._capture(picture)
+            for decoded in self._pictures:
+                return self._capture(decoded)
             if time.monotonic() > deadline:
                 raise StalledError(f"{self._packets.url}: no picture can be made of what comes")
             packet = self._packets.next()
             self._mind_lateness(packet)
             if self._rtcp:
                 self._wall_s = wall_clock_s(packet)
-            self._pictures = iter(self._decoder.decode(packet, self._catching_up))
+            self._pictures = self._decoder.decode(packet, self._catching_up)
 
     def close(self) -> None:
         """See `Source.close`."""
+        self._decoder.close()
         self._packets.close()
 
     def _mind_lateness(self, packet: Any) -> None:
@@ -193,14 +205,13 @@ class NetworkCamera:
         elif self._late_s < LATE_S and packet.is_keyframe:
             self._catching_up = False
 
-    def _capture(self, picture: Any) -> Capture:
-        image = self._decoder.image(picture)
-        if self._wall_s is not None and picture.time is not None:
-            age_ns = time.time_ns() - int((self._wall_s + picture.time) * 1e9)
+    def _capture(self, decoded: Decoded) -> Capture:
+        if self._wall_s is not None and decoded.time_s is not None:
+            age_ns = time.time_ns() - int((self._wall_s + decoded.time_s) * 1e9)
             if 0 <= age_ns < MAX_CLOCK_AGE_NS:
-                return stamped(image, "rtcp", age_ns=age_ns)
+                return stamped(decoded.picture, "rtcp", age_ns=age_ns)
         since_ns = max(0, time.monotonic_ns() - self._last_ns)
         age_ns = min(int(self._late_s * 1e9), since_ns)  # time does not run backwards
-        capture = stamped(image, "arrival", age_ns=age_ns)
+        capture = stamped(decoded.picture, "arrival", age_ns=age_ns)
         self._last_ns = capture.t_mono_ns
         return capture
