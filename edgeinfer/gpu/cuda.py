@@ -57,6 +57,12 @@ class Cuda:
         """A device attribute by the end of its name, for instance Integrated."""
         return int(self("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), 0))
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes of device memory that nobody uses, and all there are."""
+        status, spare, total = self.api.cudaMemGetInfo()
+        check("cudaMemGetInfo", status)
+        return int(spare), int(total)
+
     def upload(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from (pinned) host memory to the device."""
         if self._copy is None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgeinfer.frames import pool
 from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.leases import Lease
 from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.types import Colour, Image, Planes
 
@@ -39,15 +40,6 @@ def downloads() -> Downloads:
     return Downloads(Cuda())
 
 
-class Lease:
-    """Device memory that somebody has lent. It goes back when nobody refers to this any more (weakref.finalize)."""
-
-    __slots__ = ("__weakref__", "address")
-
-    def __init__(self, address: int) -> None:
-        self.address = address
-
-
 class DeviceSurface:
     """See `Surface`. The memory of `lease` is laid out as `shape` says; it is written before this is made."""
 
@@ -56,21 +48,21 @@ class DeviceSurface:
     def __init__(self, lease: Lease, shape: Shape, colour: Colour) -> None:
         self.shape, self.colour = shape, colour
         self.width, self.height = shape.width, shape.height
-        self._lease = lease
+        self.lease = lease
         self._lock = threading.Lock()
         self._host: HostSurface | None = None
 
     @property
     def planes(self) -> Planes:
         """See `Surface.planes`; addresses on the device."""
-        return self.shape.planes(self._lease.address)
+        return self.shape.planes(self.lease.address)
 
     def image(self) -> Image:
         """See `Surface.image`. Raises what `Cuda` does besides."""
         with self._lock:
             if self._host is None:
                 memory = pool.bytes(self.shape.size)
-                downloads().rows(memory.reshape(1, -1), self._lease.address, self.shape.size)
+                downloads().rows(memory.reshape(1, -1), self.lease.address, self.shape.size)
                 self._host = HostSurface(memory, self.shape, self.colour)
         return self._host.image()
 
@@ -78,6 +70,6 @@ class DeviceSurface:
         """See `Surface.sample`: so many rows come to the host, not the picture."""
         row, step = self.width * self.shape.depth, max(1, self.height // grid)
         rows = np.empty((-(-self.height // step), row), np.uint8)
-        downloads().rows(rows, self._lease.address, row * step)
+        downloads().rows(rows, self.lease.address, row * step)
         samples = rows.view(np.uint16) if self.shape.depth == 2 else rows
         return samples[:, :: max(1, self.width // grid)].tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -14,14 +15,21 @@ from typing import Any, Protocol
 import msgspec
 
 from edgeinfer import frames
+from edgeinfer.codecs.choice import Elsewhere
 from edgeinfer.codes import CAPTURE_CLOCKS
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard.printable import printable
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.errors import from_plain, too_many
+from edgeinfer.isolation.house import house
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
-from edgeinfer.types import Capture
+from edgeinfer.isolation.slots import Slots
+from edgeinfer.isolation.talk import whole
+from edgeinfer.types import Capture, DecoderChoice, Picture
+
+log = logging.getLogger(__name__)
 
 OPEN_S = 25.0
 """Longer than connecting may take, `connect_s`."""
@@ -30,6 +38,8 @@ LEAVE_S = 1.0
 MAX_TIME_NS = MAX_SIZE = 1 << 62
 MIN_FPS, MAX_FPS = 1 / 3600, 1e6
 """A rate beyond these is none."""
+MAX_WORDS = 300
+"""Characters of what a process says about its decoder."""
 MAX_NEEDS = 20
 """In one answer: a source makes a few pictures to give one."""
 
@@ -55,34 +65,58 @@ class Order:
     uri: str
     options: msgspec.Struct
 
-    def to_plain(self) -> dict[str, Any]:
-        """As the process reads it."""
-        return {"plugin": self.plugin, "uri": self.uri, "options": msgspec.json.encode(self.options).decode()}
+    def to_plain(self, instead: str = "") -> dict[str, Any]:
+        """As the process reads it. `instead`: why it can't be decoded where it was tried first."""
+        told = {"plugin": self.plugin, "uri": self.uri, "options": msgspec.json.encode(self.options).decode()}
+        return {**told, "instead": instead} if instead else told
 
 
 Patience = Callable[[float], float]
 """Frames per second that a source says it gives → seconds that a read of it may take."""
 
 
-def open_isolated(order: Order, what: str, patience_s: Patience, memory_bytes: int | None = None) -> IsolatedSource:
+def open_isolated(
+    order: Order, what: str, patience_s: Patience, memory_bytes: int | None = None, instead: str = ""
+) -> IsolatedSource:
     """A source, opened in a process of its own. `what` is the source as errors call it.
 
     Where it is live, the process is ended when a read takes longer than `patience_s`; `memory_bytes` are its own beyond
-    what it starts with. Raises what the plugin raises, CameraError where its process ends or hangs, and TemporaryError
-    where none can be had now.
+    what it starts with. `instead`: see `Order.to_plain`. Raises what the plugin raises, CameraError where its process
+    ends or hangs, and TemporaryError where none can be had now.
     """
-    return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(), what, patience_s)
+    return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(instead), what, patience_s)
+
+
+def open_sharing(order: Order, what: str, patience_s: Patience) -> IsolatedSource:
+    """A source, opened in a process that sources share, or in one of its own where that can't decode it. The same."""
+    guest = house.enter(order.plugin)
+    try:
+        return IsolatedSource(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
+    except Elsewhere as error:
+        log.info("%s: decoded in a process of its own: %s", what, error)
+        return open_isolated(order, what, patience_s, instead=str(error))
 
 
 class IsolatedSource:
-    """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does."""
+    """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does.
+
+    `decoder` is there where the process decodes video: see `Decoding`.
+    """
+
+    decoder: DecoderChoice
 
     def __init__(
-        self, process: Process, order: dict[str, Any], what: str, patience_s: Patience, open_s: float | None = None
+        self,
+        process: Process,
+        order: dict[str, Any],
+        what: str,
+        patience_s: Patience,
+        open_s: float | None = None,
+        slots: Slots | None = None,
     ) -> None:
-        """Opening may take `open_s`, OPEN_S where it is None."""
+        """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
         self._process, self._what = process, what
-        self._lender = Lender(frames.store)
+        self._lender, self._slots = Lender(frames.store), slots
         self._ended = False
         try:
             self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
@@ -96,6 +130,8 @@ class IsolatedSource:
         with self._guarded():
             if not isinstance(opened, dict) or not isinstance(opened.get("fps"), int | float):
                 raise talk.Nonsense("it was to be opened")
+            if "decoder" in opened:
+                self.decoder = _decoder(opened["decoder"])
             fps = float(opened["fps"])
             return bool(opened.get("live")), fps if MIN_FPS <= fps <= MAX_FPS else 0.0
 
@@ -105,8 +141,9 @@ class IsolatedSource:
         return self._process.pid
 
     def read(self) -> Capture | None:
-        """See `Source.read`."""
-        answer = self._ask({"read": True}, self._patience_s)
+        """See `Source.read`. Without room it raises NoRoom before the process is asked."""
+        freed = {} if self._slots is None else {"slots": self._slots.freed()}
+        answer = self._ask({"read": True, **freed}, self._patience_s)
         if "end" in answer:
             return None
         with self._guarded():
@@ -120,18 +157,24 @@ class IsolatedSource:
 
     def _capture(self, answer: dict[str, Any]) -> Capture:
         """What an answer shows. Raises talk.Nonsense."""
-        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
-        if height * width > MAX_PIXELS:
-            raise too_many(self._what)
         if answer.get("clock") not in CAPTURE_CLOCKS:
             raise talk.Nonsense("no such clock")
         t_ns = whole(answer, "t_ns", 0, MAX_TIME_NS)
         t_mono_ns = whole(answer, "t_mono_ns", 0, time.monotonic_ns())  # from the future it would hold up what comes
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
-        image = self._lender.pixels(answer.get("picture"), height * width * 3).reshape(height, width, 3)
+        return Capture(self._picture(answer), t_ns, t_mono_ns, answer["clock"], t_media_ns)
+
+    def _picture(self, answer: dict[str, Any]) -> Picture:
+        told = answer.get("picture")
+        if isinstance(told, dict) and self._slots is not None:
+            return self._slots.surface(told)
+        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
+        if height * width > MAX_PIXELS:
+            raise too_many(self._what)
+        image = self._lender.pixels(told, height * width * 3).reshape(height, width, 3)
         image.flags.writeable = False
-        return Capture(image, t_ns, t_mono_ns, answer["clock"], t_media_ns)
+        return image
 
     def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
         """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
@@ -143,9 +186,12 @@ class IsolatedSource:
                 answer, descriptors = talk.receive(self._process.peer, left_s)
                 talk.close(descriptors)  # nobody asked for any
                 self._lender.take_back(answer.get("drop", []))
-                if "need" not in answer:
+                if "need" in answer:
+                    end += self._lend(answer)
+                elif "arena" in answer and self._slots is not None:
+                    end += self._lend_slots(self._slots, answer["arena"])
+                else:
                     break
-                end += self._lend(answer)
             else:
                 raise talk.Nonsense("it asks for memory again and again")
             error = from_plain(answer, self._what) if "error" in answer else None
@@ -169,6 +215,12 @@ class IsolatedSource:
             talk.send(self._process.peer, {"lend": number, "free": free}, descriptor)
         finally:
             os.close(descriptor)
+        return time.monotonic() - began
+
+    def _lend_slots(self, slots: Slots, wanted: object) -> float:
+        """The same for the GPU's memory."""
+        began = time.monotonic()
+        talk.send(self._process.peer, slots.lend(wanted))
         return time.monotonic() - began
 
     @contextlib.contextmanager
@@ -198,12 +250,13 @@ class IsolatedSource:
         self._ended = True
         how = self._process.end()
         self._lender.close()
+        if self._slots is not None:
+            self._slots.close()
         return how
 
 
-def whole(answer: dict[str, Any], key: str, least: int, most: int) -> int:
-    """A whole number of an answer. Raises talk.Nonsense where there is none."""
-    value = answer.get(key)
-    if type(value) is not int or not least <= value <= most:
-        raise talk.Nonsense(f"{key} makes no sense")
-    return value
+def _decoder(told: object) -> DecoderChoice:
+    """What decodes a source, as its process says. Raises talk.Nonsense."""
+    if not isinstance(told, list) or [type(text) for text in told] != [str, str]:
+        raise talk.Nonsense("a decoder that is none")
+    return DecoderChoice(*(printable(text)[:MAX_WORDS] for text in told))

@@ -26,9 +26,9 @@ from edgeinfer.guard import confine
 from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
 from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
 from edgeinfer.isolation.errors import too_many
-from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
+from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource
 from edgeinfer.isolation.spawned import Spawned, spawn
-from edgeinfer.isolation.talk import Nonsense
+from edgeinfer.isolation.talk import Nonsense, whole
 from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.types import Capture, CaptureClock, Image, Start

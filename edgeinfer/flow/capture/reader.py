@@ -13,12 +13,14 @@ from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.printable import indented, printable
-from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.interfaces import NoRoom, Source, UnreadableItem
 from edgeinfer.types import Capture
 
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.1
+ROOM_S = 0.002
+"""A picture is in use for about as long as the network takes for one."""
 
 
 class Reader(threading.Thread):
@@ -108,6 +110,9 @@ class Reader(threading.Thread):
                 self._stopping.wait(_PAUSE_S)  # one that says so at once must not become a busy loop
             except UnreadableItem as error:
                 self._skip(printable(str(error)), live)
+            except NoRoom:
+                if not self._intake.make_room(live):
+                    self._stopping.wait(ROOM_S)
             else:
                 if capture is None or not self._accept(capture, live):
                     return
