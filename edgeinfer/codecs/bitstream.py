@@ -1,4 +1,4 @@
-"""Packets as NVDEC's parser reads them: H.264 and H.265 with start codes (Rec. ITU-T H.264, annex B), others as they are."""
+"""Packets as NVDEC reads them: H.264 and H.265 with start codes (Rec. ITU-T H.264, annex B), others as they are."""
 
 from __future__ import annotations
 

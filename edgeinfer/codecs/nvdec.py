@@ -62,8 +62,10 @@ class NvDecoder:
             if self._session is None:
                 if not key or time.monotonic() - self._made_s < RENEWAL_S:
                     continue
-                data = self._begun() + data
-            yield from self._decoded(data, pts)
+                self._begin()
+                yield from self._decoded(self._bitstream.head() + data, pts)
+            else:
+                yield from self._decoded(data, pts)
 
     def flush(self) -> Iterator[Decoded]:
         """See `VideoDecoder.flush`."""
@@ -75,8 +77,7 @@ class NvDecoder:
         self._session = None
         self._cuda.attempt("cudaEventDestroy", self._event)
 
-    def _begun(self) -> bytes:
-        """A new session. Returns what goes before its first packet."""
+    def _begin(self) -> None:
         self._made_s = time.monotonic()
         try:
             self._session = self._nvc.CreateDecoder(
@@ -89,7 +90,6 @@ class NvDecoder:
             )
         except Exception as error:
             raise self._broken(error) from None
-        return self._bitstream.head()
 
     def _decoded(self, data: bytes, pts: int) -> Iterator[Decoded]:
         flags = self._nvc.VideoPacketFlag

@@ -91,7 +91,7 @@ def load() -> Any:
 
 
 def capabilities(codec: str, bits: int) -> dict[str, int]:
-    """What the GPU's decoder can do with a codec. Raises what PyNvVideoCodec does, and UnavailableError without CUDA."""
+    """What the GPU decodes of a codec. Raises what PyNvVideoCodec does, and UnavailableError without CUDA."""
     with _asking:  # it makes a context for the question, which takes a while
         return _capabilities(codec, bits)
 

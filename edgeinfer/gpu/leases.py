@@ -28,7 +28,7 @@ class Supply(Protocol):
     """Where a thread that decodes has its device memory from. Used by that thread."""
 
     def take(self, size: int) -> Lease | None:
-        """At least `size` bytes; None where pictures are to lie in host memory. Raises StalledError where all is used."""
+        """At least `size` bytes; None where pictures are to lie in host memory. Raises StalledError without room."""
 
 
 @contextmanager
