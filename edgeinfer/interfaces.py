@@ -58,6 +58,14 @@ class Sharing(Protocol):
 
 
 @runtime_checkable
+class Scaling(Protocol):
+    """What a source's module has besides that can have pictures made smaller in hardware, before the CPU has them."""
+
+    def open_fitted(self, uri: str, options: Any, fit: tuple[int, int]) -> Source:
+        """As `open`, where no picture need be larger than `fit`, width and height. `Capture.seen` says what it was."""
+
+
+@runtime_checkable
 class SlowStarting(Protocol):
     """What a source's module has besides that knows which of its sources take long to be opened."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given
@@ -34,12 +35,14 @@ from edgeinfer.frames import block_of
 from edgeinfer.guard.redaction import redact
 from edgeinfer.interfaces import Source
 from edgeinfer.isolation import inside
+from edgeinfer.pictures.host import HostSurface
 from edgeinfer.sources import _gst_process, csi, gst, rtsp
 from edgeinfer.sources._credentials import Account
 from edgeinfer.sources._gst_child import Memory, receive, send
-from edgeinfer.sources._gst_pipeline import ChildPipeline, Trouble
+from edgeinfer.sources._gst_picture import colour_of
+from edgeinfer.sources._gst_pipeline import ChildPipeline, Trouble, fitted
 from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Colour, size_of
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, Cli, need_gst
 from tests.rtsp_server import RtspServer
@@ -161,10 +164,10 @@ def test_a_pipeline_that_swells_gets_no_more(gst_python: str) -> None:
 def test_a_file_loses_no_picture_while_there_is_no_memory(
     gst_python: str, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
-    size = 64 * 48 * 4
+    size = 66 * 48 * 4
     monkeypatch.setattr(frames, "PATIENCE_S", 0.05)
     monkeypatch.setattr(frames.store, "_limit", frames.store.held + 5 * size)
-    text = f"videotestsrc num-buffers=12 ! video/x-raw,format={layout},width=64,height=48,framerate=10/1"
+    text = f"videotestsrc num-buffers=12 ! video/x-raw,format={layout},width=66,height=48,framerate=10/1"
     source = opened(f"gst:{text}")
     kept, places = list[Capture](), []
     letting_go = threading.Timer(0.5, kept.clear)
@@ -268,7 +271,7 @@ class Child:
         return self.returncode
 
 
-PICTURE = {"width": 2, "height": 2, "stride": 8, "format": "BGR", "pts": 40, "age_ns": 5_000_000}
+PICTURE = {"width": 2, "height": 2, "size": 16, "format": "BGR", "pts": 40, "age_ns": 5_000_000}
 PIXELS = bytes([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99])
 NONE = {"none": True}
 Answering = Callable[..., "tuple[GstSource, Child]"]
@@ -301,7 +304,7 @@ def test_a_child_is_told_what_to_play_over_the_socket_alone(answering: Answering
 @pytest.mark.parametrize("layout", ["BGR", "BGRx"])
 def test_rows_are_as_long_as_the_child_says_and_pictures_stay_as_they_were(answering: Answering, layout: str) -> None:
     padded = bytes([1, 2, 3, 0, 4, 5, 6, 0, 99, 99, 7, 8, 9, 0, 10, 11, 12, 0, 99, 99])
-    described = {**PICTURE, "format": layout, "stride": 8 if layout == "BGR" else 10}
+    described = {**PICTURE, "format": layout, "size": 16 if layout == "BGR" else 20}
     source, _ = answering(
         (described, PIXELS if layout == "BGR" else padded), ({**described, "pts": 80}, bytes(len(padded)))
     )
@@ -378,7 +381,7 @@ def test_whose_stamp_a_picture_has(
 def test_pictures_of_changing_sizes_cost_no_descriptors(answering: Answering) -> None:
     sizes = [(2 + number % 2, 6 * (2 + number % 2)) for number in range(20)]
     script = [
-        ({**PICTURE, "height": side, "stride": 8, "pts": number}, bytes(8 * side))
+        ({**PICTURE, "height": side, "size": 8 * side, "pts": number}, bytes(8 * side))
         for number, (side, _) in enumerate(sizes)
     ]
     source, _ = answering(*script)
@@ -394,6 +397,109 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_copied(answering: A
     with pytest.raises(CameraError, match="too many") as caught:
         source.read()
     assert (caught.value.code, caught.value.lasting) == ("codec", True)
+
+
+# YUV, and pictures that are made smaller on their way
+
+
+@pytest.mark.parametrize("layout", ["I420", "NV12", "P010_10LE"])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (66, 50), (641, 479)])
+def test_yuv_comes_as_it_is(gst_python: str, layout: str, width: int, height: int) -> None:
+    bars = f"gst:videotestsrc is-live=true pattern=smpte ! video/x-raw,width={width},height={height},format"
+    kept, same = opened(f"{bars}={layout}"), opened(f"{bars}=BGR")
+    try:
+        surface, image = read(kept).picture, read(same).image
+    finally:
+        kept.close()
+        same.close()
+    assert isinstance(surface, HostSurface)
+    assert surface.shape.layout == {"I420": "i420", "NV12": "nv12", "P010_10LE": "p010"}[layout]
+    assert (surface.width, surface.height) == (width, height)
+    middles = slice(4, height * 2 // 3 - 4), [width * (2 * bar + 1) // 14 for bar in range(7)]
+    assert np.abs(surface.image()[middles].astype(int) - image[middles]).max() <= 6
+
+
+@given(st.integers(1, 8192), st.integers(1, 8192), st.integers(2, 2048), st.integers(2, 2048))
+def test_a_picture_that_is_made_smaller_keeps_its_shape(width: int, height: int, across: int, down: int) -> None:
+    size = fitted((width, height), (across, down))
+    assert size[0] % 2 == size[1] % 2 == 0
+    assert size[0] <= max(2, min(width, across) + 1)
+    assert size[1] <= max(2, min(height, down) + 1)
+    scale = min(1, across / width, down / height)
+    assert abs(size[0] - max(2, width * scale)) <= 1
+    assert abs(size[1] - max(2, height * scale)) <= 1
+
+
+SOFTWARE = _gst_process.FROM_NVMM_TO_SINK.replace("nvvidconv", "videoconvert ! videoscale")
+"""What NVIDIA's element does in one, by two that run everywhere."""
+
+
+@pytest.mark.parametrize(("turned", "seen"), [(False, (1280, 720)), (True, (720, 1280))])
+def test_pictures_are_made_smaller_before_they_are_copied(gst_python: str, turned: bool, seen: tuple[int, int]) -> None:
+    turn = "videoflip method=clockwise ! " if turned else ""
+    scaler = SOFTWARE.replace(
+        "videoconvert ! videoscale name=edgeinfer_scaler",
+        f"videoconvert name=edgeinfer_scaler ! {turn}videoscale add-borders=false",
+    )
+    text = f"videotestsrc is-live=true pattern=red ! video/x-raw,width=1280,height=720 ! {scaler}"
+    source = GstSource(Recipe("gst", [([], text)], fit=(416, 416), turned=turned))
+    try:
+        capture = read(source)
+    finally:
+        source.close()
+    assert size_of(capture.picture) == ((234, 416) if turned else (416, 234))
+    assert capture.seen == capture.size == seen
+    assert capture.image[..., 2].min() > 245
+
+
+def test_a_picture_that_is_small_enough_stays_as_it_is(gst_python: str) -> None:
+    text = f"videotestsrc is-live=true ! video/x-raw,width=320,height=240 ! {SOFTWARE}"
+    source = GstSource(Recipe("gst", [([], text)], fit=(416, 416)))
+    try:
+        capture = read(source)
+    finally:
+        source.close()
+    assert size_of(capture.picture) == capture.size == (320, 240)
+
+
+@pytest.mark.parametrize(
+    ("colorimetry", "height", "colour"),
+    [
+        ("bt709", 480, Colour("bt709")),
+        ("bt601", 1080, Colour("bt601")),
+        ("2:4:16:4", 1080, Colour("bt601")),
+        ("1:4:0:0", 480, Colour("bt601", True)),
+        ("1:3:5:1", 480, Colour("bt709", True)),
+        ("bt2020", 480, Colour("bt2020")),
+        ("2:0:0:0", 719, Colour("bt601")),
+        (None, 720, Colour("bt709")),
+        ("nonsense", 240, Colour("bt601")),
+        (17, 240, Colour("bt601")),
+    ],
+)
+def test_what_gstreamer_says_of_colours(colorimetry: object, height: int, colour: Colour) -> None:
+    assert colour_of(colorimetry, height) == colour
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"format": "GRAY8"},
+        {"format": "NV12", "size": 5},
+        {"size": 11},
+        {"size": "16"},
+        {"seen": 5},
+        {"seen": [1]},
+        {"seen": [0, 2]},
+        {"seen": [2.0, 2]},
+    ],
+    ids=str,
+)
+def test_a_child_that_lies_about_a_picture_is_ended(answering: Answering, lie: dict[str, Any]) -> None:
+    source, _ = answering(({**PICTURE, **lie}, PIXELS))
+    with pytest.raises(CameraError) as caught:
+        source.read()
+    assert caught.value.code == "crashed"
 
 
 def test_a_child_that_dies_is_told_with_how_it_ended(answering: Answering) -> None:
@@ -637,7 +743,14 @@ def test_the_pipeline_of_a_csi_camera() -> None:
     assert set(needs) == {"nvarguscamerasrc", "nvvidconv"}
     assert "sensor-id=1 " in text
     assert "width=1920,height=1080,framerate=2997/100" in text
-    assert "nvvidconv flip-method=2 ! video/x-raw,format=(string)BGRx ! appsink" in text
+    assert "nvvidconv flip-method=2 name=edgeinfer_scaler ! " in text
+    assert "video/x-raw,format=(string)NV12 ! appsink" in text
+    assert not recipe.turned
+
+
+@pytest.mark.parametrize("flip", range(8))
+def test_a_camera_that_is_turned_on_its_side_is_wide_where_it_was_high(flip: int) -> None:
+    assert csi.recipe("csi://0", csi.Options(flip=flip)).turned is (flip % 2 == 1)
 
 
 @pytest.mark.parametrize("uri", ["csi://", "csi://x", "csi://0 ! filesink location=x", "csi://123"])

@@ -52,7 +52,7 @@ from edgeinfer.systemd import notify
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.types import Detections, Frame, Result, Timing
-from tests import scripted_backend
+from tests import fitting_source, scripted_backend
 from tests.scripted_backend import Scripted
 from tests.test_hostile_networks import endless
 from tests.test_messages import example
@@ -594,6 +594,21 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
     assert [line["seq"] for line in first + second] == list(range(first[0]["seq"], second[-1]["seq"] + 1))
     assert second[-1]["seq"] < run.recorder.detections("a")[-1].seq
     assert not run.daemon.failures()
+    assert_untouched(run)
+
+
+def test_pictures_come_whole_only_while_somebody_looks_at_them(run: Run, tmp_path: Path) -> None:
+    fitting_source.fits.clear()
+    setattr(run.recorder, "pictures", False)  # noqa: B010 (others of its kind don't say)
+    run.reload(sources={"a": SMALL, "c": "tests.fitting_source:"})
+    run.until_results("c")
+    assert fitting_source.fits == [(64, 64)]
+    assert run.reload(sinks={"video": {"path": str(tmp_path / "x.mp4")}}).ok
+    run.until(lambda: len(fitting_source.fits) == 2, "the source to be opened again")
+    run.until_results("c")
+    assert run.reload(sinks={}).ok
+    run.until(lambda: len(fitting_source.fits) == 3, "the source to be opened again")
+    assert fitting_source.fits == [(64, 64), None, (64, 64)]
     assert_untouched(run)
 
 

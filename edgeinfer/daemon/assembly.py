@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,17 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
-from edgeinfer.interfaces import Decoder, Isolating, Reconnecting, Sharing, Sink, SlowStarting, Source
+from edgeinfer.interfaces import (
+    Decoder,
+    Isolating,
+    Reconnecting,
+    Scaling,
+    Selective,
+    Sharing,
+    Sink,
+    SlowStarting,
+    Source,
+)
 from edgeinfer.isolation.source import Order, open_isolated, open_sharing
 from edgeinfer.messages import ModelInfo
 from edgeinfer.types import Start
@@ -40,13 +50,29 @@ def model_info(model: Model) -> ModelInfo:
     )
 
 
-def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox) -> Job:
+Fit = Callable[[], tuple[int, int] | None]
+"""Width and height that pictures need not exceed, None where they are wanted whole; asked when a source is opened."""
+
+
+def wanted_size(model: Model, sinks: Iterable[Sink]) -> tuple[int, int] | None:
+    """The network's input size, unless somebody looks at pictures: see `Fit`."""
+    if any(not isinstance(sink, Selective) or sink.pictures for sink in sinks):
+        return None
+    return model.card.input.width, model.card.input.height
+
+
+def scales(config: SourceConfig) -> bool:
+    """Whether a source may be opened with smaller pictures than it sees."""
+    return isinstance(plugins.load("sources", config.uri.plugin), Scaling)
+
+
+def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox, fit: Fit = lambda: None) -> Job:
     """What a source's capture thread works on. The configuration counts for more than what its plugin says."""
     ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
     usual = module.RECONNECT if isinstance(module, Reconnecting) else None
     return Job(
         name,
-        partial(open_source, config, name),
+        partial(open_source, config, name, fit),
         ledger,
         mailbox,
         max_fps=config.max_fps,
@@ -59,7 +85,7 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
     )
 
 
-def open_source(config: SourceConfig, name: str) -> Source:
+def open_source(config: SourceConfig, name: str, fit: Fit = lambda: None) -> Source:
     """Opens a source, in the process that it needs, if any; may block, so it is called on the source's thread."""
     order, what, limits = Order(config.uri.plugin, config.uri.text, config.options), f"source {name}", deadlines(config)
 
@@ -71,7 +97,11 @@ def open_source(config: SourceConfig, name: str) -> Source:
     if config.isolation.isolated:
         memory_mb = config.isolation.memory_mb
         return open_isolated(order, what, patience_s, None if memory_mb is None else memory_mb << 20)
-    source: Source = plugins.load("sources", config.uri.plugin).open(config.uri.text, config.options)
+    module, size = plugins.load("sources", config.uri.plugin), fit()
+    if size is not None and isinstance(module, Scaling):
+        fitted: Source = module.open_fitted(config.uri.text, config.options, size)
+        return fitted
+    source: Source = module.open(config.uri.text, config.options)
     return source
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
-from edgeinfer.daemon.assembly import close_sinks, model_info, open_decoder, open_sinks
+from edgeinfer.daemon.assembly import close_sinks, model_info, open_decoder, open_sinks, wanted_size
 from edgeinfer.daemon.background import Workshop
 from edgeinfer.daemon.changes import ReloadPlan
 from edgeinfer.daemon.failures import failures, reader_gone
@@ -84,9 +84,13 @@ class Daemon:
         except EdgeinferError:
             close_sinks(sinks)
             raise
-        self.sources = SourceSet(config.sources, config.frames, self.instruments.governor, self._sources_changed)
+        self.sources = SourceSet(
+            config.sources, config.frames, self.instruments.governor, self._sources_changed, lambda: self._fit
+        )
         identity = Identity.new(model_info(self._first_model), list(config.sources))
         all_sinks = {**sinks, **(extra_sinks or {})}
+        self._sinks = all_sinks
+        self._fit = wanted_size(self._first_model, all_sinks.values())
         self.publisher = Publisher(
             identity, self.sources.ledgers, all_sinks, self.stats, self.bulletin, picture=self.snapshot
         )
@@ -253,6 +257,12 @@ class Daemon:
         assert self._inference is not None  # noqa: S101 (`turn` polls the reloader only once it is there)
         self._inference.delivery.limit = config.frames
         self._inference.batching.config = config.batching
-        self.sources.apply(config.sources, plan.restart, config.frames)
+        self.sources.apply(config.sources, plan.restart | self._resized(plan, sinks), config.frames)
         if plan.close_sinks or sinks:
             self.publisher.change_sinks(plan.close_sinks, sinks)
+
+    def _resized(self, plan: ReloadPlan, opened: Mapping[str, Sink]) -> frozenset[str]:
+        """Sources to open anew since pictures of another size are wanted now."""
+        self._sinks = {name: sink for name, sink in self._sinks.items() if name not in plan.close_sinks} | dict(opened)
+        before, self._fit = self._fit, wanted_size(self.model, self._sinks.values())
+        return frozenset() if self._fit == before else self.sources.resized()

@@ -59,3 +59,8 @@ def reference_bgr(luma: Float32, u: Float32, v: Float32, colour: Colour) -> Floa
 def rounded(levels: Float32) -> Image:
     """Levels as uint8."""
     return np.rint(levels).astype(np.uint8)
+
+
+def usual(height: int, full_range: bool = False) -> Colour:
+    """What a stream is taken for that does not say: BT.709 from 720 lines on, BT.601 below, as players do."""
+    return Colour("bt709" if height >= 720 else "bt601", full_range)

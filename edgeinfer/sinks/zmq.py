@@ -79,6 +79,7 @@ class ZmqPublisher:
     """See `Sink`. Never waits for a subscriber. The socket may change threads once made, but only one may use it."""
 
     blocks = False
+    pictures = False
 
     def __init__(self, options: Options) -> None:
         check(options)

@@ -48,6 +48,12 @@ class Trouble(Exception):  # noqa: N818 (an answer)
         }
 
 
+def fitted(size: Any, most: Any) -> tuple[int, int]:
+    """Width and height in which a picture of `size` fits into `most`: no larger than it is, and even (YUV 4:2:0)."""
+    scale = min(1.0, most[0] / size[0], most[1] / size[1])
+    return max(2, round(size[0] * scale / 2) * 2), max(2, round(size[1] * scale / 2) * 2)
+
+
 class Lent(Protocol):
     """Memory for pictures, as the pipeline uses it."""
 
@@ -78,6 +84,33 @@ class ChildPipeline:
         self.sink = self.pipeline.get_by_name("edgeinfer_sink")
         self.bus = self.pipeline.get_bus()
         self.live = False
+        self.seen: Any = None
+        if spec.get("fit"):
+            self.scale(spec["fit"], spec["turned"])
+
+    def scale(self, fit: Any, turned: bool) -> None:
+        """Has the pipeline's scaler, where it has one, make pictures that fit into `fit`, width and height.
+
+        `turned`: it also turns them on their side. The size is told when what comes is known, before the scaler hears
+        of it; `seen` is what comes.
+        """
+        scaler, size = (self.pipeline.get_by_name(f"edgeinfer_{name}") for name in ("scaler", "size"))
+        if scaler is None or size is None:
+            return
+        gst = self.gst
+
+        def on_event(_: Any, info: Any) -> Any:
+            event = info.get_event()
+            if event.type == gst.EventType.CAPS:
+                came = event.parse_caps().get_structure(0)
+                sides = came.get_int("width")[1], came.get_int("height")[1]
+                self.seen = sides[::-1] if turned else sides
+                across, down = fitted(self.seen, fit)
+                text = f"video/x-raw,width={across},height={down},pixel-aspect-ratio=1/1"
+                size.set_property("caps", gst.Caps.from_string(text))
+            return gst.PadProbeReturn.OK
+
+        scaler.get_static_pad("sink").add_probe(gst.PadProbeType.EVENT_DOWNSTREAM, on_event)
 
     def choose(self, candidates: list[dict[str, Any]]) -> str:
         """The first pipeline whose elements are all there."""
@@ -150,8 +183,10 @@ class ChildPipeline:
             "drop": self.memory.given_up(SPARE),
             "width": structure.get_int("width")[1],
             "height": height,
-            "stride": size // height,
+            "size": size,
             "format": structure.get_string("format"),
+            "colorimetry": structure.get_string("colorimetry"),
+            "seen": self.seen,
             "pts": None if buffer.pts == self.gst.CLOCK_TIME_NONE else buffer.pts,
             "age_ns": self.age_ns(buffer.pts),
         }

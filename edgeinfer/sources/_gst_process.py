@@ -12,26 +12,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from edgeinfer.errors import CameraError, StalledError, TemporaryError, UnavailableError
-from edgeinfer.frames import pool
 from edgeinfer.guard import confine
-from edgeinfer.guard.limits import MAX_PIPELINE_BYTES, MAX_PIXELS
+from edgeinfer.guard.limits import MAX_PIPELINE_BYTES
 from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
-from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource
 from edgeinfer.isolation.spawned import Spawned, spawn
-from edgeinfer.isolation.talk import Nonsense, whole
+from edgeinfer.isolation.talk import whole
 from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
-from edgeinfer.types import Capture, CaptureClock, Image, Start
+from edgeinfer.sources._gst_picture import raw_picture
+from edgeinfer.types import Capture, CaptureClock, Picture, Start
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +48,14 @@ REMEDY = f"apt install {BINDINGS} gstreamer1.0-plugins-base gstreamer1.0-plugins
 PROBE = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst"
 PROBE_S = 20.0
 
-TO_SINK = (
-    "videoconvert ! video/x-raw,format=(string){BGR,BGRx} ! "
-    "appsink name=edgeinfer_sink sync=false drop=true max-buffers=1"
-)
+SINK = "appsink name=edgeinfer_sink sync=false drop=true max-buffers=1"
+TO_SINK = f"videoconvert ! video/x-raw,format=(string){{I420,NV12,P010_10LE,BGR,BGRx}} ! {SINK}"
+"""What a decoder gives in one of these formats is not converted."""
 FROM_NVMM_TO_SINK = (
-    "nvvidconv ! video/x-raw,format=(string)BGRx ! appsink name=edgeinfer_sink sync=false drop=true max-buffers=1"
+    f"nvvidconv name=edgeinfer_scaler ! capsfilter name=edgeinfer_size caps=video/x-raw ! "
+    f"video/x-raw,format=(string)NV12 ! {SINK}"
 )
+"""nvvidconv scales on the VIC; the CPU copies what comes out of it, once."""
 
 
 def start() -> Start:
@@ -74,6 +71,8 @@ class Recipe:
 
     `what` is the source as errors call it. `clock` is who stamps its buffers, `remedy` what brings missing elements.
     `memory_bytes` bounds the process's private memory; None doesn't. `leave_s`: how long stopping may take.
+    `fit`: width and height that pictures need not exceed, where something can scale them at no cost; `turned`: whether
+    it also turns them on their side.
     """
 
     what: str
@@ -82,6 +81,8 @@ class Recipe:
     clock: CaptureClock = "driver"
     remedy: str = REMEDY
     memory_bytes: int | None = MAX_PIPELINE_BYTES
+    fit: tuple[int, int] | None = None
+    turned: bool = False
 
     @property
     def argus(self) -> bool:
@@ -115,6 +116,8 @@ class Recipe:
             "start_s": START_S,
             "leave_s": self.leave_s,
             "alone": self.alone,
+            "fit": self.fit,
+            "turned": self.turned,
         }
 
 
@@ -165,41 +168,24 @@ class GstSource(IsolatedSource):
     def _new(self, answer: dict[str, Any]) -> Capture | None:
         """What an answer shows; None where its time stamp is that of the picture before. Raises Nonsense."""
         pts = None if answer.get("pts") is None else whole(answer, "pts", 0, MAX_TIME_NS)
-        image = self._image(answer)
+        raw = raw_picture(answer, self._recipe.what)
+        pixels = self._lender.pixels(answer.get("picture"), raw.size)
+        picture = self._with_room(lambda: raw.picture(pixels))
         if pts is not None and pts == self._last_pts:
             return None
         self._last_pts = pts
         age_ns = answer.get("age_ns")
         if self._recipe.clock != "arrival" and self.live and isinstance(age_ns, int) and 0 <= age_ns < MAX_AGE_NS:
-            return stamped(image, self._recipe.clock, age_ns=age_ns)
-        return stamped(image, "arrival" if self.live else "file", None if self.live else pts)
+            capture = stamped(picture, self._recipe.clock, age_ns=age_ns)
+        else:
+            capture = stamped(picture, "arrival" if self.live else "file", None if self.live else pts)
+        return capture if raw.seen is None else replace(capture, seen=raw.seen)
 
-    def _image(self, answer: dict[str, Any]) -> Image:
-        """The picture, (H, W, 3) BGR: where it lies in the shared memory if it is whole there, else a copy."""
-        height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
-        channels = {"BGR": 3, "BGRx": 4}.get(str(answer.get("format")))
-        if channels is None:
-            raise Nonsense("an unknown format")
-        if height * width > MAX_PIXELS:
-            raise too_many(self._recipe.what)
-        stride = whole(answer, "stride", width * channels, 8 * MAX_PIXELS)
-        rows = self._lender.pixels(answer.get("picture"), height * stride).reshape(height, stride)
-        pixels = rows[:, : width * channels].reshape(height, width, channels)
-        if channels == 4:
-            image = self._room(height, width)
-            cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR, dst=image)
-            return image
-        if stride == width * 3:
-            return pixels
-        image = self._room(height, width)
-        np.copyto(image, pixels)
-        return image
-
-    def _room(self, height: int, width: int) -> Image:
-        """Memory for a picture. One that is not a camera's waits for it however long that takes."""
+    def _with_room(self, make: Callable[[], Picture]) -> Picture:
+        """Made where there is memory for it. One that is not a camera's waits for that however long it takes."""
         while True:
             try:
-                return pool.empty(height, width)
+                return make()
             except StalledError:
                 if self.live:
                     raise

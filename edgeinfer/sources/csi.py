@@ -6,6 +6,7 @@ The driver's user space is known to hang after an error until its process ends; 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from edgeinfer.types import Start
 
 RECONNECT = True
 NEEDS = ("nvarguscamerasrc", "nvvidconv")
+ON_ITS_SIDE = (1, 3, 5, 7)
+"""The flip-methods that exchange width and height."""
 
 Pixels = Annotated[int, Meta(ge=16, le=8192)]
 
@@ -41,6 +44,11 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
     return GstSource(recipe(uri, options), options.python)
 
 
+def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> GstSource:
+    """See `Scaling`."""
+    return GstSource(replace(recipe(uri, options), fit=fit), options.python)
+
+
 def isolate(uri: str, options: Options) -> None:
     """See `Isolating`. It makes a process of its own."""
 
@@ -62,4 +70,4 @@ def recipe(uri: str, options: Options) -> Recipe:
         + FROM_NVMM_TO_SINK.replace("nvvidconv", f"nvvidconv flip-method={options.flip}", 1)
     )
     remedy = f"on a Jetson: apt install nvidia-l4t-gstreamer {BINDINGS}"
-    return Recipe(uri, [(NEEDS, text)], remedy=remedy, memory_bytes=None)
+    return Recipe(uri, [(NEEDS, text)], remedy=remedy, memory_bytes=None, turned=options.flip in ON_ITS_SIDE)

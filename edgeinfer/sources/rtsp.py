@@ -12,6 +12,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -80,6 +81,14 @@ def open(uri: str, options: Options) -> NetworkCamera | GstSource:  # noqa: A001
     if _through_gstreamer(uri, options):
         return GstSource(recipe(peer, options), options.python)
     return NetworkCamera(peer, options)
+
+
+def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> NetworkCamera | GstSource:
+    """See `Scaling`. NVIDIA's elements scale on their way out of the decoder; elsewhere pictures stay as they are."""
+    if not _through_gstreamer(uri, options):
+        return open(uri, options)
+    peer = account(uri, options.user, options.password, options.password_file)
+    return GstSource(replace(recipe(peer, options), fit=fit), options.python)
 
 
 def isolate(uri: str, options: Options) -> bool | None:
