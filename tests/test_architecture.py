@@ -45,10 +45,10 @@ from lower ones."""
 
 PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
 TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"}
-HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop"} | TENSORRT
+HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop", "PyNvVideoCodec"} | TENSORRT
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
-    "codecs": {"cv2", "av"},
+    "codecs": {"cv2", "av", "PyNvVideoCodec"},
     "backends": {"onnxruntime"},
     "decoders": {"cv2"},
     "sinks": {"cv2"},

@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgeinfer.codecs import nvidia
-from edgeinfer.codecs.decoder import VideoDecoder
+from edgeinfer.codecs.decoder import Elsewhere, VideoDecoder
 from edgeinfer.codecs.nvdec import NvDecoder
 from edgeinfer.codecs.software import SoftwareDecoder
 from edgeinfer.errors import UnavailableError
-from edgeinfer.guard.printable import printable
 
 Wanted = Literal["auto", "av", "nvdec"]
 NEEDS_SHARING = "it decodes in a process that sources share: leave out isolated and memory_mb"
 _instead: list[str] = []
-
-
-class Elsewhere(Exception):  # noqa: N818 (no failure of the source)
-    """This stream is to be opened again in a process of its own. The text says why, for people."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
 
 
 def wants_nvdec(wanted: Wanted, live: bool, root: Path = Path("/")) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeinfer.codecs.choice import Elsewhere
+from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codes import SOURCE_REASONS
 from edgeinfer.errors import (
     CameraError,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edgeinfer import frames
-from edgeinfer.codecs.choice import Elsewhere
+from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codes import CAPTURE_CLOCKS
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.guard.limits import MAX_PIXELS
@@ -167,7 +167,7 @@ class IsolatedSource:
 
     def _picture(self, answer: dict[str, Any]) -> Picture:
         told = answer.get("picture")
-        if isinstance(told, dict) and self._slots is not None:
+        if isinstance(told, dict) and told.get("kind") == "device" and self._slots is not None:
             return self._slots.surface(told)
         height, width = (whole(answer, side, 1, MAX_PIXELS) for side in ("height", "width"))
         if height * width > MAX_PIXELS:

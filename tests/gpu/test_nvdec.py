@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from edgeinfer import frames
-from edgeinfer.codecs import choice, nvidia
+from edgeinfer.codecs import nvidia
 from edgeinfer.codecs.choice import open_decoder
-from edgeinfer.codecs.decoder import Decoded
+from edgeinfer.codecs.decoder import Decoded, Elsewhere
 from edgeinfer.codecs.nvdec import NvDecoder
 from edgeinfer.errors import CameraError, EdgeinferError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
@@ -212,7 +212,7 @@ def test_what_it_can_not_decode_is_told_before(folder: Path) -> None:
     assert "is more than this GPU decodes" in lack.why
     with pytest.raises(UnavailableError, match="decoder: nvdec: 4176 × 64 is more"):
         open_decoder(stream, "clip", "nvdec", live=True)
-    with pytest.raises(choice.Elsewhere, match="is more than this GPU decodes"):
+    with pytest.raises(Elsewhere, match="is more than this GPU decodes"):
         open_decoder(stream, "clip", "auto", live=True)
 
 

@@ -13,7 +13,7 @@ from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.printable import indented, printable
-from edgeinfer.interfaces import NoRoom, Source, UnreadableItem
+from edgeinfer.interfaces import Decoding, NoRoom, Source, UnreadableItem
 from edgeinfer.types import Capture
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ class Reader(threading.Thread):
         self.limits = self._job.limits.at_rate(source.fps)
         self.last_frame_ns = self._job.clock()
         self.live = source.live
+        if isinstance(source, Decoding):
+            self._job.ledger.set_decoder(source.decoder.name, source.decoder.why)
 
     def _read_all(self, source: Source) -> None:
         live = source.live
