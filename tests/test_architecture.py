@@ -48,14 +48,14 @@ TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindi
 HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop", "PyNvVideoCodec"} | TENSORRT
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
-    "codecs": {"cv2", "av", "PyNvVideoCodec"},
+    "codecs": {"cv2", "av"},
     "backends": {"onnxruntime"},
     "decoders": {"cv2"},
     "sinks": {"cv2"},
     "preprocess": {"cv2"},
     "pictures": {"cv2"},
     "bench": {"cv2"},
-    "cuda": {"cuda"},
+    "cuda": {"cuda", "PyNvVideoCodec"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,
 }

@@ -10,10 +10,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeinfer.codecs import nvidia
 from edgeinfer.codecs.decoder import Elsewhere, VideoDecoder
 from edgeinfer.codecs.nvdec import NvDecoder
 from edgeinfer.codecs.software import SoftwareDecoder
+from edgeinfer.cuda import video
 from edgeinfer.errors import UnavailableError
 
 Wanted = Literal["auto", "av", "nvdec"]
@@ -28,7 +28,7 @@ def wants_nvdec(wanted: Wanted, live: bool, root: Path = Path("/")) -> bool:
     """
     if wanted != "auto":
         return wanted == "nvdec"
-    return nvidia.likely(root) is None and (live or importlib.util.find_spec("tensorrt") is not None)
+    return video.likely(root) is None and (live or importlib.util.find_spec("tensorrt") is not None)
 
 
 def came_from_elsewhere(why: str) -> None:
@@ -41,14 +41,14 @@ def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool) -> VideoDec
 
     Raises CameraError where nothing here decodes it, UnavailableError where what is wanted is not here, and Elsewhere.
     """
-    if wanted != "av" and nvidia.enabled():
-        lack = nvidia.lacks(stream)
+    if wanted != "av" and video.enabled():
+        lack = video.lacks(stream)
         if lack is None:
             return NvDecoder(stream, what, "as configured" if wanted == "nvdec" else "the GPU has it")
         if wanted == "auto":
             raise Elsewhere(lack.why)
     if wanted == "nvdec":
-        lack = nvidia.likely() or lack_of(stream)
+        lack = video.likely() or lack_of(stream)
         raise UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
     return SoftwareDecoder(stream, what, live, _why_software(wanted))
 
@@ -58,11 +58,11 @@ def _why_software(wanted: Wanted) -> str:
         return "as configured"
     if _instead:
         return f"NVDEC: {_instead[-1]}"
-    lack = nvidia.likely()
+    lack = video.likely()
     return "NVDEC is for cameras, and for files beside TensorRT" if lack is None else f"NVDEC: {lack.why}"
 
 
-def lack_of(stream: Any) -> nvidia.Lack:
+def lack_of(stream: Any) -> video.Lack:
     """Why NVDEC does not decode a stream although it could be here."""
-    found = nvidia.lacks(stream) if nvidia.enabled() else None
-    return found or nvidia.Lack(NEEDS_SHARING, "decoder: auto takes what there is")
+    found = video.lacks(stream) if video.enabled() else None
+    return found or video.Lack(NEEDS_SHARING, "decoder: auto takes what there is")

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from edgeinfer.codecs import nvidia
 from edgeinfer.codecs.bitstream import Bitstream
 from edgeinfer.codecs.decoder import Decoded, check_size
 from edgeinfer.codecs.unpacking import colour
+from edgeinfer.cuda import video
 from edgeinfer.errors import CameraError, EdgeinferError
 from edgeinfer.frames import pool
 from edgeinfer.gpu.cuda import Cuda
@@ -39,10 +39,10 @@ class NvDecoder:
     """
 
     def __init__(self, stream: Any, what: str, why: str) -> None:
-        """Raises what `Cuda` does. Whether this GPU decodes the stream is to be asked before: `nvidia.lacks`."""
+        """Raises what `Cuda` does. Whether this GPU decodes the stream is to be asked before: `video.lacks`."""
         self.choice = DecoderChoice(NAME, why)
         self._what = what
-        self._nvc, self._cuda = nvidia.load(), Cuda()
+        self._nvc, self._cuda = video.load(), Cuda()
         self._event = self._cuda.event()
         self._context, self._time_base = stream.codec_context, stream.time_base
         self._bitstream = Bitstream(stream)
@@ -82,7 +82,7 @@ class NvDecoder:
         try:
             self._session = self._nvc.CreateDecoder(
                 gpuid=0,
-                codec=getattr(self._nvc.cudaVideoCodec, nvidia.CODECS[self._context.name]),
+                codec=getattr(self._nvc.cudaVideoCodec, video.CODECS[self._context.name]),
                 cudacontext=0,
                 cudastream=DEFAULT_STREAM,
                 usedevicememory=True,
@@ -115,7 +115,7 @@ class NvDecoder:
         """A frame, copied before the next one takes its place."""
         layout = _LAYOUTS.get(frame.format.name)
         if layout is None:
-            raise CameraError("codec", f"{self._what}: NVDEC gives {frame.format.name} of it", nvidia.SOFTWARE, True)
+            raise CameraError("codec", f"{self._what}: NVDEC gives {frame.format.name} of it", video.SOFTWARE, True)
         height, padded = (int(length) for length in frame.cuda()[0].shape[:2])
         check_size(self._what, padded, height)
         width = self._context.width if 0 <= padded - self._context.width <= 1 else padded  # made even
@@ -144,7 +144,7 @@ class NvDecoder:
         if isinstance(error, EdgeinferError):
             return error
         text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        return CameraError("codec", f"{self._what}: NVDEC fails: {text}", nvidia.SOFTWARE)
+        return CameraError("codec", f"{self._what}: NVDEC fails: {text}", video.SOFTWARE)
 
 
 def _planes(shape: Shape, addresses: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

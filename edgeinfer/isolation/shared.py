@@ -13,7 +13,7 @@ import threading
 from collections import deque
 
 from edgeinfer import frames
-from edgeinfer.codecs import nvidia
+from edgeinfer.cuda import video
 from edgeinfer.frames import Block
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
@@ -53,7 +53,7 @@ def serve_many(control: socket.socket) -> None:
     """Takes in a source for each `guest` that the parent sends, until that is gone."""
     supply = PerThread()
     frames.pool.supply = supply
-    nvidia.enable()
+    video.enable()
     _listen_to_stdout(control)
     with contextlib.suppress(talk.Gone, talk.Nonsense):
         while True:

@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from edgeinfer import frames
-from edgeinfer.codecs import nvidia
 from edgeinfer.codecs.choice import open_decoder
 from edgeinfer.codecs.decoder import Decoded, Elsewhere
 from edgeinfer.codecs.nvdec import NvDecoder
+from edgeinfer.cuda import video
 from edgeinfer.errors import CameraError, EdgeinferError, UnavailableError
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.gpu.arena import Arenas, arenas
@@ -42,7 +42,7 @@ LIMITS = Deadlines(stall=5, timeout=10, first=30, grace=60)
 
 
 def why_not() -> str:
-    if (lack := nvidia.likely()) is not None:
+    if (lack := video.likely()) is not None:
         return lack.why
     try:
         Cuda()("cudaMemGetInfo")
@@ -58,7 +58,7 @@ if reason := why_not():
 @pytest.fixture(autouse=True)
 def decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process may decode with NVDEC, as those that sources share do."""
-    monkeypatch.setattr(nvidia, "_enabled", [True])
+    monkeypatch.setattr(video, "_enabled", [True])
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +207,7 @@ def churn(folder: Path, count: int) -> None:
 
 def test_what_it_can_not_decode_is_told_before(folder: Path) -> None:
     stream, _ = clips.packets(clip(folder, "h264", (4176, 64), 2))
-    lack = nvidia.lacks(stream)
+    lack = video.lacks(stream)
     assert lack is not None
     assert "is more than this GPU decodes" in lack.why
     with pytest.raises(UnavailableError, match="decoder: nvdec: 4176 × 64 is more"):

@@ -37,6 +37,7 @@ BITS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "p010le": 10,
 FIRST_ON_THOR = (39, 2)
 """L4T, whose driver has NVDEC's library for Thor as PCs have it."""
 VIDEO = "a container needs NVIDIA_DRIVER_CAPABILITIES=all (or one with video); elsewhere see edgeinfer doctor"
+GSTREAMER = "decoder: gstreamer uses it"
 SOFTWARE = "decoder: av decodes on the CPU"
 _enabled: list[bool] = []
 _asking = threading.Lock()
@@ -67,6 +68,17 @@ def likely(root: Path = Path("/")) -> Lack | None:
     if importlib.util.find_spec(MODULE) is None:
         return Lack(f"{MODULE} is not installed", pip("install 'edgeinfer[nvdec]'"))
     return Lack(access.NO_DRIVER, "see edgeinfer doctor") if served() is None else None
+
+
+def lacks_here() -> Lack | None:
+    """Why NVDEC decodes nothing here, not even H.264; None where it does."""
+    if (lack := likely()) is not None:
+        return lack
+    try:
+        caps = capabilities("H264", 8)
+    except Exception as error:
+        return _of_failure(error)
+    return None if _supported(caps) else Lack("this GPU has no decoder", SOFTWARE)
 
 
 def lacks(stream: Any) -> Lack | None:
@@ -111,7 +123,7 @@ def _capabilities(codec: str, bits: int) -> dict[str, int]:
 
 def _of_capabilities(caps: dict[str, int], context: Any) -> Lack | None:
     name = f"{context.name} with {caps.get('bitdepth', 8)} bits"
-    if not caps.get("supported", caps.get("width_max", 1)):
+    if not _supported(caps):
         return Lack(f"this GPU does not decode {name}", SOFTWARE)
     width, height = context.width, context.height
     large = width > caps.get("width_max", width) or height > caps.get("height_max", height)
@@ -121,6 +133,10 @@ def _of_capabilities(caps: dict[str, int], context: Any) -> Lack | None:
     if 0 < width < caps.get("width_min", 0) or 0 < height < caps.get("height_min", 0):
         return Lack(f"{width} × {height} is less than this GPU decodes of {name}", SOFTWARE)
     return None
+
+
+def _supported(caps: dict[str, int]) -> bool:
+    return bool(caps.get("supported", caps.get("width_max", 1)))
 
 
 def _of_failure(error: Exception) -> Lack:
@@ -145,4 +161,4 @@ def _of_board(root: Path) -> Lack | None:
     found = re.match(r"# R(\d+) \(release\), REVISION: (\d+)", text)
     if found and (int(found[1]), int(found[2])) >= FIRST_ON_THOR:
         return None
-    return Lack("this Jetson's decoder is reached through GStreamer alone", "decoder: gstreamer uses it")
+    return Lack("this Jetson's decoder is reached through GStreamer alone", GSTREAMER)
