@@ -17,7 +17,7 @@ from edgeinfer.cuda import video
 from edgeinfer.errors import UnavailableError
 
 Wanted = Literal["auto", "av", "nvdec"]
-NEEDS_SHARING = "it decodes in a process that sources share: leave out isolated and memory_mb"
+ALONE = video.Lack("it decodes in processes that sources share alone", "leave out isolated and memory_mb")
 _instead: list[str] = []
 
 
@@ -44,11 +44,12 @@ def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool) -> VideoDec
     if wanted != "av" and video.enabled():
         lack = video.lacks(stream)
         if lack is None:
-            return NvDecoder(stream, what, "as configured" if wanted == "nvdec" else "the GPU has it")
+            why = "as configured" if wanted == "nvdec" else "this GPU decodes it"
+            return NvDecoder(stream, what, why, optional=wanted == "auto")
         if wanted == "auto":
             raise Elsewhere(lack.why)
     if wanted == "nvdec":
-        lack = video.likely() or lack_of(stream)
+        lack = video.likely() or (video.lacks(stream) if video.enabled() else None) or ALONE
         raise UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
     return SoftwareDecoder(stream, what, live, _why_software(wanted))
 
@@ -60,9 +61,3 @@ def _why_software(wanted: Wanted) -> str:
         return f"NVDEC: {_instead[-1]}"
     lack = video.likely()
     return "NVDEC is for cameras, and for files beside TensorRT" if lack is None else f"NVDEC: {lack.why}"
-
-
-def lack_of(stream: Any) -> video.Lack:
-    """Why NVDEC does not decode a stream although it could be here."""
-    found = video.lacks(stream) if video.enabled() else None
-    return found or video.Lack(NEEDS_SHARING, "decoder: auto takes what there is")

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgeinfer.codecs.bitstream import Bitstream
-from edgeinfer.codecs.decoder import Decoded, check_size
+from edgeinfer.codecs.decoder import Decoded, Elsewhere, check_size
 from edgeinfer.codecs.unpacking import colour
 from edgeinfer.cuda import video
-from edgeinfer.errors import CameraError, EdgeinferError
+from edgeinfer.errors import CameraError
 from edgeinfer.frames import pool
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.leases import lease
@@ -38,10 +38,13 @@ class NvDecoder:
     NVIDIA's parser goes on after damage, and gives damaged pictures as well as sound ones: it does not say which.
     """
 
-    def __init__(self, stream: Any, what: str, why: str) -> None:
-        """Raises what `Cuda` does. Whether this GPU decodes the stream is to be asked before: `video.lacks`."""
+    def __init__(self, stream: Any, what: str, why: str, optional: bool = False) -> None:
+        """Whether this GPU decodes the stream is to be asked before: `video.lacks`. Raises what `Cuda` does.
+
+        `optional`: where it turns out with the first packets that it doesn't, Elsewhere is raised, not CameraError.
+        """
         self.choice = DecoderChoice(NAME, why)
-        self._what = what
+        self._what, self._optional = what, optional
         self._nvc, self._cuda = video.load(), Cuda()
         self._event = self._cuda.event()
         self._context, self._time_base = stream.codec_context, stream.time_base
@@ -107,15 +110,15 @@ class NvDecoder:
             log.debug("%s: NVDEC: %s", self._what, error)
             return
         for frame in frames:
-            self._failures = 0
-            stamp = frame.timestamp
-            yield Decoded(self._surface(frame), None if stamp == NO_TIME else float(stamp * self._time_base))
+            surface, stamp = self._surface(frame), frame.timestamp
+            self._failures, self._optional = 0, False
+            yield Decoded(surface, None if stamp == NO_TIME else float(stamp * self._time_base))
 
     def _surface(self, frame: Any) -> Surface:
         """A frame, copied before the next one takes its place."""
         layout = _LAYOUTS.get(frame.format.name)
         if layout is None:
-            raise CameraError("codec", f"{self._what}: NVDEC gives {frame.format.name} of it", video.SOFTWARE, True)
+            raise self._broken(ValueError(f"it gives {frame.format.name}"))
         height, padded = (int(length) for length in frame.cuda()[0].shape[:2])
         check_size(self._what, padded, height)
         width = self._context.width if 0 <= padded - self._context.width <= 1 else padded  # made even
@@ -127,6 +130,7 @@ class NvDecoder:
         if own is not None:
             self._copy(own.address, addresses, pitch, shape)
             return DeviceSurface(own, shape, read_as)
+        self._cuda.finish(self._event, DEFAULT_STREAM)
         memory = pool.bytes(shape.size)
         for place, address, rows, length in _planes(shape, addresses):
             downloads().rows(memory[place : place + rows * length].reshape(rows, length), address, pitch)
@@ -140,10 +144,10 @@ class NvDecoder:
                 self._cuda.copy_rows(target + place, address, length, rows, pitch, DEFAULT_STREAM)
         self._cuda.finish(self._event, DEFAULT_STREAM)
 
-    def _broken(self, error: Exception) -> EdgeinferError:
-        if isinstance(error, EdgeinferError):
-            return error
+    def _broken(self, error: Exception) -> Exception:
         text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        if self._optional:
+            return Elsewhere(f"it fails with this stream: {text}")
         return CameraError("codec", f"{self._what}: NVDEC fails: {text}", video.SOFTWARE)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,6 +41,10 @@ MIN_FPS, MAX_FPS = 1 / 3600, 1e6
 """A rate beyond these is none."""
 MAX_WORDS = 300
 """Characters of what a process says about its decoder."""
+MAX_ELSEWHERE = 256
+_elsewhere: dict[tuple[str, str], str] = {}
+"""Sources that shared processes can't decode, as it turned out when they were read, and why."""
+_told: deque[str] = deque(maxlen=MAX_ELSEWHERE)
 MAX_NEEDS = 20
 """In one answer: a source makes a few pictures to give one."""
 
@@ -89,12 +94,15 @@ def open_isolated(
 
 def open_sharing(order: Order, what: str, patience_s: Patience) -> IsolatedSource:
     """A source, opened in a process that sources share, or in one of its own where that can't decode it. The same."""
-    guest = house.enter(order.plugin)
-    try:
-        return IsolatedSource(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
-    except Elsewhere as error:
-        log.info("%s: decoded in a process of its own: %s", what, error)
-        return open_isolated(order, what, patience_s, instead=str(error))
+    why = _elsewhere.get((order.plugin, order.uri), "")
+    if not why:
+        guest = house.enter(order.plugin)
+        try:
+            return SharedSource(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
+        except Elsewhere as error:
+            why = str(error)
+            _tell(what, why)
+    return open_isolated(order, what, patience_s, instead=why)
 
 
 class IsolatedSource:
@@ -115,7 +123,7 @@ class IsolatedSource:
         slots: Slots | None = None,
     ) -> None:
         """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
-        self._process, self._what = process, what
+        self._process, self._order, self._what = process, order, what
         self._lender, self._slots = Lender(frames.store), slots
         self._ended = False
         try:
@@ -253,6 +261,28 @@ class IsolatedSource:
         if self._slots is not None:
             self._slots.close()
         return how
+
+
+class SharedSource(IsolatedSource):
+    """One in a process that sources share. Where its first packets show that it can't be there, it is opened again."""
+
+    def read(self) -> Capture | None:
+        """See `Source.read`."""
+        try:
+            return super().read()
+        except Elsewhere as error:
+            if len(_elsewhere) >= MAX_ELSEWHERE:
+                _elsewhere.clear()
+            _elsewhere[self._order["plugin"], self._order["uri"]] = str(error)
+            _tell(self._what, str(error))
+            raise CameraError("codec", f"{self._what}: NVDEC: {error}", "it is opened again without it") from None
+
+
+def _tell(what: str, why: str) -> None:
+    """Once for each reason: a camera that comes and goes would say it again and again."""
+    level = logging.DEBUG if why in _told else logging.WARNING
+    _told.append(why)
+    log.log(level, "%s: decoded on the CPU, in a process of its own: NVDEC: %s", what, why)
 
 
 def _decoder(told: object) -> DecoderChoice:

@@ -31,9 +31,9 @@ from edgeinfer.gpu.surfaces import DeviceSurface
 from edgeinfer.guard.limits import MAX_GUESTS, MAX_HUNG_GUESTS, MAX_SLOTS
 from edgeinfer.interfaces import NoRoom
 from edgeinfer.isolation.house import house
-from edgeinfer.isolation.source import IsolatedSource, Order, open_sharing
+from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated, open_sharing
 from edgeinfer.pictures.host import HostSurface
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, DecoderChoice
 from tests.capturing import Desk, capturing
 from tests.nvdec import clips, source
 
@@ -373,6 +373,50 @@ def test_what_nvdec_does_not_decode_is_decoded_in_a_process_of_its_own(folder: P
         assert opened.decoder.name == "av"
         assert "is more than this GPU decodes" in opened.decoder.why
         assert len(list(read_all(opened))) == 2
+
+
+def test_where_nvdec_fails_with_the_first_packets_ffmpeg_takes_over(folder: Path) -> None:
+    path = clip(folder, "h264", pictures=25)
+    breaks = "import PyNvVideoCodec as m; m.CreateDecoder = lambda **_: 1 / 0"
+    order = Order("tests.nvdec.source", str(path), source.Options(then=breaks))
+    first = open_sharing(order, "clip", lambda _: 20)
+    with pytest.raises(CameraError, match="NVDEC: it fails with this stream: division by zero") as caught:
+        first.read()
+    assert (caught.value.code, caught.value.lasting) == ("codec", False)
+    first.close()
+    with shared(path) as second:
+        assert second.decoder == DecoderChoice("av", "NVDEC: it fails with this stream: division by zero")
+        assert len(list(read_all(second))) == 25
+
+
+def test_where_it_is_asked_for_and_fails_there_is_nothing_else(folder: Path) -> None:
+    path = clip(folder, "h264", pictures=23)
+    breaks = "import PyNvVideoCodec as m; m.CreateDecoder = lambda **_: 1 / 0"
+    fails = pytest.raises(CameraError, match="NVDEC fails: division by zero; decoder: av decodes on the CPU")
+    with shared(path, decoder="nvdec", then=breaks) as opened, fails:
+        opened.read()
+    with pytest.raises(UnavailableError, match="decodes in processes that sources share alone"):
+        open_isolated(Order("tests.nvdec.source", str(path), source.Options(decoder="nvdec")), "clip", lambda _: 20)
+
+
+def test_a_session_that_fails_is_replaced_and_one_after_the_other_is_an_error(folder: Path) -> None:
+    path = clip(folder, "h264")
+    stream, packets = clips.packets(path)
+    decoder = NvDecoder(stream, "clip", "")
+
+    class Broken:
+        def Decode(self, packet: Any) -> Any:  # noqa: N802 (NVIDIA's name)
+            raise RuntimeError("HandlePictureDecode: error 999\nat NvDecoder.cpp")
+
+    for packet in packets[:2]:
+        decoder._session = Broken()
+        assert list(decoder.decode(packet)) == []
+    decoder._session = Broken()
+    with pytest.raises(CameraError, match="NVDEC fails: HandlePictureDecode: error 999; decoder: av"):
+        list(decoder.decode(packets[2]))
+    again = [picture for packet in clips.packets(path)[1] for picture in decoder.decode(packet)]
+    assert len(again) == 24, "another session was begun with the key frame"
+    decoder.close()
 
 
 def test_what_its_library_writes_goes_nowhere_but_is_counted(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
