@@ -97,7 +97,8 @@ class Supply(Protocol):
     lock of the supply too: it only appends.
     """
 
-    returned: deque[Block]
+    @property
+    def returned(self) -> deque[Block]: ...
 
     def take(self, size: int) -> Block:
         """A block of `size` bytes, after waiting for one where need be. Raises StalledError, InputError."""

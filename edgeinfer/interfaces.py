@@ -50,6 +50,14 @@ class Isolating(Protocol):
 
 
 @runtime_checkable
+class Sharing(Protocol):
+    """What a source's module has besides whose sources may be decoded in a process that several share."""
+
+    def shares(self, uri: str, options: Any) -> bool:
+        """Whether this one is to be, as long as it turns out there that it can be."""
+
+
+@runtime_checkable
 class Scaling(Protocol):
     """What a source's module has besides that can have pictures made smaller in hardware, before the CPU has them."""
 
@@ -80,8 +88,8 @@ class Source(Protocol):
 
         Blocks, but for a live source never longer than its read deadline.
         Raises StalledError on that deadline, InputError where reading on makes no sense (CameraError says with a code
-        why), and UnreadableItem where one picture is bad and the next may be good. After an InputError the source is
-        closed, and opened again where it is one that reconnects.
+        why), UnreadableItem where one picture is bad and the next may be good, and NoRoom at once. After an InputError
+        the source is closed, and opened again where it is one that reconnects.
         """
 
     def close(self) -> None:
@@ -94,6 +102,13 @@ class Decoding(Protocol):
 
     @property
     def decoder(self) -> DecoderChoice: ...
+
+
+class NoRoom(Exception):  # noqa: N818 (not a failure of the source)
+    """A source has no memory for its next picture: those that it gave are in use. One that waits may give way.
+
+    It costs nothing: no picture was taken from the source.
+    """
 
 
 class UnreadableItem(Exception):  # noqa: N818 (not a failure of the source)

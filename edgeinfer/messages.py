@@ -161,6 +161,13 @@ class Vitals(Struct, frozen=True, kw_only=True):
     sinks: Annotated[dict[str, SinkVitals] | UnsetType, _about("sink → how it is")] = UNSET
 
 
+class VideoDecoderInfo(Struct, frozen=True, kw_only=True):
+    """What decodes a source's video."""
+
+    name: Annotated[str, _about("as `decoder` in the configuration names it")]
+    why: Annotated[str, _about("why that, in a few words for people")]
+
+
 class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     """How a source is, once a second and at every change. Latched: a new subscriber gets the current one at once.
 
@@ -178,6 +185,9 @@ class StatusMessage(_Base, frozen=True, kw_only=True, tag="status"):
     fps: Annotated[float, _count("results per second over the last seconds")]
     stalls: Annotated[int, _count("how often the source went quiet")] = 0
     reconnects: Annotated[int, _count("how often it was opened again")] = 0
+    decoder: Annotated[
+        VideoDecoderInfo | UnsetType, _about("what decodes its video, once it has been opened; where that is edgeinfer")
+    ] = UNSET
     clock_step_s: Annotated[
         float | UnsetType, _about("of the daemon: by how much the wall clock was last set while it ran")
     ] = UNSET

@@ -45,7 +45,7 @@ from lower ones."""
 
 PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
 TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"}
-HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop"} | TENSORRT
+HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop", "PyNvVideoCodec"} | TENSORRT
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
     "codecs": {"cv2", "av"},
@@ -55,7 +55,7 @@ HEAVY_ROOMS = {
     "preprocess": {"cv2"},
     "pictures": {"cv2"},
     "bench": {"cv2", "av"},
-    "cuda": {"cuda"},
+    "cuda": {"cuda", "PyNvVideoCodec"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -32,9 +33,9 @@ from edgeinfer.flow.capture.intake import MAX_TOLD, Intake
 from edgeinfer.flow.capture.reader import Reader
 from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.guard.limits import MAX_HUNG
-from edgeinfer.interfaces import UnreadableItem
+from edgeinfer.interfaces import NoRoom, UnreadableItem
 from edgeinfer.telemetry.governor import Governor
-from edgeinfer.types import Capture, Frame
+from edgeinfer.types import Capture, DecoderChoice, Frame
 
 IMAGE = np.zeros((2, 2, 3), np.uint8)
 SECOND = 1_000_000_000
@@ -544,3 +545,53 @@ def test_an_error_keeps_no_traceback_and_so_no_picture_alive() -> None:
     watched.end()
     assert watched.reader.error is error
     assert not any((error.__traceback__, error.__cause__, error.__context__))
+
+
+# Sources whose pictures lie in memory of their own, of which there is so much
+
+
+class Narrow:
+    """See `Source`: a picture may be read only while `room` says so; then the source ends."""
+
+    decoder = DecoderChoice("nvdec", "the GPU has it")
+    fps = 0.0
+
+    def __init__(self, bench: Bench, live: bool, room: Callable[[int], bool], pictures: int) -> None:
+        self.live, self._bench, self._room, self._left, self.refused = live, bench, room, pictures, 0
+
+    def read(self) -> Capture | None:
+        if self._left and not self._room(self.refused):
+            self.refused += 1
+            raise NoRoom("3 of its pictures are in use")
+        self._left -= 1
+        return None if self._left < 0 else Capture(IMAGE, 0, self._bench.clock.ns)
+
+    def close(self) -> None:
+        pass
+
+
+def test_without_room_the_frame_that_waits_gives_way() -> None:
+    bench = Bench()
+    source = Narrow(bench, True, lambda refused: refused > 0 or len(bench.mailbox) == 0, 3)
+    reader = Reader(replace(bench.job, open=lambda: source), bench.intake, lambda: None)
+    reader.run()
+    assert reader.error is None
+    assert [frame.frame_id for frame in bench.mailbox.take(8, 0)] == [2]
+    assert source.refused == 1
+    assert bench.dropped == {"overload": 2}, "one gave way before it was replaced"
+
+
+def test_a_file_without_room_waits_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeinfer.flow.capture.reader.ROOM_S", 0)
+    bench = Bench()
+    source = Narrow(bench, False, lambda refused: refused >= 5, 1)
+    reader = Reader(replace(bench.job, open=lambda: source), bench.intake, lambda: None)
+    reader.run()
+    assert (source.refused, bench.dropped, len(bench.mailbox)) == (5, {}, 1)
+
+
+def test_what_decodes_a_source_is_in_its_books() -> None:
+    bench = Bench()
+    assert bench.ledger.snapshot().decoder is None
+    Reader(replace(bench.job, open=lambda: Narrow(bench, True, bool, 0)), bench.intake, lambda: None).run()
+    assert bench.ledger.snapshot().decoder == ("nvdec", "the GPU has it")

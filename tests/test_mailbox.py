@@ -282,3 +282,15 @@ def test_company_is_waited_for_since_the_first_frame_came(monkeypatch: pytest.Mo
 
 def test_nobody_waits_for_company_of_frames_that_have_none() -> None:
     assert Mailbox().take(8, 0, company_s=60) == []
+
+
+def test_the_oldest_frame_that_waits_of_a_live_source_gives_way_and_nobody_elses() -> None:
+    box = Mailbox(depth=4)
+    box.put_latest(frame("a", 0))
+    box.put_latest(frame("b", 0))
+    box.put_wait(frame("file", 0), 0)
+    given = box.give_way("a")
+    assert given is not None
+    assert names([given]) == [("a", 0)]
+    assert [box.give_way(name) for name in ("a", "file", "nobody")] == [None] * 3
+    assert names(box.take(8, 0)) == [("b", 0), ("file", 0)]

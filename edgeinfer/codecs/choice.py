@@ -1,22 +1,63 @@
-"""Which decoder a stream gets."""
+"""Which decoder a stream gets.
+
+NVDEC decodes in processes that sources share, and nothing else does: FFmpeg's decoders read what others send in a
+process for each source. Which of the two a source is opened in first, `wants_nvdec` says.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any, Literal
 
-from edgeinfer.codecs.decoder import VideoDecoder
+from edgeinfer.codecs.decoder import Elsewhere, VideoDecoder
+from edgeinfer.codecs.nvdec import NvDecoder
 from edgeinfer.codecs.software import SoftwareDecoder
+from edgeinfer.cuda import video
 from edgeinfer.errors import UnavailableError
 
 Wanted = Literal["auto", "av", "nvdec"]
+ALONE = video.Lack("it decodes in processes that sources share alone", "leave out isolated and memory_mb")
+_instead: list[str] = []
+
+
+def wants_nvdec(wanted: Wanted, live: bool, root: Path = Path("/")) -> bool:
+    """Whether a source is to be opened where NVDEC decodes. Cheap, and no promise: that shows there.
+
+    A file is where TensorRT is: elsewhere the network reads pictures in host memory, and is slower than FFmpeg.
+    """
+    if wanted != "auto":
+        return wanted == "nvdec"
+    return video.likely(root) is None and (live or importlib.util.find_spec("tensorrt") is not None)
+
+
+def came_from_elsewhere(why: str) -> None:
+    """This process was made for a stream that could not be decoded where it was tried first."""
+    _instead.append(why)
 
 
 def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool) -> VideoDecoder:
     """A decoder for PyAV's `stream`. `what` is the source in errors, `live` whether its pictures are wanted at once.
 
-    Raises CameraError where nothing here decodes it, and UnavailableError where what is wanted is not here.
+    Raises CameraError where nothing here decodes it, UnavailableError where what is wanted is not here, and Elsewhere.
     """
+    if wanted != "av" and video.enabled():
+        lack = video.lacks(stream)
+        if lack is None:
+            why = "as configured" if wanted == "nvdec" else "this GPU decodes it"
+            return NvDecoder(stream, what, why, optional=wanted == "auto")
+        if wanted == "auto":
+            raise Elsewhere(lack.why)
     if wanted == "nvdec":
-        raise UnavailableError(f"{what}: there is no NVDEC here", "decoder: auto takes what there is")
-    why = "as configured" if wanted == "av" else "there is no other decoder here"
-    return SoftwareDecoder(stream, what, live, why)
+        lack = video.likely() or (video.lacks(stream) if video.enabled() else None) or ALONE
+        raise UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
+    return SoftwareDecoder(stream, what, live, _why_software(wanted))
+
+
+def _why_software(wanted: Wanted) -> str:
+    if wanted == "av":
+        return "as configured"
+    if _instead:
+        return f"NVDEC: {_instead[-1]}"
+    lack = video.likely()
+    return "NVDEC is for cameras, and for files beside TensorRT" if lack is None else f"NVDEC: {lack.why}"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from edgeinfer.errors import CameraError
 from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard.printable import printable
 from edgeinfer.types import DecoderChoice, Picture
 
 
@@ -17,6 +18,13 @@ class Decoded:
 
     picture: Picture
     time_s: float | None
+
+
+class Elsewhere(Exception):  # noqa: N818 (no failure of the source)
+    """This stream is to be opened again in a process of its own. The text says why, for people."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class VideoDecoder(Protocol):

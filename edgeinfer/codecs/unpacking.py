@@ -51,9 +51,14 @@ def picture_of(frame: Any) -> Image | HostSurface:
 
 def colour_of(frame: Any) -> Colour:
     """What the stream says of its colours; by its size where it doesn't."""
-    usual: Matrix = "bt709" if frame.height >= HD_LINES else "bt601"
-    full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    return Colour(_MATRICES.get(int(frame.colorspace), usual), full)
+    return colour(frame, frame.height, frame.format.name)
+
+
+def colour(signalled: Any, lines: int, pixel_format: str | None) -> Colour:
+    """What PyAV's frame or codec context says of pictures with so many lines."""
+    usual: Matrix = "bt709" if lines >= HD_LINES else "bt601"
+    full = signalled.color_range == _FULL_RANGE or (pixel_format or "").startswith("yuvj")
+    return Colour(_MATRICES.get(int(signalled.colorspace), usual), full)
 
 
 def _copied(planes: Sequence[Any], shape: Shape, memory: Memory) -> None:

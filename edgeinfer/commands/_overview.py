@@ -43,12 +43,14 @@ def header(overview: RemoteDaemon) -> Text:
 
 def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
     """A line per source."""
-    left = ("source", "state", "dropped", "reason")
-    table = plain_table("source", "state", "fps", "captured", "inferred", "dropped", "reason", left=left)
-    table.columns[-1].no_wrap = False  # the one that gives way where the terminal is narrow
+    left = ("source", "state", "dropped", "decoder", "reason")
+    table = plain_table("source", "state", "fps", "captured", "inferred", "dropped", "decoder", "reason", left=left)
+    for column in table.columns[-2:]:
+        column.no_wrap = False  # those that give way where the terminal is narrow
     for name, status in statuses.items():
         dropped = ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count) or "0"
         reason = "" if status.reason is None else f"{status.reason.code}: {status.reason.text}"
+        decoder = "" if status.decoder is UNSET else f"{status.decoder.name}: {status.decoder.why}"
         table.add_row(
             cell(name),
             cell(status.state, COLOURS.get(status.state, "yellow")),
@@ -56,6 +58,7 @@ def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
             str(status.captured),
             str(status.inferred),
             cell(dropped),
+            cell(decoder),
             cell(reason),
         )
     return table

@@ -62,10 +62,14 @@ class LadderConfig(Struct, frozen=True, kw_only=True):
 
 
 class IsolationConfig(Struct, frozen=True, kw_only=True):
-    """Whether a source is read and decoded in a process that edgeinfer makes for it, and how many MiB that may have."""
+    """Whether a source is read and decoded in a process that edgeinfer makes for it, and how many MiB that may have.
+
+    `may_share`: nobody has said so or otherwise, so that it may be a process that several share: see `Sharing`.
+    """
 
     isolated: bool = False
     memory_mb: Mebibytes | None = None
+    may_share: bool = False
 
 
 class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -288,7 +292,8 @@ def _isolation(known: SourceSettings, module: ModuleType, uri: str, options: Str
     if known.memory_mb is not None and not isolated:
         hint = "sources through GStreamer have a bound of their own" if usual is None else "isolated: true gives it one"
         raise ConfigError(f"{path}.memory_mb: this source has no process whose memory that could bound", hint)
-    return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb)
+    may_share = known.isolated is None and known.memory_mb is None
+    return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb, may_share=may_share)
 
 
 def _sinks(file: _File) -> dict[str, PluginConfig]:

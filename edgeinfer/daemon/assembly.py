@@ -14,8 +14,18 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines, Job
 from edgeinfer.flow.mailbox import Mailbox
-from edgeinfer.interfaces import Decoder, Isolating, Reconnecting, Scaling, Selective, Sink, SlowStarting, Source
-from edgeinfer.isolation.source import Order, open_isolated
+from edgeinfer.interfaces import (
+    Decoder,
+    Isolating,
+    Reconnecting,
+    Scaling,
+    Selective,
+    Sharing,
+    Sink,
+    SlowStarting,
+    Source,
+)
+from edgeinfer.isolation.source import Order, open_isolated, open_sharing
 from edgeinfer.messages import ModelInfo
 from edgeinfer.types import Start
 
@@ -76,20 +86,29 @@ def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbo
 
 
 def open_source(config: SourceConfig, name: str, fit: Fit = lambda: None) -> Source:
-    """Opens a source, in a process of its own where it needs one; may block, so it is called on the source's thread."""
+    """Opens a source, in the process that it needs, if any; may block, so it is called on the source's thread."""
+    order, what, limits = Order(config.uri.plugin, config.uri.text, config.options), f"source {name}", deadlines(config)
+
+    def patience_s(fps: float) -> float:
+        return limits.at_rate(fps).timeout + ANSWER_S
+
+    if shares(config):
+        return open_sharing(order, what, patience_s)
+    if config.isolation.isolated:
+        memory_mb = config.isolation.memory_mb
+        return open_isolated(order, what, patience_s, None if memory_mb is None else memory_mb << 20)
+    module, size = plugins.load("sources", config.uri.plugin), fit()
+    if size is not None and isinstance(module, Scaling):
+        fitted: Source = module.open_fitted(config.uri.text, config.options, size)
+        return fitted
+    source: Source = module.open(config.uri.text, config.options)
+    return source
+
+
+def shares(config: SourceConfig) -> bool:
+    """Whether a source is opened in a process that several share."""
     module = plugins.load("sources", config.uri.plugin)
-    if not config.isolation.isolated:
-        size = fit()
-        if size is not None and isinstance(module, Scaling):
-            fitted: Source = module.open_fitted(config.uri.text, config.options, size)
-            return fitted
-        source: Source = module.open(config.uri.text, config.options)
-        return source
-    order = Order(config.uri.plugin, config.uri.text, config.options)
-    memory_mb = config.isolation.memory_mb
-    memory_bytes = None if memory_mb is None else memory_mb << 20
-    limits = deadlines(config)
-    return open_isolated(order, f"source {name}", lambda fps: limits.at_rate(fps).timeout + ANSWER_S, memory_bytes)
+    return config.isolation.may_share and isinstance(module, Sharing) and module.shares(config.uri.text, config.options)
 
 
 def deadlines(config: SourceConfig) -> Deadlines:
@@ -110,7 +129,7 @@ def _has_a_process(config: SourceConfig) -> bool:
     """Whether a source lives in a process: one that we make for it, or its own."""
     module = plugins.load("sources", config.uri.plugin)
     own = isinstance(module, Isolating) and module.isolate(config.uri.text, config.options) is None
-    return own or config.isolation.isolated
+    return own or config.isolation.isolated or shares(config)
 
 
 def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:

@@ -100,6 +100,18 @@ def ask_access(say: Say) -> None:
     say("cuda_access", found.name, found.instead or "it has made a stream")
 
 
+def ask_decoding(say: Say) -> None:
+    """What decodes video here, and why; it makes a CUDA context where NVDEC's library is installed."""
+    video = importlib.import_module("edgeinfer.cuda.video")
+    lack = video.lacks_here()
+    if lack is None:
+        engines = video.capabilities("H264", 8).get("num_decoder_engines", 1)
+        say("video_decoder", "NVDEC", f"{video.MODULE}: {engines} decoder{'s' if engines > 1 else ''} on this GPU")
+        return
+    other = "nvv4l2decoder or FFmpeg" if lack.hint == video.GSTREAMER else "FFmpeg, on the CPU"
+    say("video_decoder", other, f"NVDEC: {lack.why}; {lack.hint}")
+
+
 def ask_nvml(say: Say) -> None:
     """NVML, the library behind nvidia-smi; on Jetson up to JetPack 6 it answers only in part."""
     nvml = _load("libnvidia-ml.so.1")
@@ -201,6 +213,7 @@ QUESTIONS: dict[str, Callable[[Say], None]] = {
     "tensorrt": ask_tensorrt,
     "tensorrt_rtx": ask_tensorrt_rtx,
     "onnxruntime": ask_onnxruntime,
+    "decoding": ask_decoding,
 }
 
 

@@ -117,6 +117,8 @@ class Environment:
     """The installed cuda-python, whether or not it fits the driver."""
     cuda_access: Fact[str] = Fact()
     """What Python reached CUDA through when it made a stream: "cuda-python 12.9.10", "libcudart.so.12"."""
+    video_decoder: Fact[str] = Fact()
+    """What decodes video where nobody has chosen. The source is why."""
     closed_nodes: Fact[tuple[str, ...]] = Fact()
     """The GPU's device nodes that this user may not open. The source is their group: "group video"."""
     user: Fact[str] = Fact()

@@ -28,6 +28,7 @@ QUESTIONS = {
     "tensorrt": "import tensorrt",
     "tensorrt_rtx": "import tensorrt_rtx",
     "onnxruntime": "import onnxruntime",
+    "decoding": "NVDEC",
 }
 TIMEOUT_S = 30.0
 """For one library. Importing TensorRT from a slow SD card takes seconds."""

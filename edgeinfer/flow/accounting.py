@@ -28,6 +28,7 @@ class Ledger:
     _in_flight: int = 0
     _stalls: int = 0
     _reconnects: int = 0
+    _decoder: tuple[str, str] | None = None
     _dropped: Counter[str] = field(default_factory=Counter)
     _recent: deque[int] = field(default_factory=lambda: deque(maxlen=1024))
 
@@ -63,6 +64,11 @@ class Ledger:
         with self._lock:
             self._reconnects += 1
 
+    def set_decoder(self, name: str, why: str) -> None:
+        """What decodes its video from now on, and why that."""
+        with self._lock:
+            self._decoder = name, why
+
     @property
     def inferred(self) -> int:
         """Results so far."""
@@ -94,6 +100,7 @@ class Ledger:
                 self._fps(),
                 self._stalls,
                 self._reconnects,
+                self._decoder,
             )
 
     def _fps(self) -> float:

@@ -22,6 +22,7 @@ from edgeinfer.messages import (
     SinkVitals,
     StatusMessage,
     TimingMs,
+    VideoDecoderInfo,
     Vitals,
 )
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
@@ -127,6 +128,7 @@ def status_message(source: str, books: SourceSnapshot, session: str) -> StatusMe
         fps=round(books.fps, 2),
         stalls=books.stalls,
         reconnects=books.reconnects,
+        decoder=UNSET if books.decoder is None else VideoDecoderInfo(name=books.decoder[0], why=books.decoder[1]),
     )
 
 

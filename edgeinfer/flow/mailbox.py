@@ -79,6 +79,17 @@ class Mailbox:
             self._append(lane, Waiting(frame, max_age_ns, stale))
             return None if replaced is None else replaced.frame
 
+    def give_way(self, source: str) -> Frame | None:
+        """Takes back the oldest frame that waits of a live source, for a newer one to come; None where none waits."""
+        with self._lock:
+            lane = self._waiting.get(source)
+            if lane is None or not lane.live:
+                return None
+            waiting = lane.waiting.popleft()
+            if not lane.waiting:
+                del self._waiting[source]
+            return waiting.frame
+
     def put_wait(self, frame: Frame, timeout_s: float) -> bool:
         """Hands over a frame that must not be dropped. False where there was no room in time, or the box is closed."""
         with self._lock:

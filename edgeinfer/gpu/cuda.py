@@ -20,7 +20,15 @@ POLL_S = 50e-6
 LATE = 1 / 16
 """By so much of its time may the end of what is waited for be noticed late, where that is more than POLL_S."""
 _PR_SET_TIMERSLACK = 29
+IPC_LAZY_PEERS = 1
+"""cudaIpcMemLazyEnablePeerAccess, the only flag that there is."""
 _thread = threading.local()
+_used: list[bool] = []
+
+
+def in_use() -> bool:
+    """Whether this process works with CUDA: a context costs some 100 MB of memory and 500 MB of the GPU's."""
+    return bool(_used)
 
 
 class Cuda:
@@ -31,9 +39,11 @@ class Cuda:
 
     def __init__(self) -> None:
         self.api = access.find().runtime
+        _used.append(True)
         self._not_ready = int(self.api.cudaError_t.cudaErrorNotReady)
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._on_device = self.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         self._quick = _quick()
 
     def __call__(self, name: str, *arguments: Any) -> Any:
@@ -51,6 +61,12 @@ class Cuda:
         """A device attribute by the end of its name, for instance Integrated."""
         return int(self("cudaDeviceGetAttribute", getattr(self.api.cudaDeviceAttr, f"cudaDevAttr{name}"), 0))
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes of device memory that nobody uses, and all there are."""
+        status, spare, total = self.api.cudaMemGetInfo()
+        check("cudaMemGetInfo", status)
+        return int(spare), int(total)
+
     def upload(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from (pinned) host memory to the device."""
         if self._quick is None:
@@ -61,6 +77,28 @@ class Cuda:
     def download(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from the device to (pinned) host memory."""
         self("cudaMemcpyAsync", target, source, size, self._to_host, stream)
+
+    def download_rows(self, target: int, source: int, width: int, rows: int, pitch: int, stream: int) -> None:
+        """Starts a copy of `rows` rows of `width` bytes, `pitch` apart on the device and without gaps on the host."""
+        self("cudaMemcpy2DAsync", target, width, source, pitch, width, rows, self._to_host, stream)
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """Starts a copy on the device."""
+        self("cudaMemcpyAsync", target, source, size, self._on_device, stream)
+
+    def copy_rows(self, target: int, source: int, width: int, rows: int, pitch: int, stream: int) -> None:
+        """Starts a copy on the device of `rows` rows of `width` bytes, `pitch` apart, to where they have no gaps."""
+        self("cudaMemcpy2DAsync", target, width, source, pitch, width, rows, self._on_device, stream)
+
+    def export(self, address: int) -> bytes:
+        """What another process opens an allocation with. It must be a whole one: it sees 2 MiB pages, whole ones."""
+        return bytes(self("cudaIpcGetMemHandle", address).reserved)
+
+    def opened(self, handle: bytes) -> int:
+        """Where another process's allocation lies here, until `cudaIpcCloseMemHandle`."""
+        own = self.api.cudaIpcMemHandle_t()
+        own.reserved = handle
+        return int(self("cudaIpcOpenMemHandle", own, IPC_LAZY_PEERS))
 
     def stream(self) -> int:
         """A new stream that doesn't wait for the default one."""

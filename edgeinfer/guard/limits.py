@@ -111,6 +111,49 @@ MAX_SOURCE_BLOCKS = _bound(
     "test_a_process_gets_so_much_memory_and_no_more",
 )
 
+MAX_DEVICE_BYTES = _bound(
+    4 << 30,
+    "bytes",
+    "the GPU's memory for pictures that NVDEC decodes; a quarter of it where that is less",
+    "pictures of further sources come through host memory",
+    "test_beyond_its_limit_there_is_no_further_arena",
+)
+MAX_SOURCE_DEVICE_BYTES = _bound(
+    512 << 20,
+    "bytes",
+    "the GPU's memory for one source's pictures",
+    "fewer of them may be in use at a time; fewer than three, and they come through host memory",
+    "test_a_source_gets_fewer_slots_for_larger_pictures",
+)
+MAX_SLOTS = _bound(
+    16,
+    "pictures",
+    "one source's in the GPU's memory, in use at a time",
+    "a camera's oldest frame that waits is dropped (`overload`); a file waits",
+    "test_without_room_the_frame_that_waits_gives_way",
+)
+MAX_GUESTS = _bound(
+    16,
+    "sources",
+    "decoded by one process that sources share",
+    "the next one gets another process",
+    "test_a_process_takes_so_many_sources_and_no_more",
+)
+MAX_HUNG_GUESTS = _bound(
+    3,
+    "threads",
+    "of a process that sources share, whose sources were given up because nothing came back",
+    "the process is ended, and its other sources are opened again in another",
+    "test_a_process_in_which_too_many_hang_is_replaced",
+)
+MAX_SHARED_DESCRIPTORS = _bound(
+    4096,
+    "descriptors",
+    "one process that sources share",
+    "it can open no more, and sources are opened again",
+    "test_a_process_that_sources_share_has_its_descriptors_bounded",
+)
+
 # Descriptors and threads
 
 MAX_CHILD_DESCRIPTORS = _bound(

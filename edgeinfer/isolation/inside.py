@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeinfer import frames
+from edgeinfer.codecs import choice
 from edgeinfer.config import plugins
 from edgeinfer.contract import breach
 from edgeinfer.errors import ConfigError, StalledError
+from edgeinfer.gpu import leases
+from edgeinfer.gpu.surfaces import DeviceSurface
 from edgeinfer.interfaces import Decoding, Source, UnreadableItem
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
+from edgeinfer.isolation.borrowed_slots import BorrowedSlots
 from edgeinfer.isolation.errors import to_plain
 from edgeinfer.isolation.portrait import described
 from edgeinfer.pictures.host import HostSurface
@@ -26,35 +30,81 @@ _here: list[bool] = []
 
 
 def serving() -> bool:
-    """Whether this process was made for one source."""
+    """Whether this process was made for sources."""
     return bool(_here)
 
 
 def serve(peer: socket.socket) -> None:
-    """Talks with the parent until either has had enough."""
-    _here.append(True)
-    with contextlib.suppress(talk.Gone, talk.Nonsense):
+    """Talks with the parent about one source until either has had enough. All memory for frames comes from there."""
+    borrowed = Borrowed(peer)
+    frames.pool.supply = borrowed
+    visit(peer, borrowed)
+
+
+def visit(peer: socket.socket, borrowed: Borrowed) -> None:
+    """The same in a process that has other sources, too: `borrowed` supplies this thread alone."""
+    _here[:] = [True]
+    slots = BorrowedSlots(peer)
+    with contextlib.suppress(talk.Gone, talk.Nonsense), contextlib.closing(slots), leases.supplied(slots):
         try:
-            _serve(peer)
+            _Visit(peer, borrowed, slots).serve()
         except (talk.Gone, talk.Nonsense):
             raise
         except BaseException as error:  # a plugin's sys.exit too: the parent must hear what it was
             talk.send(peer, to_plain(error))
 
 
-def _serve(peer: socket.socket) -> None:
-    borrowed = Borrowed(peer)
-    frames.pool.supply = borrowed
-    order, _ = talk.receive(peer, None)
-    with contextlib.closing(_opened(order["open"])) as source:
-        talk.send(peer, {"opened": _introduced(source)})
-        while True:
-            order, _ = talk.receive(peer, None)
-            borrowed.take_back(order)
-            talk.send(peer, _picture(source, borrowed))
+class _Visit:
+    """One source, its talk and its memory."""
+
+    def __init__(self, peer: socket.socket, borrowed: Borrowed, slots: BorrowedSlots) -> None:
+        self._peer, self._borrowed, self._slots = peer, borrowed, slots
+
+    def serve(self) -> None:
+        """Opens it, and reads it as long as it is asked. What ends the source is raised."""
+        order, _ = talk.receive(self._peer, None)
+        with contextlib.closing(_opened(order["open"])) as source:
+            talk.send(self._peer, {"opened": _introduced(source)})
+            while True:
+                order, _ = talk.receive(self._peer, None)
+                self._borrowed.take_back(order)
+                self._slots.take_back(order)
+                talk.send(self._peer, self._answer(source))
+
+    def _answer(self, source: Source) -> dict[str, Any]:
+        """The answer to `read`."""
+        try:
+            capture = source.read()
+        except (StalledError, UnreadableItem) as error:
+            return to_plain(error)
+        return {"end": True} if capture is None else self._told(capture)
+
+    def _told(self, capture: Capture) -> dict[str, Any]:
+        if fault := breach(capture):
+            raise ConfigError(
+                f"what it gave breaks the contract of a source: {fault}",
+                "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
+            )
+        return {
+            **self._given(capture.picture),
+            "t_ns": capture.t_ns,
+            "t_mono_ns": capture.t_mono_ns,
+            "clock": capture.clock,
+            "t_media_ns": capture.t_media_ns,
+            "seen": capture.seen,
+        }
+
+    def _given(self, picture: Picture) -> dict[str, Any]:
+        if isinstance(picture, DeviceSurface) and self._slots.can_give(picture):
+            return {"picture": self._slots.give(picture)}
+        lent = _lendable(picture, self._borrowed)
+        block, dropped = self._borrowed.give(_memory(lent))
+        return {"picture": described(lent, block), "drop": dropped}
 
 
 def _opened(wanted: dict[str, Any]) -> Source:
+    if "instead" in wanted:
+        choice.came_from_elsewhere(wanted["instead"])
     module = plugins.load("sources", wanted["plugin"])
     source: Source = module.open(wanted["uri"], msgspec.json.decode(wanted["options"], type=module.Options))
     return source
@@ -66,34 +116,6 @@ def _introduced(source: Source) -> dict[str, Any]:
     if not isinstance(source, Decoding):
         return known
     return {**known, "decoder": {"name": source.decoder.name, "why": source.decoder.why}}
-
-
-def _picture(source: Source, borrowed: Borrowed) -> dict[str, Any]:
-    """The answer to `read`. What ends the source is raised."""
-    try:
-        capture = source.read()
-    except (StalledError, UnreadableItem) as error:
-        return to_plain(error)
-    return {"end": True} if capture is None else _described(capture, borrowed)
-
-
-def _described(capture: Capture, borrowed: Borrowed) -> dict[str, Any]:
-    if fault := breach(capture):
-        raise ConfigError(
-            f"what it gave breaks the contract of a source: {fault}",
-            "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
-        )
-    picture = _lendable(capture.picture, borrowed)
-    block, dropped = borrowed.give(_memory(picture))
-    return {
-        "picture": described(picture, block),
-        "drop": dropped,
-        "t_ns": capture.t_ns,
-        "t_mono_ns": capture.t_mono_ns,
-        "clock": capture.clock,
-        "t_media_ns": capture.t_media_ns,
-        "seen": capture.seen,
-    }
 
 
 def _lendable(picture: Picture, borrowed: Borrowed) -> Image | HostSurface:

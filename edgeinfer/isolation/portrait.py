@@ -9,7 +9,7 @@ import numpy as np
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.isolation.errors import too_many
 from edgeinfer.isolation.lender import Lender
-from edgeinfer.isolation.talk import Nonsense
+from edgeinfer.isolation.talk import Nonsense, whole
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.types import Colour, Image, Matrix, Picture
 
@@ -50,14 +50,6 @@ def seen(told: object, lender: Lender, what: str) -> Picture:
         raise Nonsense("no such kind of picture")
     shape, colour = Shape(told["kind"], width, height), _colour(told)
     return HostSurface(lender.pixels(told.get("block"), shape.size), shape, colour)
-
-
-def whole(told: dict[str, Any], key: str, least: int, most: int) -> int:
-    """A whole number of what was told. Raises Nonsense where there is none."""
-    value = told.get(key)
-    if type(value) is not int or not least <= value <= most:
-        raise Nonsense(f"{key} makes no sense")
-    return value
 
 
 def _colour(told: dict[str, Any]) -> Colour:

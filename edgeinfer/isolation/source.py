@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,15 +16,21 @@ from typing import Any, Protocol
 import msgspec
 
 from edgeinfer import frames
+from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codes import CAPTURE_CLOCKS
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.guard.printable import printable
 from edgeinfer.isolation import portrait, talk
 from edgeinfer.isolation.errors import from_plain, too_many
+from edgeinfer.isolation.house import house
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
-from edgeinfer.types import Capture, DecoderChoice
+from edgeinfer.isolation.slots import Slots
+from edgeinfer.isolation.talk import whole
+from edgeinfer.types import Capture, DecoderChoice, Picture
+
+log = logging.getLogger(__name__)
 
 OPEN_S = 25.0
 """Longer than connecting may take, `connect_s`."""
@@ -31,11 +39,14 @@ LEAVE_S = 1.0
 MAX_TIME_NS = MAX_SIZE = 1 << 62
 MIN_FPS, MAX_FPS = 1 / 3600, 1e6
 """A rate beyond these is none."""
-MAX_WORDS = 200
+MAX_WORDS = 300
 """Characters of a decoder's name, and of why it was taken."""
+MAX_ELSEWHERE = 256
+_elsewhere: dict[tuple[str, str], str] = {}
+"""Sources that shared processes can't decode, as it turned out when they were read, and why."""
+_told: deque[str] = deque(maxlen=MAX_ELSEWHERE)
 MAX_NEEDS = 20
 """In one answer: a source makes a few pictures to give one."""
-whole = portrait.whole
 
 
 class Process(Protocol):
@@ -59,23 +70,39 @@ class Order:
     uri: str
     options: msgspec.Struct
 
-    def to_plain(self) -> dict[str, Any]:
-        """As the process reads it."""
-        return {"plugin": self.plugin, "uri": self.uri, "options": msgspec.json.encode(self.options).decode()}
+    def to_plain(self, instead: str = "") -> dict[str, Any]:
+        """As the process reads it. `instead`: why it can't be decoded where it was tried first."""
+        told = {"plugin": self.plugin, "uri": self.uri, "options": msgspec.json.encode(self.options).decode()}
+        return {**told, "instead": instead} if instead else told
 
 
 Patience = Callable[[float], float]
 """Frames per second that a source says it gives → seconds that a read of it may take."""
 
 
-def open_isolated(order: Order, what: str, patience_s: Patience, memory_bytes: int | None = None) -> IsolatedSource:
+def open_isolated(
+    order: Order, what: str, patience_s: Patience, memory_bytes: int | None = None, instead: str = ""
+) -> IsolatedSource:
     """A source, opened in a process of its own. `what` is the source as errors call it.
 
     Where it is live, the process is ended when a read takes longer than `patience_s`; `memory_bytes` are its own beyond
-    what it starts with. Raises what the plugin raises, CameraError where its process ends or hangs, and TemporaryError
-    where none can be had now.
+    what it starts with. `instead`: see `Order.to_plain`. Raises what the plugin raises, CameraError where its process
+    ends or hangs, and TemporaryError where none can be had now.
     """
-    return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(), what, patience_s)
+    return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(instead), what, patience_s)
+
+
+def open_sharing(order: Order, what: str, patience_s: Patience) -> IsolatedSource:
+    """A source, opened in a process that sources share, or in one of its own where that can't decode it. The same."""
+    why = _elsewhere.get((order.plugin, order.uri), "")
+    if not why:
+        guest = house.enter(order.plugin)
+        try:
+            return SharedSource(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
+        except Elsewhere as error:
+            why = str(error)
+            _tell(what, why)
+    return open_isolated(order, what, patience_s, instead=why)
 
 
 class IsolatedSource:
@@ -87,11 +114,17 @@ class IsolatedSource:
     decoder: DecoderChoice
 
     def __init__(
-        self, process: Process, order: dict[str, Any], what: str, patience_s: Patience, open_s: float | None = None
+        self,
+        process: Process,
+        order: dict[str, Any],
+        what: str,
+        patience_s: Patience,
+        open_s: float | None = None,
+        slots: Slots | None = None,
     ) -> None:
-        """Opening may take `open_s`, OPEN_S where it is None."""
-        self._process, self._what = process, what
-        self._lender = Lender(frames.store)
+        """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
+        self._process, self._order, self._what = process, order, what
+        self._lender, self._slots = Lender(frames.store), slots
         self._ended = False
         try:
             self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
@@ -116,8 +149,9 @@ class IsolatedSource:
         return self._process.pid
 
     def read(self) -> Capture | None:
-        """See `Source.read`."""
-        answer = self._ask({"read": True}, self._patience_s)
+        """See `Source.read`. Without room it raises NoRoom before the process is asked."""
+        freed = {} if self._slots is None else {"slots": self._slots.freed()}
+        answer = self._ask({"read": True, **freed}, self._patience_s)
         if "end" in answer:
             return None
         with self._guarded():
@@ -138,8 +172,13 @@ class IsolatedSource:
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
         camera = _camera_size(answer.get("seen"))
-        picture = portrait.seen(answer.get("picture"), self._lender, self._what)
-        return Capture(picture, t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
+        return Capture(self._picture(answer), t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
+
+    def _picture(self, answer: dict[str, Any]) -> Picture:
+        told = answer.get("picture")
+        if isinstance(told, dict) and told.get("kind") == "device" and self._slots is not None:
+            return self._slots.surface(told)
+        return portrait.seen(told, self._lender, self._what)
 
     def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
         """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
@@ -151,9 +190,12 @@ class IsolatedSource:
                 answer, descriptors = talk.receive(self._process.peer, left_s)
                 talk.close(descriptors)  # nobody asked for any
                 self._lender.take_back(answer.get("drop", []))
-                if "need" not in answer:
+                if "need" in answer:
+                    end += self._lend(answer)
+                elif "arena" in answer and self._slots is not None:
+                    end += self._lend_slots(self._slots, answer["arena"])
+                else:
                     break
-                end += self._lend(answer)
             else:
                 raise talk.Nonsense("it asks for memory again and again")
             error = from_plain(answer, self._what) if "error" in answer else None
@@ -177,6 +219,12 @@ class IsolatedSource:
             talk.send(self._process.peer, {"lend": number, "free": free}, descriptor)
         finally:
             os.close(descriptor)
+        return time.monotonic() - began
+
+    def _lend_slots(self, slots: Slots, wanted: object) -> float:
+        """The same for the GPU's memory."""
+        began = time.monotonic()
+        talk.send(self._process.peer, slots.lend(wanted))
         return time.monotonic() - began
 
     @contextlib.contextmanager
@@ -206,6 +254,8 @@ class IsolatedSource:
         self._ended = True
         how = self._process.end()
         self._lender.close()
+        if self._slots is not None:
+            self._slots.close()
         return how
 
 
@@ -228,3 +278,25 @@ def _camera_size(told: object) -> tuple[int, int] | None:
         raise talk.Nonsense("no such size")
     sides = dict(zip(("width", "height"), told, strict=True))
     return whole(sides, "width", 1, MAX_PIXELS), whole(sides, "height", 1, MAX_PIXELS)
+
+
+class SharedSource(IsolatedSource):
+    """One in a process that sources share. Where its first packets show that it can't be there, it is opened again."""
+
+    def read(self) -> Capture | None:
+        """See `Source.read`."""
+        try:
+            return super().read()
+        except Elsewhere as error:
+            if len(_elsewhere) >= MAX_ELSEWHERE:
+                _elsewhere.clear()
+            _elsewhere[self._order["plugin"], self._order["uri"]] = str(error)
+            _tell(self._what, str(error))
+            raise CameraError("codec", f"{self._what}: NVDEC: {error}", "it is opened again without it") from None
+
+
+def _tell(what: str, why: str) -> None:
+    """Once for each reason: a camera that comes and goes would say it again and again."""
+    level = logging.DEBUG if why in _told else logging.WARNING
+    _told.append(why)
+    log.log(level, "%s: decoded on the CPU, in a process of its own: NVDEC: %s", what, why)

@@ -1,8 +1,9 @@
 """How a source's process and ours talk: JSON objects over a socket of packets, with descriptors beside them.
 
 Ours speaks first: `open` once, then `read` for every picture. While it works on either, the other side may say `need`
-and is answered with `lend`. Its answers are `opened`, `picture`, `end` or `error`. The end of the socket is the end of
-the talk for both. A `picture` is told with its kind, its block and its size (`portrait.py`).
+and is answered with `lend`, or `arena` and is answered with what opens the GPU's memory. Its answers are `opened`,
+`picture`, `end` or `error`. The end of the socket is the end of the talk for both. A `picture` is told with its kind,
+its block or slot, and its size (`portrait.py`).
 """
 
 from __future__ import annotations
@@ -64,6 +65,14 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
         close(descriptors)
         raise
     return message, descriptors
+
+
+def whole(message: dict[str, Any], key: str, least: int, most: int) -> int:
+    """A whole number of a message. Raises Nonsense where there is none."""
+    value = message.get(key)
+    if type(value) is not int or not least <= value <= most:
+        raise Nonsense(f"{key} makes no sense")
+    return value
 
 
 def close(descriptors: list[int]) -> None:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from edgeinfer.frames import pool
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.isolation.errors import too_many
-from edgeinfer.isolation.source import whole
-from edgeinfer.isolation.talk import Nonsense
+from edgeinfer.isolation.talk import Nonsense, whole
 from edgeinfer.pictures.colour import usual
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.types import Colour, Matrix, Picture

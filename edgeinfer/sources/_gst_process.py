@@ -21,8 +21,9 @@ from edgeinfer.errors import CameraError, StalledError, TemporaryError, Unavaila
 from edgeinfer.guard import confine
 from edgeinfer.guard.limits import MAX_PIPELINE_BYTES
 from edgeinfer.guard.scarcity import is_scarce, lack_of_descriptors
-from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource, whole
+from edgeinfer.isolation.source import MAX_TIME_NS, IsolatedSource
 from edgeinfer.isolation.spawned import Spawned, spawn
+from edgeinfer.isolation.talk import whole
 from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._gst_picture import raw_picture

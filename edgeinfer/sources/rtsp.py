@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from edgeinfer.codecs.choice import open_decoder
+from edgeinfer.codecs.choice import open_decoder, wants_nvdec
 from edgeinfer.codecs.decoder import Decoded
 from edgeinfer.errors import StalledError, TemporaryError, UnavailableError
 from edgeinfer.isolation import inside
@@ -94,6 +94,13 @@ def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> NetworkCame
 def isolate(uri: str, options: Options) -> bool | None:
     """See `Isolating`."""
     return None if _through_gstreamer(uri, options) else True
+
+
+def shares(uri: str, options: Options) -> bool:
+    """See `Sharing`."""
+    if options.decoder == "gstreamer" or _through_gstreamer(uri, options):
+        return False
+    return wants_nvdec(options.decoder, live=True)
 
 
 def _through_gstreamer(uri: str, options: Options) -> bool:

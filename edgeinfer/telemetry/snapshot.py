@@ -13,7 +13,10 @@ _COUNTS = ("captured", "inferred", "in_flight", "stalls", "reconnects")
 
 @dataclass(frozen=True, slots=True)
 class SourceSnapshot:
-    """A source's state and counters at one instant. stalls: how often it went quiet; reconnects: was opened again."""
+    """A source's state and counters at one instant. stalls: how often it went quiet; reconnects: was opened again.
+
+    decoder: what decodes its video, and why that; None where nobody has said.
+    """
 
     state: State
     reason: Reason | None
@@ -24,6 +27,7 @@ class SourceSnapshot:
     fps: float
     stalls: int = 0
     reconnects: int = 0
+    decoder: tuple[str, str] | None = None
 
 
 def total(state: State, reason: Reason | None, books: Sequence[SourceSnapshot]) -> SourceSnapshot:

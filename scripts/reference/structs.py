@@ -21,6 +21,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "`reason`": messages.Reason,
     "`reload`": messages.ReloadReport,
     "`last_crash`": messages.LastCrash,
+    "`decoder` of `status`": messages.VideoDecoderInfo,
     "`vitals`": messages.Vitals,
     "`vitals.machine`": messages.MachineVitals,
     "an item of `vitals.sinks`": messages.SinkVitals,

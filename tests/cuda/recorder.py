@@ -29,6 +29,17 @@ unsigned long long given[16];
 const char *cudaGetErrorName(int code) { return code == 35 ? "cudaErrorInsufficientDriver" : "cudaErrorOther"; }
 int cuGetErrorName(int code, const char **name) { *name = "CUDA_ERROR_OTHER"; return code == 9999; }
 int cuDriverGetVersion(int *out) { *out = version; return 0; }
+typedef struct { unsigned char reserved[64]; } Handle;
+int cudaIpcGetMemHandle(Handle *handle, void *address) {
+    for (int i = 0; i < 64; i++) handle->reserved[i] = (unsigned char)(i * 7 % 5 * (i & 1));
+    given[0] = (unsigned long long)address, count = 1;
+    return status;
+}
+int cudaIpcOpenMemHandle(void **address, Handle handle, unsigned flags) {
+    for (int i = 0; i < 8; i++) given[i] = ((unsigned long long *)handle.reserved)[i];
+    given[8] = flags, count = 9, *address = (void *)0x700000000000;
+    return status;
+}
 int cuDeviceGetName(char *name, int size, int device) { name[0] = 'O'; name[1] = 0; return status; }
 """
 

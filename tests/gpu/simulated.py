@@ -27,6 +27,7 @@ import pytest
 
 from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
 from edgeinfer.cuda import access
+from edgeinfer.cuda.library import IpcHandle
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.gpu import cuda
 from edgeinfer.gpu.kernel_code import CANDIDATE
@@ -62,6 +63,7 @@ class Kind(enum.IntEnum):
     cudaMemcpyHostToHost = 0
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class Attribute(enum.IntEnum):
@@ -211,7 +213,7 @@ class Functions:
         return address
 
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> None:
-        assert kind in (Kind.cudaMemcpyHostToDevice, Kind.cudaMemcpyDeviceToHost)
+        assert kind != Kind.cudaMemcpyHostToHost
         own = target if kind == Kind.cudaMemcpyHostToDevice else source
 
         def copy() -> None:
@@ -221,6 +223,18 @@ class Functions:
         self._device.enqueue(stream, copy)
         if kind == Kind.cudaMemcpyDeviceToHost and not self._device.reaches(target):
             self._device.settle(stream)  # pageable: waited for
+
+    def cudaMemcpy2DAsync(  # noqa: PLR0913, PLR0917 (CUDA's own)
+        self, target: int, target_pitch: int, source: int, pitch: int, width: int, rows: int, kind: Any, stream: int
+    ) -> None:
+        for row in range(rows):
+            self.cudaMemcpyAsync(target + row * target_pitch, source + row * pitch, width, kind, stream)
+
+    def cudaIpcGetMemHandle(self, address: int) -> Any:
+        assert address in self._device.memory
+        handle = IpcHandle()
+        handle.reserved = address.to_bytes(64, "little")
+        return handle
 
     def cudaMemsetAsync(self, target: int, value: int, size: int, stream: int) -> None:
         def fill() -> None:

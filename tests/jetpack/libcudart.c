@@ -122,8 +122,27 @@ EXPORT int cudaMemcpyAsync(void *target, const void *source, size_t size, int ki
     if (status) return kept(status);
     if (kind == 1) return kept(((int (*)(Address, const void *, size_t, void *))entry("cuMemcpyHtoDAsync_v2"))((Address)(uintptr_t)target, source, size, stream));
     if (kind == 2) return kept(((int (*)(void *, Address, size_t, void *))entry("cuMemcpyDtoHAsync_v2"))(target, (Address)(uintptr_t)source, size, stream));
+    if (kind == 3) return kept(((int (*)(Address, Address, size_t, void *))entry("cuMemcpyDtoDAsync_v2"))((Address)(uintptr_t)target, (Address)(uintptr_t)source, size, stream));
     return kept(INVALID_VALUE); /* what nobody uses is not here */
 }
+
+EXPORT int cudaMemcpy2DAsync(void *target, size_t target_pitch, const void *source, size_t source_pitch, size_t width, size_t rows, int kind, void *stream) {
+    int status = width > target_pitch || width > source_pitch ? 12 : 0; /* cudaErrorInvalidPitchValue */
+    for (size_t row = 0; row < rows && !status; row++)
+        status = cudaMemcpyAsync((char *)target + row * target_pitch, (const char *)source + row * source_pitch, width, kind, stream);
+    return kept(status);
+}
+
+typedef struct { unsigned char reserved[64]; } IpcHandle;
+EXPORT int cudaIpcGetMemHandle(IpcHandle *handle, void *address) {
+    int status = ensure();
+    return kept(status ? status : ((int (*)(IpcHandle *, Address))entry("cuIpcGetMemHandle"))(handle, (Address)(uintptr_t)address));
+}
+EXPORT int cudaIpcOpenMemHandle(void **address, IpcHandle handle, unsigned flags) {
+    int status = ensure();
+    return kept(status ? status : ((int (*)(Address *, IpcHandle, unsigned))entry("cuIpcOpenMemHandle_v2"))((Address *)address, handle, flags));
+}
+SAME(cudaIpcCloseMemHandle, "cuIpcCloseMemHandle", (void *address), ((Address)(uintptr_t)address), (Address))
 
 EXPORT int cudaMemsetAsync(void *target, int value, size_t size, void *stream) {
     int status = ensure();

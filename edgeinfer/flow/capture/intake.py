@@ -60,6 +60,13 @@ class Intake:
                     job.ledger.drop("shutdown")
                     return
 
+    def make_room(self, live: bool) -> bool:
+        """Gives up the oldest frame of a live source that nobody has taken yet; false where there is none."""
+        if not live or self._job.mailbox.give_way(self._job.name) is None:
+            return False
+        self._job.ledger.drop("overload")
+        return True
+
     def skip(self, text: str) -> None:
         """Books a picture that can't be read."""
         self._job.ledger.capture()

@@ -13,12 +13,14 @@ from edgeinfer.errors import ConfigError, EdgeinferError, StalledError
 from edgeinfer.flow.capture.intake import Intake
 from edgeinfer.flow.capture.job import Job
 from edgeinfer.guard.printable import indented, printable
-from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.interfaces import Decoding, NoRoom, Source, UnreadableItem
 from edgeinfer.types import Capture
 
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.1
+ROOM_S = 0.002
+"""A picture is in use for about as long as the network takes for one."""
 
 
 class Reader(threading.Thread):
@@ -95,6 +97,8 @@ class Reader(threading.Thread):
         self.limits = self._job.limits.at_rate(source.fps)
         self.last_frame_ns = self._job.clock()
         self.live = source.live
+        if isinstance(source, Decoding):
+            self._job.ledger.set_decoder(source.decoder.name, source.decoder.why)
 
     def _read_all(self, source: Source) -> None:
         live = source.live
@@ -108,6 +112,9 @@ class Reader(threading.Thread):
                 self._stopping.wait(_PAUSE_S)  # one that says so at once must not become a busy loop
             except UnreadableItem as error:
                 self._skip(printable(str(error)), live)
+            except NoRoom:
+                if not self._intake.make_room(live):
+                    self._stopping.wait(ROOM_S)
             else:
                 if capture is None or not self._accept(capture, live):
                     return

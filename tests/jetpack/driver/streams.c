@@ -166,6 +166,14 @@ static int run_download(Task *task) {
     return OK;
 }
 
+static int run_copy(Task *task) {
+    void *target = edgeinfer_stub_translate((Address)(uintptr_t)task->host, task->size);
+    void *source = edgeinfer_stub_translate(task->device, task->size);
+    if (!target || !source) return ILLEGAL;
+    memmove(target, source, task->size);
+    return OK;
+}
+
 static int run_fill(Task *task) {
     void *target = edgeinfer_stub_translate(task->device, task->size);
     if (!target) return ILLEGAL;
@@ -195,6 +203,12 @@ EXPORT int cuMemcpyDtoHAsync_v2(void *target, Address source, size_t size, void 
     int status = put(stream, &task);
     if (status || is_pinned(target) || is_capturing(stream)) return status;
     return reached(stream, 1); /* pageable: it is waited for */
+}
+
+EXPORT int cuMemcpyDtoDAsync_v2(Address target, Address source, size_t size, void *stream) {
+    ENTER(1);
+    Task task = {.run = run_copy, .device = source, .host = (void *)(uintptr_t)target, .size = size};
+    return put(stream, &task);
 }
 
 EXPORT int cuMemsetD8Async(Address target, unsigned char value, size_t size, void *stream) {

@@ -1,0 +1,158 @@
+"""NVDEC, the GPU's own decoder: pictures stay in its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from edgeinfer.codecs.bitstream import Bitstream
+from edgeinfer.codecs.decoder import Decoded, Elsewhere, check_size
+from edgeinfer.codecs.unpacking import colour
+from edgeinfer.cuda import video
+from edgeinfer.errors import CameraError
+from edgeinfer.frames import pool
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.leases import lease
+from edgeinfer.gpu.surfaces import DeviceSurface, downloads
+from edgeinfer.pictures.host import HostSurface, Layout, Shape
+from edgeinfer.types import DecoderChoice, Surface
+
+log = logging.getLogger(__name__)
+
+NAME = "nvdec"
+DEFAULT_STREAM = 0
+"""The one that PyNvVideoCodec copies its pictures on, unless it is told another."""
+RENEWAL_S = 1.0
+"""Making a session takes a quarter of a second: a stream that changes more often gets none meanwhile."""
+MAX_FAILURES = 3
+NO_TIME = -(1 << 62)
+_LAYOUTS: dict[str, Layout] = {"NV12": "nv12", "P016": "p010"}
+
+
+class NvDecoder:
+    """See `VideoDecoder`. A picture comes out with its packet, but for those that are shown later than they are sent.
+
+    NVIDIA's parser goes on after damage, and gives damaged pictures as well as sound ones: it does not say which.
+    """
+
+    def __init__(self, stream: Any, what: str, why: str, optional: bool = False) -> None:
+        """Whether this GPU decodes the stream is to be asked before: `video.lacks`. Raises what `Cuda` does.
+
+        `optional`: where it turns out with the first packets that it doesn't, Elsewhere is raised, not CameraError.
+        """
+        self.choice = DecoderChoice(NAME, why)
+        self._what, self._optional = what, optional
+        self._nvc, self._cuda = video.load(), Cuda()
+        self._event = self._cuda.event()
+        self._context, self._time_base = stream.codec_context, stream.time_base
+        self._bitstream = Bitstream(stream)
+        self._session: Any = None
+        self._made_s = float("-inf")
+        self._failures = 0
+
+    def decode(self, packet: Any, key_frames_only: bool = False) -> Iterator[Decoded]:
+        """See `VideoDecoder.decode`. It must be gone through before the next call: NVDEC's memory is used again."""
+        if packet.size == 0 or (key_frames_only and not packet.is_keyframe):
+            return
+        key, pts = packet.is_keyframe, NO_TIME if packet.pts is None else packet.pts
+        for data in self._bitstream.units(packet):
+            if self._bitstream.changes(data) and self._session is not None:
+                yield from self.flush()
+                self._session = None
+            if self._session is None:
+                if not key or time.monotonic() - self._made_s < RENEWAL_S:
+                    continue
+                self._begin()
+                yield from self._decoded(self._bitstream.head() + data, pts)
+            else:
+                yield from self._decoded(data, pts)
+
+    def flush(self) -> Iterator[Decoded]:
+        """See `VideoDecoder.flush`."""
+        if self._session is not None:
+            yield from self._decoded(b"", NO_TIME)
+
+    def close(self) -> None:
+        """See `VideoDecoder.close`."""
+        self._session = None
+        self._cuda.attempt("cudaEventDestroy", self._event)
+
+    def _begin(self) -> None:
+        self._made_s = time.monotonic()
+        try:
+            self._session = self._nvc.CreateDecoder(
+                gpuid=0,
+                codec=getattr(self._nvc.cudaVideoCodec, video.CODECS[self._context.name]),
+                cudacontext=0,
+                cudastream=DEFAULT_STREAM,
+                usedevicememory=True,
+                latency=self._nvc.DisplayDecodeLatencyType.LOW,
+            )
+        except Exception as error:
+            raise self._broken(error) from None
+
+    def _decoded(self, data: bytes, pts: int) -> Iterator[Decoded]:
+        flags = self._nvc.VideoPacketFlag
+        packet = self._nvc.PacketData()
+        packet.bsl_data = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value if data else 0
+        packet.bsl, packet.pts = len(data), pts
+        packet.decode_flag = flags.ENDOFPICTURE if data else flags.ENDOFSTREAM
+        try:
+            frames = self._session.Decode(packet)
+        except Exception as error:
+            self._session = None
+            self._failures += 1
+            if self._failures >= MAX_FAILURES:
+                raise self._broken(error) from None
+            log.debug("%s: NVDEC: %s", self._what, error)
+            return
+        for frame in frames:
+            surface, stamp = self._surface(frame), frame.timestamp
+            self._failures, self._optional = 0, False
+            yield Decoded(surface, None if stamp == NO_TIME else float(stamp * self._time_base))
+
+    def _surface(self, frame: Any) -> Surface:
+        """A frame, copied before the next one takes its place."""
+        layout = _LAYOUTS.get(frame.format.name)
+        if layout is None:
+            raise self._broken(ValueError(f"it gives {frame.format.name}"))
+        height, padded = (int(length) for length in frame.cuda()[0].shape[:2])
+        check_size(self._what, padded, height)
+        width = self._context.width if 0 <= padded - self._context.width <= 1 else padded  # made even
+        shape = Shape(layout, width, height)
+        read_as = colour(self._context, height, self._context.pix_fmt)
+        addresses = frame.GetPtrToPlane(0), frame.GetPtrToPlane(1)
+        pitch = (addresses[1] - addresses[0]) // height  # its own word for it counts in samples or in bytes
+        own = lease(shape.size)
+        if own is not None:
+            self._copy(own.address, addresses, pitch, shape)
+            return DeviceSurface(own, shape, read_as)
+        self._cuda.finish(self._event, DEFAULT_STREAM)
+        memory = pool.bytes(shape.size)
+        for place, address, rows, length in _planes(shape, addresses):
+            downloads().rows(memory[place : place + rows * length].reshape(rows, length), address, pitch)
+        return HostSurface(memory, shape, read_as)
+
+    def _copy(self, target: int, addresses: tuple[int, int], pitch: int, shape: Shape) -> None:
+        if pitch * shape.height == shape.luma_bytes and addresses[1] - addresses[0] == shape.luma_bytes:
+            self._cuda.copy(target, addresses[0], shape.size, DEFAULT_STREAM)
+        else:
+            for place, address, rows, length in _planes(shape, addresses):
+                self._cuda.copy_rows(target + place, address, length, rows, pitch, DEFAULT_STREAM)
+        self._cuda.finish(self._event, DEFAULT_STREAM)
+
+    def _broken(self, error: Exception) -> Exception:
+        text = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        if self._optional:
+            return Elsewhere(f"it fails with this stream: {text}")
+        return CameraError("codec", f"{self._what}: NVDEC fails: {text}", video.SOFTWARE)
+
+
+def _planes(shape: Shape, addresses: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Of each plane: where it begins in the surface, where it lies now, its rows, and the bytes of one."""
+    rows, columns = shape.chroma
+    yield 0, addresses[0], shape.height, shape.width * shape.depth
+    yield shape.luma_bytes, addresses[1], rows, 2 * columns * shape.depth

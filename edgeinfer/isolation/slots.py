@@ -1,0 +1,86 @@
+"""Our side of the GPU's memory that a source's process decodes into: lent in slots, read where it lies, lent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast, get_args
+
+from edgeinfer.errors import EdgeinferError
+from edgeinfer.gpu import cuda
+from edgeinfer.gpu.arena import Arena, arenas
+from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.surfaces import DeviceSurface
+from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.interfaces import NoRoom
+from edgeinfer.isolation.talk import Nonsense, whole
+from edgeinfer.pictures.host import Layout, Shape
+from edgeinfer.types import Colour, Matrix
+
+NOT_YET = "the GPU is not used here so far"
+MOST_BYTES = 4 * MAX_PIXELS
+
+
+class Slots:
+    """Of one source's process. Used by the source's thread; surfaces are let go by any.
+
+    A process that writes into a slot which is a picture of ours changes its own picture, and nothing else.
+    `unmapped`: whether the process has let go of the memory for good.
+    """
+
+    def __init__(self, unmapped: Callable[[], bool]) -> None:
+        self._unmapped = unmapped
+        self._arena: Arena | None = None
+
+    def freed(self) -> list[int]:
+        """Slots that nobody here uses any more, which the process is to be told. Raises NoRoom where it has none."""
+        if self._arena is None:
+            return []
+        free = self._arena.freed()
+        if not self._arena.has_room:
+            raise NoRoom(f"{self._arena.slots} of its pictures are in use")
+        return free
+
+    def lend(self, wanted: object) -> dict[str, Any]:
+        """The answer to a process that wants room for pictures of so many bytes, in place of what it had.
+
+        Raises Nonsense.
+        """
+        size = whole({"arena": wanted}, "arena", 1, MOST_BYTES)
+        self._give_up()
+        if not cuda.in_use():
+            return {"refused": NOT_YET}
+        try:
+            self._arena = arenas.make(Cuda(), size)
+        except EdgeinferError as error:
+            return {"refused": error.message}
+        return {"handle": self._arena.handle.hex(), "slot_bytes": self._arena.slot_bytes, "slots": self._arena.slots}
+
+    def surface(self, picture: dict[str, Any]) -> DeviceSurface:
+        """What an answer shows. Raises Nonsense where that is no slot of ours, or does not fit into one."""
+        shape, colour = described(picture)
+        if self._arena is None or shape.size > self._arena.slot_bytes:
+            raise Nonsense("a picture larger than its memory")
+        try:
+            lease = self._arena.lease(whole(picture, "slot", 0, self._arena.slots - 1))
+        except KeyError:
+            raise Nonsense("a picture in memory that is not lent") from None
+        return DeviceSurface(lease, shape, colour)
+
+    def close(self) -> None:
+        """No more pictures come."""
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._arena is not None:
+            self._arena.close(self._unmapped)
+        self._arena = None
+
+
+def described(picture: dict[str, Any]) -> tuple[Shape, Colour]:
+    """How a picture in device memory is laid out, and its colours. Raises Nonsense."""
+    width, height = (whole(picture, side, 1, MAX_PIXELS) for side in ("width", "height"))
+    layout, matrix = picture.get("layout"), picture.get("matrix")
+    if width * height > MAX_PIXELS or layout not in get_args(Layout) or matrix not in get_args(Matrix):
+        raise Nonsense("a picture that is none")
+    full_range = bool(picture.get("full_range"))
+    return Shape(cast("Layout", layout), width, height), Colour(cast("Matrix", matrix), full_range)
