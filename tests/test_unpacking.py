@@ -33,7 +33,7 @@ AS_THEY_ARE = {"yuv420p": "i420", "yuvj420p": "i420", "nv12": "nv12", "p010le": 
 
 def frame(name: str, width: int, height: int) -> Any:
     """A picture of FFmpeg's in that format: a photograph, with rows padded as FFmpeg pads them."""
-    image = cv2.resize(DEMO.render(0), (width, height))
+    image = np.asarray(cv2.resize(DEMO.render(0), (width, height)), np.uint8)
     return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=name)
 
 
