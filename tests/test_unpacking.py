@@ -21,7 +21,7 @@ from edgeinfer.errors import CameraError, InputError, UnavailableError
 from edgeinfer.frames import block_of
 from edgeinfer.pictures.host import HostSurface
 from edgeinfer.pictures.turning import turned
-from edgeinfer.sources import video
+from edgeinfer.sources import _file, video
 from edgeinfer.sources.demo import Demo, Options
 from edgeinfer.types import Colour, Image
 from tests.conftest import write_h264
@@ -196,6 +196,12 @@ def test_a_picture_that_grows_too_large_is_refused(clip: Path, monkeypatch: pyte
         for packet in container.demux(stream):
             list(decoding.decode(packet))
     container.close()
+
+
+def test_a_file_with_too_many_pixels_is_refused_by_its_header(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_file, "MAX_PIXELS", 640 * 360 - 1)
+    with pytest.raises(InputError, match="640 × 360 pixels are too many"):
+        video.open(str(clip), video.Options())
 
 
 CODECS = {
