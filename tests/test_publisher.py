@@ -20,7 +20,7 @@ import edgeinfer
 from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._report import SceneLines
 from edgeinfer.daemon.failures import failures, reader_gone
-from edgeinfer.errors import InputError
+from edgeinfer.errors import InputError, StalledError
 from edgeinfer.flow import statuses
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.compose import Identity, detection_list, detections_message, info_message
@@ -251,6 +251,24 @@ def test_what_waits_for_a_sink_takes_no_place_on_the_device(pictures: bool, live
     if pictures:
         assert sink.results[0] is not None
         assert sink.results[0].frame.capture.picture is image, "converted once, for all who look at it"
+
+
+def test_a_sink_that_gets_no_memory_for_a_picture_loses_that_one() -> None:
+    class Looking(Recorder):
+        blocks = True
+        seen: ClassVar[list[Message]] = []
+
+        def write(self, message: Message, result: Result | None) -> None:
+            if message == example("detections", 3):
+                raise StalledError("no room for a picture")
+            self.seen.append(message)
+
+    sinks = SinkSet({"looking": Looking()}, nothing)
+    for number in range(6):
+        sinks.write(example("detections", number), result(live=False))
+    sinks.close()
+    assert len(Looking.seen) == 5
+    assert sinks.unwritten == {"looking": (1, "no room for a picture")}
 
 
 def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:

@@ -174,15 +174,15 @@ def test_ffmpeg_is_told_what_it_may_open_and_for_how_long(monkeypatch: pytest.Mo
     (first, settings), (_, secure), (_, web), (_, secure_web) = told
     assert first == "rtsp://u:p@cam/x"
     assert settings["timeout"] == (4, 2)
-    assert settings["options"]["timeout"] == "4000000"
-    assert settings["options"]["rtsp_transport"] == "udp"
-    assert settings["options"]["protocol_whitelist"] == "rtsp,rtp,udp,tcp"
-    assert secure["options"]["protocol_whitelist"].split(",")[-1] == "tls"
-    assert web["options"]["protocol_whitelist"] == "http,tcp"
-    assert secure_web["options"]["protocol_whitelist"] == "https,http,tls,tcp"
+    assert settings["container_options"]["timeout"] == "4000000"
+    assert settings["container_options"]["rtsp_transport"] == "udp"
+    assert settings["container_options"]["protocol_whitelist"] == "rtsp,rtp,udp,tcp"
+    assert secure["container_options"]["protocol_whitelist"].split(",")[-1] == "tls"
+    assert web["container_options"]["protocol_whitelist"] == "http,tcp"
+    assert secure_web["container_options"]["protocol_whitelist"] == "https,http,tls,tcp"
     for listed in (web, secure_web):
-        assert "rtsp_transport" not in listed["options"]
-        assert not {"hls", "concat", "dash"} & set(listed["options"]["format_whitelist"].split(","))
+        assert "rtsp_transport" not in listed["container_options"]
+        assert not {"hls", "concat", "dash"} & set(listed["container_options"]["format_whitelist"].split(","))
 
 
 @pytest.mark.parametrize("decoder", ["auto", "av", "gstreamer"])

@@ -25,9 +25,10 @@ from edgeinfer.errors import CameraError, ConfigError, InputError, StalledError,
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.pictures.host import HostSurface
 from edgeinfer.sources import demo, images, v4l2, video
 from edgeinfer.sources._clock import Pacer, stamped
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Colour
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, need_gst, write_h264
 from tests.outside import install
@@ -562,6 +563,32 @@ def test_a_cameras_pictures_are_of_the_size_that_it_gives(device: Path) -> None:
     camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), Sized)  # type: ignore[arg-type]
     assert camera.fps == 0, "a driver without a rate says -1"
     assert block_of(camera.read().image) is not None
+
+
+class Jpeg(FakeCapture):
+    """Sends JPEGs, which OpenCV hands over as they are where it is told to: (1, n) uint8."""
+
+    def get(self, prop: int) -> float:
+        return float(cv2.VideoWriter.fourcc(*"MJPG")) if prop == cv2.CAP_PROP_FOURCC else super().get(prop)
+
+
+def test_a_cameras_jpegs_become_what_is_in_them(device: Path) -> None:
+    picture = demo.Demo(demo.Options(width=96, height=64)).render(0)
+    data = np.frombuffer(cv2.imencode(".jpg", picture)[1].tobytes(), np.uint8)[None]
+    fake = Jpeg(str(device), cv2.CAP_V4L2)
+    fake.frames = [data, data[:, : data.size // 9], data[:, :1], picture, data]
+    camera = v4l2.open(f"v4l2://{device}", v4l2.Options(), lambda *_: fake)  # type: ignore[arg-type]
+    assert fake.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+    first = camera.read()
+    assert isinstance(first.picture, HostSurface)
+    assert first.picture.colour == Colour("bt601", True)
+    assert cv2.PSNR(first.image, picture) > 30
+    for _ in range(2):
+        with pytest.raises(UnreadableItem, match="damaged"):
+            camera.read()
+    assert camera.read().picture is picture, "a driver may give BGR all the same"
+    assert isinstance(camera.read().picture, HostSurface), "the next one may be good"
+    camera.close()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.contract import breach
+from edgeinfer.errors import OutOfMemoryError, StalledError
 from edgeinfer.flow.slots import acceptable, as_seen
-from edgeinfer.frames import pool
+from edgeinfer.frames import Block, pool
 from edgeinfer.pictures.colour import coefficients, matrix, reference_bgr
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.types import Capture, Colour, Float32, Frame, Letterbox, Matrix, Picture, Planes, Surface
@@ -137,6 +138,20 @@ def test_a_backend_gets_what_it_takes() -> None:
     choosy = acceptable(Choosy(), given)
     assert choosy[0] is eight
     assert choosy[1] is ten.image()
+
+
+def test_a_picture_that_can_not_be_converted_now_costs_its_batch_and_not_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(size: int) -> Block:
+        raise StalledError("no room for a picture")
+
+    one = surface("nv12", 8, 8, Colour())
+    monkeypatch.setattr(pool.supply, "take", refuse)
+    with pytest.raises(OutOfMemoryError, match="no room"):
+        acceptable(Mute(), frames(one))
+    monkeypatch.undo()
+    assert one.image().shape == (8, 8, 3), "later there may be some"
 
 
 def test_boxes_of_a_smaller_copy_are_told_in_pixels_of_what_was_seen() -> None:

@@ -49,7 +49,8 @@ class Outbox(threading.Thread):
         self._after = after
         self._waiting = waiting
         self._retired = threading.Event()
-        self._accepted = self._written = 0
+        self._accepted = self._written = self._unseen = 0
+        self._lack = ""
         self._stuck = False
         self._pictures = sink.pictures if isinstance(sink, Selective) else True
         self._depth = PICTURES if self._pictures else DEPTH
@@ -64,7 +65,7 @@ class Outbox(threading.Thread):
     @property
     def lost(self) -> int:
         """Messages that were not written and won't be: there was no room for them, or the sink has lost them."""
-        return self.refused + (self._sink.lost if isinstance(self._sink, Recovering) else 0)
+        return self.refused + self._unseen + (self._sink.lost if isinstance(self._sink, Recovering) else 0)
 
     @property
     def trouble(self) -> str:
@@ -76,7 +77,7 @@ class Outbox(threading.Thread):
     def reason(self) -> str:
         """Why messages were lost; empty where none was."""
         own = self._sink.reason if isinstance(self._sink, Recovering) else ""
-        return own or (SLOW if self.refused or self._stuck else "")
+        return own or (SLOW if self.refused or self._stuck else self._lack)
 
     def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`. Waits for room only where `result` is a file's, and while the sink takes anything."""
@@ -124,7 +125,7 @@ class Outbox(threading.Thread):
                 self._after.wait()
                 self._after = None
             while (item := self._next()) is not None:
-                self._sink.write(*item)
+                self._hand_over(*item)
                 self._written += 1
         except BaseException as error:  # whatever a sink does, the others go on and hear of it
             self.error = _plain(error)
@@ -142,6 +143,15 @@ class Outbox(threading.Thread):
     def _next(self) -> tuple[Message, Result | None] | None:
         """The next message, or None at the end."""
         return None if self._retired.is_set() and self._queue.empty() else self._queue.get()
+
+    def _hand_over(self, message: Message, result: Result | None) -> None:
+        """Writes it, unless its picture can't be had: there is no memory now to make BGR of it."""
+        try:
+            self._sink.write(message, result)
+        except StalledError as error:
+            if not self._lack:
+                log.warning("%s: %s; what comes meanwhile is lost", self.name, error)
+            self._unseen, self._lack = self._unseen + 1, str(error)
 
     def _close_sink(self) -> None:
         try:

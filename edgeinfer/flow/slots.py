@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from edgeinfer.errors import OutOfMemoryError, StalledError
 from edgeinfer.flow.network import Flight, Network
 from edgeinfer.interfaces import Backend, Slot, TakesSurfaces
 from edgeinfer.types import Frame, Letterbox, Picture
@@ -52,7 +53,7 @@ class Loan:
 
 
 def acceptable(backend: object, frames: Sequence[Frame]) -> list[Picture]:
-    """The frames' pictures in a form that the backend accepts."""
+    """The frames' pictures in a form that the backend accepts. Raises OutOfMemoryError."""
     versatile = backend if isinstance(backend, TakesSurfaces) else None
     return [_acceptable(versatile, frame) for frame in frames]
 
@@ -61,7 +62,10 @@ def _acceptable(backend: TakesSurfaces | None, frame: Frame) -> Picture:
     picture = frame.capture.picture
     if isinstance(picture, np.ndarray) or (backend is not None and backend.takes(picture)):
         return picture
-    return frame.image
+    try:
+        return frame.image
+    except StalledError as error:  # the batch is lost, as one that a GPU has no room for; not the run
+        raise OutOfMemoryError(error.message, error.hint) from None
 
 
 def as_seen(box: Letterbox, frame: Frame) -> Letterbox:

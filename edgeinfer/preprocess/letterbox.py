@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeinfer.config.card import InputCard
 from edgeinfer.pictures.host import HostSurface
-from edgeinfer.preprocess.shrinking import Shrinker
+from edgeinfer.preprocess.shrinking import shrunk
 from edgeinfer.types import Float32, Image, Letterbox, Picture, size_of
 
 _REMEMBERED = 256
@@ -58,7 +58,6 @@ class Preprocessor:
 
     def __init__(self, card: InputCard) -> None:
         self._fitting = Fitting(card)
-        self._shrink = Shrinker()
         self._fill = card.fill
         levels = np.arange(256)[:, None]
         # One table per channel does the whole normalisation: 256 levels are all that a uint8 pixel has.
@@ -77,9 +76,9 @@ class Preprocessor:
         return box
 
     def _resized(self, picture: Picture, width: int, height: int) -> Image:
-        """(height, width, 3) uint8 BGR, valid until the next call."""
+        """(height, width, 3) uint8 BGR."""
         if isinstance(picture, HostSurface):
-            return self._shrink(picture, width, height)
+            return shrunk(picture, width, height)
         image = picture if isinstance(picture, np.ndarray) else picture.image()
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 

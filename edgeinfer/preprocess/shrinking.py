@@ -1,11 +1,11 @@
 """A surface at the size that the network sees, as BGR: no picture of the full size is ever made of it.
 
-Its planes are resized one by one, bilinearly and each by where its samples lie, and only then mixed into colours.
+Its planes are resized one by one, bilinearly and each by where its samples lie, and only then mixed into colours. The
+thread that does it feeds all sources' networks: few calls, and none on a plane of the full size but the resizing.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cv2
@@ -14,65 +14,35 @@ import numpy.typing as npt
 
 from edgeinfer.pictures.colour import matrix
 from edgeinfer.pictures.host import HostSurface, Samples
-from edgeinfer.types import AnyArray, Image
+from edgeinfer.types import Image
+
+Plane = npt.NDArray[np.uint8]
+_FROM_SOURCE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
-class Scratch:
-    """Memory for what lies between, used again and again: fresh pages cost more than what is computed in them."""
-
-    def __init__(self) -> None:
-        self._flat: dict[str, npt.NDArray[np.uint8]] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> AnyArray:
-        """An array with arbitrary contents, until the next one of that name."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        flat = self._flat.get(name)
-        if flat is None or flat.size < size:
-            flat = self._flat[name] = np.empty(size, np.uint8)
-        return flat[:size].view(dtype).reshape(shape)
+def shrunk(surface: HostSurface, width: int, height: int) -> Image:
+    """(height, width, 3) uint8 BGR, in new memory."""
+    size = width, height
+    luma = cv2.resize(surface.luma, size, interpolation=cv2.INTER_LINEAR)
+    u, v = (_chroma(plane, surface, size) for plane in surface.chroma)
+    yuv = cv2.merge([_eight_bits(luma), _eight_bits(u), _eight_bits(v)])
+    return np.asarray(cv2.transform(yuv, matrix(surface.colour)), np.uint8)
 
 
-class Shrinker:
-    """Not thread-safe."""
+def _chroma(plane: Samples, surface: HostSurface, size: tuple[int, int]) -> Any:
+    """A chroma plane at `size`. Its samples lie on the left luma column of their pair, and between its rows.
 
-    def __init__(self) -> None:
-        self._scratch = Scratch()
+    The middle of output column x lies at luma column p = (x + 1/2) s - 1/2 and so at p / 2 of the chroma; that of row y
+    at p / 2 - 1/4.
+    """
+    across, down = surface.width / size[0], surface.height / size[1]
+    place = np.array([[across / 2, 0, across / 4 - 0.25], [0, down / 2, down / 4 - 0.5]])
+    whole = plane if plane.flags.c_contiguous else np.ascontiguousarray(plane)
+    return cv2.warpAffine(whole, place, size, flags=_FROM_SOURCE, borderMode=cv2.BORDER_REPLICATE)
 
-    def __call__(self, surface: HostSurface, width: int, height: int) -> Image:
-        """(height, width, 3) uint8 BGR, valid until the next call."""
-        scratch, shape = self._scratch, (height, width)
-        deep = surface.shape.depth == 2
-        luma = scratch("luma", shape, np.uint16 if deep else np.uint8)
-        cv2.resize(surface.luma, (width, height), dst=luma, interpolation=cv2.INTER_LINEAR)
-        planes = [luma if deep else luma.astype(np.uint16)]
-        for name, chroma in zip("uv", surface.chroma, strict=True):
-            fine = self._chroma(name, chroma, width / surface.width, 2 * height / surface.height)
-            planes.append(fine[:height, :width])
-        yuv = cv2.merge(planes, dst=scratch("yuv", (*shape, 3), np.uint16))
-        units = (1 / 256, 1 / 256, 1 / 256, 1) if deep else (1, 1 / 2, 1 / 2, 1)
-        mix = matrix(surface.colour) * np.array(units, np.float32)
-        levels = cv2.transform(yuv, mix, dst=scratch("levels", yuv.shape, np.uint16))
-        return np.asarray(cv2.convertScaleAbs(levels, dst=scratch("bgr", yuv.shape, np.uint8)), np.uint8)
 
-    def _chroma(self, name: str, chroma: Samples, across: float, down: float) -> AnyArray:
-        """A chroma plane, resized by those factors of its luma's width and its own height. See `_doubled`."""
-        doubled = self._doubled(chroma)
-        size = round(doubled.shape[0] * down), round(doubled.shape[1] * across)
-        target: Any = self._scratch(name, size, np.uint16)
-        return cv2.resize(doubled, None, dst=target, fx=across, fy=down, interpolation=cv2.INTER_LINEAR)
-
-    def _doubled(self, chroma: Samples) -> npt.NDArray[np.uint16]:
-        """A chroma plane with as many columns as the luma has, or one more; doubled values where samples have 8 bits.
-
-        A sample lies on an even column; on an odd one is the mean of its neighbours. So columns lie as the luma's do,
-        and between them a bilinear resize finds what it would have found between the samples. Rows lie as it takes
-        them to lie.
-        """
-        rows, columns = chroma.shape
-        even, odd = (self._scratch(name, chroma.shape, np.uint16) for name in ("even", "odd"))
-        np.copyto(even, chroma) if chroma.dtype == np.uint8 else np.right_shift(chroma, 1, out=even)
-        np.add(even[:, :-1], even[:, 1:], out=odd[:, :-1])
-        even += even
-        odd[:, -1] = even[:, -1]
-        both: Any = self._scratch("both", (rows, columns, 2), np.uint16)
-        return np.asarray(cv2.merge([even, odd], dst=both), np.uint16).reshape(rows, 2 * columns)
+def _eight_bits(samples: Any) -> Plane:
+    """Samples on the scale of 8 bits."""
+    if samples.dtype == np.uint8:
+        return np.asarray(samples, np.uint8)
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=1 / 256), np.uint8)

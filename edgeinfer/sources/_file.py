@@ -35,9 +35,10 @@ class VideoPackets:
         _check(path)
         self._path = path
         silence()
+        # For the container alone: PyAV 16.1 crashes where streams with options come to light late (FLV).
         options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
         try:
-            self._container = av.open(f"file:{path}", options=options)
+            self._container = av.open(f"file:{path}", container_options=options)
         except (av.error.FFmpegError, OSError, ValueError, MemoryError):
             raise self._no_video() from None
         try:

@@ -42,7 +42,7 @@ class Packets:
         silence()
         with self._explained(connect_s):
             self._container = av.open(
-                full_url, options=_settings(url, transport, connect_s), timeout=(connect_s, silence_s)
+                full_url, container_options=_settings(url, transport, connect_s), timeout=(connect_s, silence_s)
             )
         try:
             self.stream = self._first_video()

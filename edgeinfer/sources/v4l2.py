@@ -17,15 +17,17 @@ from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 import cv2
+import numpy as np
 from msgspec import Meta, Struct
 
 from edgeinfer.config.paths import exists
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.sources import _v4l2_node
 from edgeinfer.sources._clock import stamped
+from edgeinfer.sources._jpeg import Jpegs
 from edgeinfer.sources._opencv import Frames
 from edgeinfer.sources._v4l2_node import Ioctl, Node
-from edgeinfer.types import Capture, Image
+from edgeinfer.types import Capture, Picture
 
 RECONNECT = True
 READ_DEADLINE_S = 2
@@ -77,11 +79,12 @@ class Camera:
             self._reader.set(prop, value)
         self.fps = max(0.0, self._reader.get(cv2.CAP_PROP_FPS))
         self._pictures = Frames(self._reader)
+        self._jpegs = Jpegs(str(device)) if _undecoded(self._reader) else None
 
     def read(self) -> Capture:
         """See `Source.read`. The read deadline is two seconds."""
         started = time.monotonic()
-        image = self._pictures.read()
+        image = self._pictures.read() if self._jpegs is None else self._read_undecoded()
         if image is not None:
             return self._stamp(image)
         if not exists(self._device) or os.path.realpath(self._device) != self._node:
@@ -95,7 +98,15 @@ class Camera:
         """See `Source.close`."""
         self._reader.release()
 
-    def _stamp(self, image: Image) -> Capture:
+    def _read_undecoded(self) -> Picture | None:
+        """The camera's JPEG, decoded; a driver that gives BGR all the same may do so."""
+        ok, data = self._reader.read()
+        if not ok or self._jpegs is None:
+            return None
+        given = np.asarray(data, np.uint8)
+        return given if given.ndim == 3 and given.shape[2] == 3 else self._jpegs.decode(given)
+
+    def _stamp(self, image: Picture) -> Capture:
         driver_ns = int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         age_ns = time.monotonic_ns() - driver_ns
         if 0 <= age_ns < 1_000_000_000:
@@ -159,6 +170,12 @@ def _check(device: Path) -> None:
         raise CameraError("gone", f"{device}: no such camera", hint)
     if not os.access(device, os.R_OK | os.W_OK):
         raise CameraError("denied", f"{device}: permission denied", "add the user to the group video", lasting=True)
+
+
+def _undecoded(reader: cv2.VideoCapture) -> bool:
+    """Whether the camera sends JPEGs, and OpenCV hands them over as they are from now on."""
+    jpeg = int(reader.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"MJPG")
+    return jpeg and bool(reader.set(cv2.CAP_PROP_CONVERT_RGB, 0))
 
 
 def _properties(options: Options) -> list[tuple[int, float]]:
