@@ -35,7 +35,7 @@ from edgeinfer.errors import (
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.limits import MAX_CHILD_BYTES, MAX_CHILD_DESCRIPTORS, MAX_LENT, MAX_PIXELS, MIN_CHILD_BYTES
-from edgeinfer.interfaces import Source, UnreadableItem
+from edgeinfer.interfaces import Decoding, Source, UnreadableItem
 from edgeinfer.isolation import nursery as nurseries
 from edgeinfer.isolation import source as isolated
 from edgeinfer.isolation import talk
@@ -43,8 +43,9 @@ from edgeinfer.isolation.errors import from_plain, to_plain
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import Forked, Nursery, share_of_memory
 from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
+from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.sources import demo, rtsp
-from edgeinfer.types import Capture
+from edgeinfer.types import Capture, Colour, DecoderChoice
 from tests.capturing import Desk, capturing
 from tests.hostile_camera import hostile_camera
 from tests.outside import install
@@ -457,12 +458,19 @@ class Liar:
         return ""
 
 
-PICTURE = {"picture": 1, "height": 4, "width": 4, "t_ns": 1, "t_mono_ns": 1, "clock": "arrival", "t_media_ns": None}
+IMAGE = {"kind": "bgr", "block": 1, "height": 4, "width": 4}
+SURFACE = {**IMAGE, "kind": "nv12", "matrix": "bt709", "full_range": False}
+PICTURE = {"picture": IMAGE, "t_ns": 1, "t_mono_ns": 1, "clock": "arrival", "t_media_ns": None, "seen": None}
 NUMBERS = st.one_of(st.integers(), st.floats(), st.none(), st.text(), st.booleans(), st.just(1), st.just(4))
+PORTRAITS = st.one_of(
+    NUMBERS,
+    *(st.fixed_dictionaries({key: st.just(value) | NUMBERS for key, value in one.items()}) for one in (IMAGE, SURFACE)),
+)
 ANSWERS = st.one_of(
     st.binary(max_size=40),
     st.dictionaries(st.sampled_from([*PICTURE, "end", "none", "need", "error", "code", "message", "lasting"]), NUMBERS),
     st.fixed_dictionaries({key: st.one_of(st.just(value), NUMBERS) for key, value in PICTURE.items()}),
+    st.builds(lambda portrait: {**PICTURE, "picture": portrait}, PORTRAITS),
     st.fixed_dictionaries({"need": st.one_of(NUMBERS, st.just(48))}),
     st.fixed_dictionaries({"error": st.sampled_from(["CameraError", "X", "MemoryError"]), "message": NUMBERS}),
 )
@@ -486,9 +494,16 @@ def test_whatever_a_process_says_the_error_is_one_of_a_source(answers: list[dict
     [
         PICTURE,
         {**PICTURE, "picture": True},
+        {**PICTURE, "picture": {**IMAGE, "block": True}},
+        {**PICTURE, "picture": {**IMAGE, "kind": "yuv"}},
+        {**PICTURE, "picture": {**IMAGE, "kind": []}},
+        {**PICTURE, "picture": SURFACE},
+        {**PICTURE, "seen": [4]},
+        {**PICTURE, "seen": [4, 0]},
+        {**PICTURE, "seen": "44"},
         {**PICTURE, "clock": "mine"},
         {**PICTURE, "t_ns": 1.5},
-        {**PICTURE, "height": 0},
+        {**PICTURE, "picture": {**IMAGE, "height": 0}},
         {"opened": {}},
         {"error": "SystemExit", "message": ""},
         b"[]",
@@ -501,6 +516,128 @@ def test_a_process_that_talks_nonsense_is_ended(answer: Any) -> None:
     liar = Liar(answer)
     assert failure(IsolatedSource(liar, {}, "cam", lambda _: 20)).code == "crashed"
     assert liar.ended == 1
+
+
+class Lent(Liar):
+    """Asks for a block of `size` bytes, and says of it whatever a test wants."""
+
+    def __init__(self, size: int, **answer: Any) -> None:
+        super().__init__({"need": size}, {**PICTURE, **answer})
+
+
+def reading(liar: Liar) -> IsolatedSource:
+    return IsolatedSource(liar, {}, "cam", lambda _: 20)
+
+
+def test_a_surface_comes_as_what_it_was() -> None:
+    source = reading(Lent(24, picture=SURFACE, seen=[40, 30]))
+    capture = read(source)
+    assert isinstance(capture.picture, HostSurface)
+    assert capture.picture.shape == Shape("nv12", 4, 4)
+    assert capture.picture.colour == Colour("bt709", False)
+    assert capture.size == (40, 30)
+    assert block_of(capture.picture.memory) is not None
+    source.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "p010"},  # which needs twice the memory
+        {"width": 5},
+        {"matrix": "mine"},
+        {"matrix": ["bt709"]},
+        {"full_range": 1},
+        {"kind": "surface"},
+        {"block": 2},
+    ],
+    ids=str,
+)
+def test_a_surface_that_can_not_be_one_ends_its_process(wrong: dict[str, Any]) -> None:
+    liar = Lent(24, picture={**SURFACE, **wrong})
+    assert failure(reading(liar)).code == "crashed"
+    assert liar.ended == 1
+
+
+def test_what_decodes_is_told_in_few_printable_words() -> None:
+    told = {"name": "av\x1b[2J", "why": "w" * 9000}
+    source = reading(Liar(opened={"live": True, "fps": 0, "decoder": told}))
+    assert isinstance(source, Decoding)
+    assert "\x1b" not in source.decoder.name
+    assert len(source.decoder.why) <= 200
+    source.close()
+    plain = reading(Liar())
+    assert not isinstance(plain, Decoding)
+    plain.close()
+
+
+@pytest.mark.parametrize("told", [{"name": "av"}, {"name": 1, "why": ""}, "av", []])
+def test_a_decoder_that_is_none_ends_its_process(told: Any) -> None:
+    liar = Liar(opened={"live": True, "fps": 0, "decoder": told})
+    with pytest.raises(CameraError, match="no such decoder"):
+        reading(liar)
+    assert liar.ended == 1
+
+
+SURFACES = """
+import msgspec, numpy as np
+from edgeinfer.frames import pool
+from edgeinfer.pictures.host import HostSurface, Shape
+from edgeinfer.sources._clock import stamped
+from edgeinfer.types import Colour, DecoderChoice
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    own: bool
+
+def open(uri, options):
+    return Gives(options.own)
+
+class Gives:
+    live, fps = True, 0.0
+    decoder = DecoderChoice("av", "it is there")
+
+    def __init__(self, own):
+        self.count, self.own, self.one = 0, own, None
+
+    def read(self):
+        if self.one is None or not self.own:
+            shape = Shape("i420", 5, 3)
+            memory = np.empty(shape.size, np.uint8) if self.own else pool.bytes(shape.size)
+            memory[:] = range(self.count, self.count + shape.size)
+            self.one = HostSurface(memory, shape, Colour("bt2020", True))
+            self.count += 1
+        return stamped(self.one, "arrival")
+
+    def close(self):
+        pass
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_surfaces_come_from_a_process_uncopied_or_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """`own`: its source made the memory itself, and shows the same picture again and again."""
+    install(monkeypatch, tmp_path, "odd.surfaces", SURFACES)
+    nursery = Nursery()
+    monkeypatch.setattr(isolated, "nursery", nursery)
+    import odd.surfaces  # type: ignore[import-not-found] # noqa: PLC0415 (made above)
+
+    source = open_isolated(Order("odd.surfaces", "odd.surfaces:", odd.surfaces.Options(own=own)), "cam", lambda _: 20)
+    try:
+        pictures = [read(source).picture for _ in range(4)]
+        for number, picture in enumerate(pictures):
+            assert isinstance(picture, HostSurface)
+            assert picture.memory.tolist() == list(range(number * (not own), number * (not own) + 27))
+            assert picture.colour == Colour("bt2020", True)
+            block = block_of(picture.memory)
+            assert block is not None
+            assert block.address == picture.memory.ctypes.data
+        assert isinstance(source, Decoding)
+        assert source.decoder == DecoderChoice("av", "it is there")
+    finally:
+        source.close()
+        nursery.close()
 
 
 def test_descriptors_that_nobody_asked_for_are_closed() -> None:

@@ -333,6 +333,7 @@ class Picture:
     """A decoded picture, two by two, whose rows are padded to eight bytes."""
 
     width = height = 2
+    rotation = 0
     planes = (Plane([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99]),)
 
     def __init__(self, is_corrupt: bool = False, time: float | None = None) -> None:

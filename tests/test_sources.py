@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from edgeinfer.config import plugins
@@ -141,7 +143,7 @@ def test_a_video_gives_every_frame_and_its_place(clip: Path) -> None:
     while (capture := source.read()) is not None:
         captures.append(capture)
     source.close()
-    assert not source._reader.isOpened(), "the file stays open"
+    assert str(clip) not in {file.path for file in psutil.Process().open_files()}, "the file stays open"
     assert len(captures) == CLIP_FRAMES
     places = [capture.t_media_ns for capture in captures]
     assert places == pytest.approx([round(i * 1e9 / 30) for i in range(CLIP_FRAMES)], abs=1e6)
@@ -590,15 +592,17 @@ def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch:
 def test_a_looping_video_that_can_not_be_opened_for_a_moment_goes_on(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = cv2.VideoCapture, [2]
+    real, failures = av.open, [2]
 
-    def opening(*arguments: Any) -> Any:
+    def opening(*arguments: Any, **settings: Any) -> Any:
         failures[0] -= 1
-        return real("/no/such/file") if failures[0] >= 0 else real(*arguments)
+        if failures[0] >= 0:
+            raise av.error.OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments, **settings)
 
     monkeypatch.setattr(video, "PAUSE_S", 0.01)
     source = video.open(str(clip), video.Options(loop=True))
-    monkeypatch.setattr(cv2, "VideoCapture", opening)
+    monkeypatch.setattr(av, "open", opening)
     for _ in range(CLIP_FRAMES + 2):
         assert source.read() is not None
     assert failures[0] == -1

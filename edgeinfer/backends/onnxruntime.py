@@ -37,7 +37,7 @@ from edgeinfer.guard.foreign_words import reason_in
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.models import onnxfile
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.types import AnyArray, Float32, Image, Letterbox, TensorSpec
+from edgeinfer.types import AnyArray, Float32, Letterbox, Picture, Surface, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +174,14 @@ class OnnxRuntime:
     def prepare(self, wanted: Filter | None) -> None:
         """See `Backend.prepare`. Outputs lie in our own memory already: there is nothing to leave out."""
 
-    def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
+    def takes(self, surface: Surface) -> bool:
+        """See `TakesSurfaces.takes`."""
+        return not surface.on_device
+
+    def load(self, slot: Slot, pictures: Sequence[Picture]) -> Sequence[Letterbox]:
         """See `Backend.load`."""
-        slot.count = len(images)
-        return [self._preprocess(image, out) for image, out in zip(images, _filled(slot).input, strict=False)]
+        slot.count = len(pictures)
+        return [self._preprocess(picture, out) for picture, out in zip(pictures, _filled(slot).input, strict=False)]
 
     def submit(self, slot: Slot) -> None:
         """See `Backend.submit`."""

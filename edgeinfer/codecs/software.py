@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from edgeinfer.codecs.decoder import Decoded, check_size
-from edgeinfer.codecs.unpacking import picture_of
+from edgeinfer.codecs.unpacking import upright
 from edgeinfer.errors import CameraError
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.interfaces import UnreadableItem
@@ -86,6 +86,6 @@ class SoftwareDecoder:
 
     def _decoded(self, frame: Any) -> Decoded:
         check_size(self._what, frame.width, frame.height)
-        if frame.is_corrupt:
+        if frame.is_corrupt and self._live:  # a file's is given as FFmpeg has mended it: no other shows that moment
             raise UnreadableItem(f"{self._what}: a damaged picture")
-        return Decoded(picture_of(frame), None if frame.pts is None else float(frame.pts * self._time_base))
+        return Decoded(upright(frame), None if frame.pts is None else float(frame.pts * self._time_base))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeinfer.frames import pool
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
+from edgeinfer.pictures.turning import turned
 from edgeinfer.types import Colour, Image, Matrix, Picture
 
 Memory = npt.NDArray[np.uint8]
@@ -30,7 +31,14 @@ _FULL_RANGE = 2
 """AVCOL_RANGE_JPEG."""
 
 
-def picture_of(frame: Any) -> Picture:
+def upright(frame: Any) -> Picture:
+    """PyAV's `frame`, copied, and turned as its stream says: a telephone films on its side. Raises as `picture_of`."""
+    quarters = round(frame.rotation / 90) % 4
+    picture = picture_of(frame)
+    return turned(picture, quarters) if quarters else picture
+
+
+def picture_of(frame: Any) -> Image | HostSurface:
     """PyAV's `frame`, copied. Raises StalledError where there is no memory in time."""
     layout, fill = _WAYS.get(frame.format.name, (None, None))
     if layout is None or fill is None or any(plane.line_size <= 0 for plane in frame.planes):  # stored upside down

@@ -10,7 +10,7 @@ from typing import Any
 from edgeinfer.errors import StalledError
 from edgeinfer.frames import Block, block_of
 from edgeinfer.isolation import talk
-from edgeinfer.types import Image
+from edgeinfer.types import AnyArray
 
 SPARE = 3
 """Blocks that are kept for the next pictures."""
@@ -34,21 +34,20 @@ class Borrowed:
                 return self._blocks[number]
         return self._borrow(size)
 
-    def can_give(self, image: Image) -> bool:
-        """Whether an image lies at the beginning of a block that the parent does not have already."""
-        block = block_of(image)
-        number = self._number(block)
+    def can_give(self, memory: AnyArray) -> bool:
+        """Whether a picture's memory is the beginning of a block that the parent does not have already."""
+        number = self._number(block_of(memory))
         return (
-            number is not None and number not in self._used_there and image.ctypes.data == self._blocks[number].address
+            number is not None and number not in self._used_there and memory.ctypes.data == self._blocks[number].address
         )
 
-    def give(self, image: Image) -> dict[str, Any]:
-        """What to tell of an image: its block, which is the parent's until it says that it is free, and what is not
-        needed any more."""
-        number = self._number(block_of(image))
+    def give(self, memory: AnyArray) -> tuple[int, list[int]]:
+        """The block of a picture, which is the parent's until it says that it is free, and what is not needed any
+        more."""
+        number = self._number(block_of(memory))
         assert number is not None  # noqa: S101 (see `can_give`)
         self._used_there.add(number)
-        return {"picture": number, "drop": self._given_up(keep=SPARE)}
+        return number, self._given_up(keep=SPARE)
 
     def take_back(self, order: dict[str, Any]) -> None:
         """What the parent does not use any more."""

@@ -7,6 +7,8 @@ import socket
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from edgeinfer import frames
 from edgeinfer.codecs import choice
@@ -20,7 +22,9 @@ from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
 from edgeinfer.isolation.borrowed_slots import BorrowedSlots
 from edgeinfer.isolation.errors import to_plain
-from edgeinfer.types import Capture
+from edgeinfer.isolation.portrait import described
+from edgeinfer.pictures.host import HostSurface
+from edgeinfer.types import Capture, Image, Picture
 
 _here: list[bool] = []
 
@@ -60,7 +64,7 @@ class _Visit:
         """Opens it, and reads it as long as it is asked. What ends the source is raised."""
         order, _ = talk.receive(self._peer, None)
         with contextlib.closing(_opened(order["open"])) as source:
-            talk.send(self._peer, {"opened": _opening(source)})
+            talk.send(self._peer, {"opened": _introduced(source)})
             while True:
                 order, _ = talk.receive(self._peer, None)
                 self._borrowed.take_back(order)
@@ -82,21 +86,20 @@ class _Visit:
                 "its plugin must give a Capture with a C-contiguous (height, width, 3) uint8 image and times in ns",
             )
         return {
-            **self._given(capture),
+            **self._given(capture.picture),
             "t_ns": capture.t_ns,
             "t_mono_ns": capture.t_mono_ns,
             "clock": capture.clock,
             "t_media_ns": capture.t_media_ns,
+            "seen": capture.seen,
         }
 
-    def _given(self, capture: Capture) -> dict[str, Any]:
-        surface = capture.picture
-        if isinstance(surface, DeviceSurface) and self._slots.can_give(surface):
-            return {"picture": self._slots.give(surface)}
-        image = capture.image
-        if not self._borrowed.can_give(image):
-            image = frames.pool.copy(image)  # it made the memory itself, or shows the same picture again
-        return {**self._borrowed.give(image), "height": image.shape[0], "width": image.shape[1]}
+    def _given(self, picture: Picture) -> dict[str, Any]:
+        if isinstance(picture, DeviceSurface) and self._slots.can_give(picture):
+            return {"picture": self._slots.give(picture)}
+        lent = _lendable(picture, self._borrowed)
+        block, dropped = self._borrowed.give(_memory(lent))
+        return {"picture": described(lent, block), "drop": dropped}
 
 
 def _opened(wanted: dict[str, Any]) -> Source:
@@ -107,9 +110,25 @@ def _opened(wanted: dict[str, Any]) -> Source:
     return source
 
 
-def _opening(source: Source) -> dict[str, Any]:
-    """What the parent is told of a source that is open."""
-    told: dict[str, Any] = {"live": bool(source.live), "fps": float(source.fps)}
-    if isinstance(source, Decoding):
-        told["decoder"] = [source.decoder.name, source.decoder.why]
-    return told
+def _introduced(source: Source) -> dict[str, Any]:
+    """What there is to know of an open source."""
+    known = {"live": bool(source.live), "fps": float(source.fps)}
+    if not isinstance(source, Decoding):
+        return known
+    return {**known, "decoder": {"name": source.decoder.name, "why": source.decoder.why}}
+
+
+def _lendable(picture: Picture, borrowed: Borrowed) -> Image | HostSurface:
+    """The picture in borrowed memory; copied where its source made the memory itself, or shows a picture again."""
+    whole = picture if isinstance(picture, np.ndarray | HostSurface) else picture.image()
+    if borrowed.can_give(_memory(whole)):
+        return whole
+    if isinstance(whole, np.ndarray):
+        return frames.pool.copy(whole)
+    memory = frames.pool.bytes(whole.shape.size)
+    np.copyto(memory, whole.memory)
+    return HostSurface(memory, whole.shape, whole.colour)
+
+
+def _memory(picture: Image | HostSurface) -> npt.NDArray[np.uint8]:
+    return picture if isinstance(picture, np.ndarray) else picture.memory

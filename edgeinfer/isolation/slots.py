@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import Any
 
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.gpu import cuda
@@ -12,10 +12,13 @@ from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.surfaces import DeviceSurface
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.interfaces import NoRoom
+from edgeinfer.isolation.portrait import LAYOUTS, colour_of
 from edgeinfer.isolation.talk import Nonsense, whole
-from edgeinfer.pictures.host import Layout, Shape
-from edgeinfer.types import Colour, Matrix
+from edgeinfer.pictures.host import Shape
+from edgeinfer.types import Colour
 
+DEVICE = "device"
+"""The kind of a picture that lies in such memory."""
 NOT_YET = "the GPU is not used here so far"
 MOST_BYTES = 4 * MAX_PIXELS
 
@@ -79,8 +82,6 @@ class Slots:
 def described(picture: dict[str, Any]) -> tuple[Shape, Colour]:
     """How a picture in device memory is laid out, and its colours. Raises Nonsense."""
     width, height = (whole(picture, side, 1, MAX_PIXELS) for side in ("width", "height"))
-    layout, matrix = picture.get("layout"), picture.get("matrix")
-    if width * height > MAX_PIXELS or layout not in get_args(Layout) or matrix not in get_args(Matrix):
+    if width * height > MAX_PIXELS or picture.get("layout") not in LAYOUTS:
         raise Nonsense("a picture that is none")
-    full_range = bool(picture.get("full_range"))
-    return Shape(cast("Layout", layout), width, height), Colour(cast("Matrix", matrix), full_range)
+    return Shape(picture["layout"], width, height), colour_of(picture)

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 from edgeinfer.config.card import InputCard
-from edgeinfer.types import Float32, Image, Letterbox
+from edgeinfer.pictures.host import HostSurface
+from edgeinfer.preprocess.shrinking import Shrinker
+from edgeinfer.types import Float32, Image, Letterbox, Picture, size_of
 
 _REMEMBERED = 256
 
@@ -38,9 +40,9 @@ class Fitting:
         self._card = card
         self._known: dict[tuple[int, int], tuple[Letterbox, tuple[int, int]]] = {}
 
-    def __call__(self, image: Image) -> tuple[Letterbox, tuple[int, int]]:
-        """The letterbox of an image, and width and height of the picture within the input."""
-        size = image.shape[1], image.shape[0]
+    def __call__(self, picture: Picture) -> tuple[Letterbox, tuple[int, int]]:
+        """The letterbox of a picture, and its width and height within the input."""
+        size = size_of(picture)
         found = self._known.get(size)
         if found is None:
             box = geometry(*size, self._card)
@@ -56,22 +58,30 @@ class Preprocessor:
 
     def __init__(self, card: InputCard) -> None:
         self._fitting = Fitting(card)
+        self._shrink = Shrinker()
         self._fill = card.fill
         levels = np.arange(256)[:, None]
         # One table per channel does the whole normalisation: 256 levels are all that a uint8 pixel has.
         self._tables = np.ascontiguousarray(((levels - card.mean) / card.std).astype(np.float32).T)
         self._planes = (0, 1, 2) if card.color == "bgr" else (2, 1, 0)
 
-    def __call__(self, image: Image, out: Float32) -> Letterbox:
-        """Fills `out`, a (3, H, W) float32 view of the input, from a (h, w, 3) uint8 BGR image."""
-        box, (width, height) = self._fitting(image)
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    def __call__(self, picture: Picture, out: Float32) -> Letterbox:
+        """Fills `out`, a (3, H, W) float32 view of the input. Raises what `Surface.image` may raise."""
+        box, (width, height) = self._fitting(picture)
+        resized = self._resized(picture, width, height)
         planes = cv2.split(resized)
         inside = out[:, box.pad_y : box.pad_y + height, box.pad_x : box.pad_x + width]
         for channel, plane in enumerate(self._planes):
             cv2.LUT(planes[plane], self._tables[channel], dst=inside[channel])
             _pad(out[channel], box, width, height, self._tables[channel, self._fill])
         return box
+
+    def _resized(self, picture: Picture, width: int, height: int) -> Image:
+        """(height, width, 3) uint8 BGR, valid until the next call."""
+        if isinstance(picture, HostSurface):
+            return self._shrink(picture, width, height)
+        image = picture if isinstance(picture, np.ndarray) else picture.image()
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _pad(plane: Float32, box: Letterbox, width: int, height: int, value: np.float32) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import av
 
 from edgeinfer.codecs.decoder import check_size
+from edgeinfer.codecs.quiet import silence
 from edgeinfer.errors import CameraError
 from edgeinfer.isolation.errors import too_large
 
@@ -38,7 +39,7 @@ class Packets:
         self.url = url
         self.timed = url.startswith("rtsp")
         self._silence_s = silence_s
-        av.logging.set_level(av.logging.PANIC)
+        silence()
         with self._explained(connect_s):
             self._container = av.open(
                 full_url, options=_settings(url, transport, connect_s), timeout=(connect_s, silence_s)

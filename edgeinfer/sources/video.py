@@ -1,87 +1,103 @@
-"""Video files, through OpenCV's FFmpeg: every frame at the speed of inference, or in real time like a camera."""
+"""Video files, through PyAV (FFmpeg): every frame at the speed of inference, or in real time like a camera."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 from msgspec import Struct
 
+from edgeinfer.codecs.choice import Wanted, open_decoder, wants_nvdec
+from edgeinfer.codecs.decoder import Decoded
 from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
-from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.sources._clock import Pacer, stamped
-from edgeinfer.sources._opencv import Frames
-from edgeinfer.types import Capture
+from edgeinfer.sources._file import VideoPackets
+from edgeinfer.types import Capture, DecoderChoice
 
-# FFmpeg writes its own lines to stderr; what matters of them is in our errors.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-SILENT = 0
-set_log_level = getattr(cv2, "setLogLevel", None) or getattr(getattr(cv2.utils, "logging", None), "setLogLevel", None)
-if set_log_level is not None:  # the function has had two homes, and some builds lack both
-    set_log_level(SILENT)
 RECONNECT = False
 TRIES, PAUSE_S = 60, 0.25
+USUAL_FPS = 25.0
+"""Of a file that names no rate."""
 EXACT = frozenset({".mp4", ".m4v", ".mov"})
 """Containers whose header counts the frames exactly; elsewhere the count is an estimate."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end."""
+    """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end.
+
+    `decoder: av` is FFmpeg on the CPU, `auto` the best that there is here.
+    """
 
     realtime: bool = False
     loop: bool = False
+    decoder: Wanted = "auto"
 
 
 def open(uri: str, options: Options) -> VideoFile:  # noqa: A001 (the plugin interface)
-    """Opens the file. Raises InputError."""
+    """Opens the file. Raises InputError, and UnavailableError where the decoder that is wanted is not here."""
     return VideoFile(Path(uri), options)
+
+
+def shares(uri: str, options: Options) -> bool:
+    """See `Sharing`."""
+    return wants_nvdec(options.decoder, options.realtime)
 
 
 class VideoFile:
     """See `Source`."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        self._path = path
-        self._loop = options.loop
-        self._reader = _open(path)
-        self._pictures = Frames(self._reader)
+        self._path, self._options = path, options
+        self._playing = Playing(path, options)
         self.live = options.realtime
-        self.fps = self._reader.get(cv2.CAP_PROP_FPS) or 0.0
-        self._pacer = Pacer(self.fps or 25.0) if options.realtime else None
-        self._expected = int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.fps = self._playing.fps
+        self._period_s = 1 / (self.fps or USUAL_FPS)
+        self._pacer = Pacer(1 / self._period_s) if options.realtime else None
+        self._expected = self._playing.expected
         self._frames = 0
-        self._played_ns = 0
-        self._place_ns = 0
+        self._played_s = self._place_s = 0.0
+
+    @property
+    def decoder(self) -> DecoderChoice:
+        """See `Decoding`."""
+        return self._playing.decoder
 
     def read(self) -> Capture | None:
         """See `Source.read`. A file that ends well before the length in its header raises InputError."""
-        image = self._pictures.read()
-        if image is None and self._loop and self._frames:
-            self._reopen()
-            image = self._pictures.read()
-        if image is None:
+        decoded = self._playing.next()
+        if decoded is None and self._options.loop and self._frames:
+            self._start_again()
+            decoded = self._playing.next()
+        if decoded is None:
             self._check_end()
             return None
-        self._frames += 1
+        self._mark(decoded)
         if self._pacer:
             self._pacer.wait()
-        self._place_ns = self._played_ns + int(self._reader.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        return stamped(image, "file", self._place_ns)
+        return stamped(decoded.picture, "file", round(self._place_s * 1e9))
 
     def close(self) -> None:
         """See `Source.close`."""
-        self._reader.release()
+        self._playing.close()
 
-    def _reopen(self) -> None:
-        self._reader.release()
-        self._reader = _open_again(self._path)
-        self._pictures = Frames(self._reader)
+    def _mark(self, decoded: Decoded) -> None:
+        """Notes where in the medium we are; a picture that doesn't say where it belongs follows the one before."""
+        since_s = None if decoded.time_s is None else decoded.time_s - self._playing.start_s
+        if since_s is not None:
+            self._place_s = self._played_s + since_s
+        elif self._frames:
+            self._place_s += self._period_s
+        self._frames += 1
+
+    def _start_again(self) -> None:
+        self._playing.close()
+        self._playing = _open_again(self._path, self._options)
         self._frames = 0
-        self._played_ns = self._place_ns + round(1e9 / (self.fps or 25.0))  # time goes on from one round to the next
+        self._place_s += self._period_s  # time goes on from one round to the next
+        self._played_s = self._place_s
 
     def _check_end(self) -> None:
         missing = self._expected - self._frames
@@ -95,27 +111,42 @@ class VideoFile:
             )
 
 
-def _open_again(path: Path) -> cv2.VideoCapture:
+class Playing:
+    """A file from its beginning to its end, once."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        with contextlib.ExitStack() as opened:
+            self._packets = VideoPackets(path)
+            opened.callback(self._packets.close)
+            self._decoder = open_decoder(self._packets.stream, str(path), options.decoder, options.realtime)
+            opened.callback(self._decoder.close)
+            self._opened = opened.pop_all()
+        self.decoder = self._decoder.choice
+        self.fps, self.expected, self.start_s = self._packets.fps, self._packets.expected, self._packets.start_s
+        self._pictures: Iterator[Decoded] = iter(())
+        self._ended = False
+
+    def next(self) -> Decoded | None:
+        """The next picture, None at the end. Raises what `VideoDecoder.decode` raises."""
+        while True:
+            for decoded in self._pictures:
+                return decoded
+            if self._ended:
+                return None
+            packet = self._packets.next()
+            self._ended = packet is None
+            self._pictures = self._decoder.flush() if packet is None else self._decoder.decode(packet)
+
+    def close(self) -> None:
+        """Closes the file. A second call does nothing."""
+        self._opened.close()
+
+
+def _open_again(path: Path, options: Options) -> Playing:
     """A file that was open before. One that is there still and can't be opened lacks descriptors, for a moment."""
     for _ in range(TRIES):
         check_readable(path)
         with contextlib.suppress(InputError):
-            return _open(path)
+            return Playing(path, options)
         time.sleep(PAUSE_S)
-    return _open(path)
-
-
-def _open(path: Path) -> cv2.VideoCapture:
-    check_readable(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory", "a folder of images is a source too, a folder of videos is not")
-    if not path.is_file():
-        raise InputError(f"{path}: no regular file", "a pipe or device is no video; gst:filesrc location=… reads those")
-    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    if not reader.isOpened():
-        raise InputError(f"{path}: not a video that FFmpeg can open", "is it complete, and really a video?")
-    width, height = reader.get(cv2.CAP_PROP_FRAME_WIDTH), reader.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    if width * height > MAX_PIXELS:
-        reader.release()
-        raise InputError(f"{path}: {width:g} × {height:g} pixels are too many", "8192 × 8192 are the most")
-    return reader
+    return Playing(path, options)

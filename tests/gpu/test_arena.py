@@ -33,7 +33,15 @@ from tests.test_isolation import ANSWERS, Liar
 
 SIZE = 8 * 6 * 3 // 2
 PICTURE = {
-    "picture": {"kind": "device", "slot": 0, "layout": "nv12", "width": 8, "height": 6, "matrix": "bt601"},
+    "picture": {
+        "kind": "device",
+        "slot": 0,
+        "layout": "nv12",
+        "width": 8,
+        "height": 6,
+        "matrix": "bt601",
+        "full_range": False,
+    },
     "t_ns": 1,
     "t_mono_ns": 1,
     "clock": "file",
@@ -182,6 +190,7 @@ def test_a_picture_in_a_slot_is_read_where_it_lies(device: Simulation, arenas: A
         {"layout": "bgr"},
         {"layout": ["nv12"]},
         {"matrix": "bt470"},
+        {"full_range": 1},
         {"kind": "nothing"},
     ],
 )

@@ -31,7 +31,8 @@ from edgeinfer.gpu.surfaces import DeviceSurface
 from edgeinfer.guard.limits import MAX_GUESTS, MAX_HUNG_GUESTS, MAX_SLOTS
 from edgeinfer.interfaces import NoRoom
 from edgeinfer.isolation.house import house
-from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated, open_sharing
+from edgeinfer.isolation.sharing import open_sharing
+from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
 from edgeinfer.pictures.host import HostSurface
 from edgeinfer.types import Capture, DecoderChoice
 from tests.capturing import Desk, capturing

@@ -19,6 +19,7 @@ from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codecs.software import SoftwareDecoder
 from edgeinfer.cuda import access, video
 from edgeinfer.errors import UnavailableError
+from edgeinfer.recipe import RELEASE
 from edgeinfer.sources import rtsp
 from tests.nvdec import clips, stub
 
@@ -148,7 +149,7 @@ def test_without_the_module_its_installation_is_named(machine: Any, monkeypatch:
 def test_without_a_driver_nothing_is_asked(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "served", lambda: None)
     assert "no CUDA driver" in lack().why
-    assert not sys.modules[video.MODULE].asked  # type: ignore[attr-defined]
+    assert not sys.modules[video.MODULE].asked
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_jetsons_before_thors_of_today_decode_through_gstreamer(
     monkeypatch.setattr(video, "on_jetson", lambda _: True)
     if release is not None:
         (tmp_path / "etc").mkdir()
-        (tmp_path / video.RELEASE).write_text(release)
+        (tmp_path / RELEASE).write_text(release)
     found = video.likely(tmp_path)
     assert (found is None) == has
     assert found is None or found.hint == video.GSTREAMER
