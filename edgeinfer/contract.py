@@ -7,6 +7,8 @@ import numpy as np
 from edgeinfer.types import Capture, Surface
 
 _UINT8 = np.dtype(np.uint8)
+_surfaces: set[type] = set()
+"""The types that have shown a surface's members."""
 
 
 def breach(capture: Capture) -> str:
@@ -21,10 +23,18 @@ def breach(capture: Capture) -> str:
 
 def _of_picture(image: object) -> str:
     if not isinstance(image, np.ndarray):
-        return "" if isinstance(image, Surface) else f"its image is a {type(image).__name__}, not an array"
+        return "" if _is_surface(image) else f"its image is a {type(image).__name__}, not an array"
     if image.dtype != _UINT8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         return f"its image is {image.dtype} of shape {image.shape}"
     return "" if image.flags.c_contiguous else "its image is not C-contiguous"
+
+
+def _is_surface(picture: object) -> bool:
+    """To look for the members takes some 15 µs, so that it is done once for a type."""
+    kind = type(picture)
+    if kind not in _surfaces and isinstance(picture, Surface):
+        _surfaces.add(kind)
+    return kind in _surfaces
 
 
 def _of_times(capture: Capture) -> str:

@@ -65,7 +65,17 @@ class TimingMs(Struct, frozen=True, kw_only=True):
     preprocess: Annotated[float, _about("of the whole batch that the frame was in")]
     infer: Annotated[float, _about("of the whole batch")]
     decode: Annotated[float, _about("of the whole batch")]
-    total: Annotated[float, _about("from capture to publish")]
+    total: Annotated[
+        float, _about("from capture to publish: queue + preprocess + wait + infer + decode + publish, to the rounding")
+    ]
+    receive: Annotated[
+        float | UnsetType, _about("the part of `queue` from the capture's stamp until the daemon had the frame")
+    ] = UNSET
+    wait: Annotated[
+        float | UnsetType,
+        _about("of the whole batch: handed to the backend and not run yet, or done and not fetched yet"),
+    ] = UNSET
+    publish: Annotated[float | UnsetType, _about("from the result to its message")] = UNSET
 
 
 class DetectionsMessage(_Base, frozen=True, kw_only=True, tag="detections"):

@@ -5,8 +5,9 @@ A frame's image is written once, by its source, and only read after that.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -148,13 +149,14 @@ class Start:
 class Frame:
     """A capture with its place in the run. `frame_id` counts the frames captured from `source`, from 0.
 
-    `live`: whether its source would rather lose it than wait.
+    `live`: whether its source would rather lose it than wait. `t_received_mono_ns` is when the daemon had it.
     """
 
     source: str
     frame_id: int
     capture: Capture
     live: bool
+    t_received_mono_ns: int = field(default_factory=time.monotonic_ns)
 
     @property
     def image(self) -> Image:
@@ -229,12 +231,18 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a frame's time went, in milliseconds. A batch's times are those of the whole batch."""
+    """Where a frame's time went until its result was there, in milliseconds. A batch's times are of the whole batch.
+
+    `queue` + `preprocess` + `wait` + `infer` + `decode` is all of it. `receive` is the part of `queue` from the
+    capture's stamp until the daemon had the frame, and `wait` what the batch was in the backend for beside `infer`.
+    """
 
     queue: float
     preprocess: float
     infer: float
     decode: float
+    receive: float = 0.0
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +250,7 @@ class Result:
     """A frame with what was found in it. `seq` counts the results of a source without gaps, from 0.
 
     `dropped` is how many of its frames were dropped so far, `backend` what ran the network on this one and `model`
-    which network that was.
+    which network that was. `t_ready_mono_ns` is when it was there.
     """
 
     frame: Frame
@@ -252,6 +260,11 @@ class Result:
     dropped: int
     backend: str
     model: ModelInfo
+    t_ready_mono_ns: int = field(default_factory=time.monotonic_ns)
+
+    def publish_ms(self, t_publish_mono_ns: int) -> float:
+        """How long it took from being there to being published at that time."""
+        return (t_publish_mono_ns - self.t_ready_mono_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ HEAVY_ROOMS = {
     "sinks": {"cv2"},
     "preprocess": {"cv2"},
     "pictures": {"cv2"},
-    "bench": {"cv2"},
+    "bench": {"cv2", "av"},
     "cuda": {"cuda", "PyNvVideoCodec"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,
@@ -208,7 +208,7 @@ def test_a_command_loads_no_network_runtime_without_need(command: str) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(ast.literal_eval(process.stderr.splitlines()[-1]))
-    assert not loaded - ({"cv2", "onnxruntime"} if command.startswith("check") else set())
+    assert not loaded - ({"av", "cv2", "onnxruntime"} if command.startswith("check") else set())
 
 
 def test_the_time_of_day_is_asked_for_where_the_list_says_what_for() -> None:

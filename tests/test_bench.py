@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import av
 import click
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
+from edgeinfer.bench import clip as clips
 from edgeinfer.bench import memory
 from edgeinfer.bench import report as reports
 from edgeinfer.bench.clip import write_clip
 from edgeinfer.bench.figures import Feed, PipelineRun, RawRun, Report, Spread, by_shape, table_row
 from edgeinfer.bench.figures import Testbed as Machine
-from edgeinfer.bench.plot import draw, shares
-from edgeinfer.bench.report import BenchPlan, benchmark, print_report
-from edgeinfer.bench.stopwatch import WARM_UP, Stopwatch, rate
-from edgeinfer.commands.bench import parse_numbers
+from edgeinfer.bench.footprint import BUSY_LOOK_S, Family, Footprint, Growth
+from edgeinfer.bench.growth import draw_growth, lines
+from edgeinfer.bench.plot import COLOURS, draw, shares
+from edgeinfer.bench.report import benchmark
+from edgeinfer.bench.stopwatch import LOOK_S, WARM_UP, Stopwatch, rate
+from edgeinfer.bench.tables import print_report
+from edgeinfer.bench.ways import KINDS, BenchPlan
+from edgeinfer.commands.bench import parse_kinds, parse_numbers
 from edgeinfer.config.settings import Config
-from edgeinfer.errors import InputError
+from edgeinfer.errors import InputError, TemporaryError
+from edgeinfer.flow.statistics import STAGES
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
 from tests.test_messages import example
@@ -34,11 +46,11 @@ def run(fps: float = 1.0, **changes: Any) -> PipelineRun:
     """A run whose other numbers follow from its `fps`, so that a column that is mixed up shows."""
     stages = {
         stage: {q: fps * 100 + index * 10 + part for part, q in enumerate(("p50", "p95", "p99"))}
-        for index, stage in enumerate(("queue", "preprocess", "infer", "decode", "total"))
+        for index, stage in enumerate(STAGES)
     }
     numbers: dict[str, Any] = {
         "fps": fps, "cpu_ms": fps + 1000, "published": int(fps), "dropped": int(fps) + 2, "gpu_mb": fps + 4000,
-        "stages_ms": stages,
+        "stages_ms": stages, "source_mb": fps + 100, "decoder": "software (y)",
     }  # fmt: skip
     named: dict[str, Any] = {"model": "m@1", "backend": "cpu", "versions": {"edgeinfer": "1"}, "detail": "two threads"}
     return PipelineRun(**{**named, **numbers, **changes})
@@ -72,8 +84,9 @@ def test_a_ratio_is_that_to_the_raw_network_of_the_same_round() -> None:
     assert found.gpu_mb == Spread(4040, 4015, 4090)
     assert (found.source, found.sources) == ("clip.mp4", 2)
     assert (found.published, found.dropped) == (90 + 40 + 15, 92 + 42 + 17), "of all rounds together"
-    assert found.stages_ms["decode"]["p95"] == Spread(4031, 1531, 9031)
-    assert list(found.stages_ms) == ["queue", "preprocess", "infer", "decode", "total"]
+    assert found.stages_ms["decode"]["p95"] == Spread(4051, 1551, 9051)
+    assert list(found.stages_ms) == list(STAGES)
+    assert (found.source_mb, found.source_threads, found.decoder) == (Spread(140, 115, 190), None, "software (y)")
 
 
 def test_a_camera_has_no_ratio_and_a_machine_without_a_gpu_no_memory() -> None:
@@ -169,10 +182,30 @@ def test_frames_from_memory_are_given_once_each_and_differ() -> None:
 
 
 def test_the_clip_that_is_made_has_its_frames(tmp_path: Path) -> None:
-    write_clip(tmp_path / "clip.mp4", 5)
+    told = list[str]()
+    write_clip(tmp_path / "clip.mp4", 5, told.append)
     reader = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
     assert [reader.read()[0] for _ in range(6)] == [True] * 5 + [False]
     assert reader.get(cv2.CAP_PROP_FPS) == 30
+    assert told == []
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        kinds = [int(frame.pict_type) for frame in container.decode(video=0)]
+        assert (container.streams.video[0].codec_context.name, kinds) == ("h264", [1, 2, 2, 2, 2]), "I P P P P"
+
+
+def test_where_no_h264_can_be_encoded_the_clip_is_another_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such encoder")
+
+    told = list[str]()
+    monkeypatch.setattr(clips, "_write_h264", refuse)
+    write_clip(tmp_path / "clip.mp4", 3, told.append)
+    assert cv2.VideoCapture(str(tmp_path / "clip.mp4")).read()[0]
+    assert [text.partition(",")[0] for text in told] == ["the clip is MPEG-4"]
+    with pytest.raises(TemporaryError, match="can't write a video here"):
+        write_clip(tmp_path / "none" / "clip.mp4", 3, told.append)
 
 
 class Recorded:
@@ -190,7 +223,8 @@ class Recorded:
         self.steps.append(f"raw {frames}")
         return RawRun({"1x1": 10.0 / self._round, "2x1": 100.0 / self._round})
 
-    def pipeline(self, config: Config) -> PipelineRun:
+    def pipeline(self, config: Config, others: Collection[int]) -> PipelineRun:
+        self.others = others
         self.configs.append(config)
         self.steps.append(f"{len(config.sources)}")
         return run(80.0 / self._round)
@@ -203,22 +237,24 @@ def test_every_way_is_measured_in_every_round_beside_the_raw_network(
     (tmp_path / "my.mp4").touch()
     plan = BenchPlan(str(tmp_path / "my.mp4"), (1, 4), rounds=2, frames=200)
     found = benchmark(SMALL, plan, told.append)
-    ways = ["memory", "memory ×4", "file", "live", "live ×4"]
-    assert recorded.steps == ["raw 200", "1", "4", "1", "1", "4"] * 2
+    ways = ["memory", "memory ×4", "file", "file ×4", "file ×8", "video", "video ×4", "live", "live ×4"]
+    numbers = [1, 4, 1, 4, 8, 1, 4, 1, 4]
+    assert recorded.steps == ["raw 200", *map(str, numbers)] * 2
     assert told[:2] == ["round 1 of 2: raw network", "round 1 of 2: pipeline, memory"]
     assert list(found.pipelines) == ways
     assert found.raw_fps == Spread(75, 50, 100)
     assert found.raw == {"1x1": Spread(7.5, 5, 10), "2x1": Spread(75, 50, 100)}
     ratios = [found.pipelines[way].ratio for way in ways]
-    assert ratios == [Spread(0.8, 0.8, 0.8)] * 3 + [None] * 2
-    assert [row.sources for row in found.pipelines.values()] == [1, 4, 1, 1, 4]
+    assert ratios == [Spread(0.8, 0.8, 0.8)] * 5 + [None] * 4
+    assert [row.sources for row in found.pipelines.values()] == numbers
     assert found.pipelines["file"].source == "my.mp4"
     assert (found.rounds, found.frames, found.detail, found.machine.model) == (2, 200, "two threads", "m@1")
-    sources = [list(config.sources.values()) for config in recorded.configs[:5]]
-    assert [len(each) for each in sources] == [1, 4, 1, 1, 4]
-    shown = [(options.frames, options.fps) for each in (0, 1, 3, 4) for options in [sources[each][0].options]]  # type: ignore[attr-defined]
+    sources = [list(config.sources.values()) for config in recorded.configs[:9]]
+    assert [len(each) for each in sources] == numbers
+    shown = [(options.frames, options.fps) for each in (0, 1, 7, 8) for options in [sources[each][0].options]]  # type: ignore[attr-defined]
     assert shown == [(200, None), (50, None), (150, 30.0), (150, 30.0)]
-    assert {config.frames for config in recorded.configs} == {200}
+    assert [each[0].options.realtime for each in sources[2:7]] == [False] * 3 + [True] * 2  # type: ignore[attr-defined]
+    assert [config.frames for config in recorded.configs[:9]] == [200, 50, 200, 50, 25, 150, 150, 150, 150]
     assert {config.backend.name for config in recorded.configs} == {"onnxruntime"}
 
 
@@ -234,7 +270,7 @@ def test_a_clip_is_made_where_none_is_named_and_one_that_is_not_there_is_refused
 ) -> None:
     recorded, made = Recorded(monkeypatch), list[int]()
 
-    def write(path: Path, frames: int) -> None:
+    def write(path: Path, frames: int, tell: object) -> None:
         made.append(frames)
         path.touch()
 
@@ -264,20 +300,22 @@ def report() -> Report:
 
 def test_the_tables(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     print_report(report)
-    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()][:-4] == [
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()][:-7] == [
         "m@1 on cpu (two threads), 2 cores (a processor), 1 rounds of 150 frames; median (min … max)",
         "",
         "raw fps, batch 1 streams 2 streams",
         "1 10 20",
         "4 30 40",
         "",
-        "fps share of raw CPU ms per frame dropped GPU MB",
+        "fps share of raw CPU ms per frame dropped MB a source threads a source GPU MB",
         "raw network 40.0 (40.0 … 40.0)",
-        "pipeline, file 36.0 (36.0 … 36.0) 0.900 (0.900 … 0.900) 1036.00 (1036.00 … 1036.00) 38 4036",
-        "pipeline, live ×4 20.0 (20.0 … 20.0) 1020.00 (1020.00 … 1020.00) 22",
+        "pipeline, file 36.0 (36.0 … 36.0) 0.900 (0.900 … 0.900) 1036.00 (1036.00 … 1036.00) 38 136.0 4036",
+        "pipeline, live ×4 20.0 (20.0 … 20.0) 1020.00 (1020.00 … 1020.00) 22 120.0",
+        "file: decoded by software (y)",
+        "live ×4: decoded by software (y)",
         "",
         "ms, p50 / p95 / p99 file live ×4",
-        "queue 3600.0 / 3601.0 / 3602.0 2000.0 / 2001.0 / 2002.0",
+        "receive 3600.0 / 3601.0 / 3602.0 2000.0 / 2001.0 / 2002.0",
     ]
 
 
@@ -288,18 +326,18 @@ def test_the_report_is_plain_data(report: Report) -> None:
     assert data["raw"]["2x4"]["median"] == 40
 
 
-def test_the_plot_shows_what_the_stages_leave_of_the_whole_as_other(report: Report, tmp_path: Path) -> None:
+def test_the_plot_shows_the_stages_each_once(report: Report, tmp_path: Path) -> None:
     def stages(**p50: float) -> dict[str, dict[str, float]]:
         return {stage: {"p50": value, "p95": 0.0, "p99": 0.0} for stage, value in p50.items()}
 
-    for total, other in ((10.0, 4.0), (5.0, 0.0)):
-        found = run(stages_ms=stages(queue=1, preprocess=2, infer=3, total=total))
-        row = table_row(Feed("x", 1, live=True), [found], [])
-        assert shares(row) == {"queue": 1, "preprocess": 2, "infer": 3, "other": other}
+    found = run(stages_ms=stages(queue=5, preprocess=2, infer=3, total=10, receive=4))
+    row = table_row(Feed("x", 1, live=True), [found], [])
+    assert shares(row) == {"receive": 4, "queue": 1, "preprocess": 2, "infer": 3}, "receive is a part of queue"
+    assert set(COLOURS) == set(STAGES) - {"total"}
     draw(report, tmp_path / "plot.png")
     drawn = cv2.imread(str(tmp_path / "plot.png"))
     assert drawn is not None
-    for colour in ((180, 180, 180), (113, 204, 46)):
+    for colour in (COLOURS["receive"], COLOURS["infer"]):
         assert (drawn[90:124] == np.array(colour)).all(axis=2).any(), "a stage has no part of the first bar"
     with pytest.raises(InputError, match="can't be written"):
         draw(report, tmp_path / "none" / "plot.png")
@@ -314,3 +352,95 @@ def test_numbers_of_sources(text: str, numbers: tuple[int, ...]) -> None:
 def test_what_is_no_number_of_sources(text: str) -> None:
     with pytest.raises(click.BadParameter):
         parse_numbers(text)
+
+
+@pytest.mark.parametrize(("text", "kinds"), [(None, KINDS), ("rtsp", ("rtsp",)), ("live,file", ("live", "file"))])
+def test_ways_that_are_named(text: str | None, kinds: tuple[str, ...]) -> None:
+    assert parse_kinds(text) == kinds
+
+
+@pytest.mark.parametrize("text", ["", "Live", "file,", "camera"])
+def test_ways_that_there_are_not(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected some of memory"):
+        parse_kinds(text)
+
+
+def test_growth_goes_in_powers_of_two_up_to_its_number() -> None:
+    plan = BenchPlan(None, (3,), 1, 20, rtsp=(5,), growth=6, only=("video", "rtsp"))
+    labels = ["video", *(f"video ×{n}" for n in (2, 3, 4, 6)), "rtsp", *(f"rtsp ×{n}" for n in (2, 4, 5, 6))]
+    assert [way.label for way in plan.ways()] == labels
+    none = BenchPlan(None, (1,), 1, 20, rtsp=(), growth=4, only=("rtsp",))
+    assert none.ways() == []
+
+
+def test_the_second_plot_has_a_line_for_what_grows(report: Report, tmp_path: Path) -> None:
+    raw = [RawRun({"1x1": 10.0})]
+    numbers = {"video": 1, "video ×2": 2, "video ×4": 4, "rtsp": 1}
+    rows = {name: table_row(Feed("x", number, live=True), [run(number)], raw) for name, number in numbers.items()}
+    found = lines(msgspec.structs.replace(report, pipelines=rows))
+    assert found["CPU ms per frame"] == {"video": {1: 1001, 2: 1002, 4: 1004}}, "one point is no line"
+    assert found["MB a source"] == {"video": {1: 101, 2: 102, 4: 104}}
+    draw_growth(msgspec.structs.replace(report, pipelines=rows), tmp_path / "growth.png")
+    assert cv2.imread(str(tmp_path / "growth.png")) is not None
+    with pytest.raises(InputError, match="can't be written"):
+        draw_growth(report, tmp_path / "none" / "growth.png")
+
+
+# What it takes
+
+
+def test_the_children_count_and_those_that_are_no_part_do_not() -> None:
+    code = "import sys\nx = sum(i * i for i in range(3_000_000))\nprint(flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        whole, without = Family(), Family(but=[child.pid])
+        assert child.pid in whole.members()
+        assert os.getpid() in without.members()
+        assert child.pid not in without.members()
+        more, less = whole.footprint(), without.footprint()
+        assert (more.processes - less.processes, more.threads - less.threads) == (1, 1)
+        assert more.memory > less.memory
+        assert whole.children_cpu_s() > without.children_cpu_s()
+    assert child.pid not in whole.members()
+
+
+class Footprints:
+    """A family whose footprints are invented."""
+
+    def __init__(self, *memory: int) -> None:
+        self._left = [Footprint(each, each // 10, 1) for each in memory]
+
+    def footprint(self) -> Footprint:
+        return self._left.pop(0)
+
+
+def test_what_sources_add_is_the_most_beyond_a_daemon_that_waits_for_them() -> None:
+    clock, state = Clock(), {"idle": True, "warm": False}
+    family: Any = Footprints(50_000_000, 100_000_000, 180_000_000, 140_000_000)
+    growth = Growth(family, lambda: state["idle"], lambda: state["warm"], clock)
+    assert growth.memory_mb(1) is None
+    for _ in range(2):
+        growth.look()
+        clock.s += 0.2
+    assert growth.threads(1) is None, "nothing has come yet"
+    state["idle"] = False
+    growth.look()  # no look: neither idle nor warm
+    state["warm"] = True
+    for _ in range(2):
+        growth.look()
+        growth.look()
+        clock.s += BUSY_LOOK_S
+    assert (growth.memory_mb(4), growth.threads(4)) == (20.0, 2_000_000.0)
+
+
+def test_what_children_compute_is_part_of_a_frames_cost() -> None:
+    wall, children = Clock(), Clock()
+    stopwatch = Stopwatch(wall, Clock(), children)
+    for number in range(WARM_UP + 9):
+        wall.s += LOOK_S
+        children.s += 100 if number < WARM_UP else 0.5
+        stopwatch.write(example("detections"), None)
+    assert stopwatch.is_warm
+    assert stopwatch.per_frame() == pytest.approx((LOOK_S, 0.5))

@@ -11,6 +11,7 @@ from edgeinfer.daemon import daemon as module
 from edgeinfer.daemon.daemon import MAIN_PATIENCE, Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, TemporaryError
+from edgeinfer.flow.statistics import STAGES
 from edgeinfer.systemd import notify
 from edgeinfer.web import readiness
 from tests.scripted_backend import Scripted
@@ -40,10 +41,21 @@ def test_the_picture_is_of_what_runs(run: Run) -> None:
     assert seen.serving_s > 0
     assert list(seen.sources) == ["a"]
     assert seen.sources["a"].inferred >= 5
-    assert set(seen.latency_ms) == {"queue", "preprocess", "infer", "decode", "total"}
+    assert list(seen.latency_ms) == list(STAGES)
     assert (seen.rate, seen.subscribers, seen.engine_key) == (1.0, None, "")
     assert (seen.total.state, seen.total.captured) == ("running", seen.sources["a"].captured)
     assert readiness.ready(seen, 1).ok
+
+
+def test_no_time_of_a_frame_is_without_a_name(run: Run) -> None:
+    """The stages are measured one by one, each from where the one before it ended."""
+    run.until_results("a")
+    for message in run.recorder.detections("a"):
+        timing = message.timing_ms
+        named = [getattr(timing, stage) for stage in STAGES if stage not in ("receive", "total")]
+        assert sum(named) == pytest.approx(timing.total, rel=0.01, abs=0.005), "0.005 is the rounding"
+        assert min(named) >= 0
+        assert 0 <= timing.receive <= timing.queue  # type: ignore[operator]
 
 
 def test_a_source_whose_driver_hangs_ends_the_run_only_when_no_other_is_left(model: str) -> None:

@@ -17,10 +17,17 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgeinfer.config.card import load_model
+from edgeinfer.config.card import InputCard, load_model
+from edgeinfer.gpu import forms
 from edgeinfer.gpu import kernel_code as cuda
-from edgeinfer.preprocess.letterbox import Fitting, Preprocessor
+from edgeinfer.gpu.forms import Forms
+from edgeinfer.pictures.host import HostSurface, Layout, Shape
+from edgeinfer.preprocess.letterbox import Preprocessor, geometry
+from edgeinfer.types import Colour, Float32
+from tests.drawn import Drawn, Lying, levels_of, network_input
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,14 +88,23 @@ def test_the_kernel_computes_what_the_cpu_computes(
     """Within one level of 255, before the normalisation; a place in the batch without a picture is padding."""
     card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color, resize=resize)
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    box, fit = Fitting(card)(image)
-    pictures = cuda.packed(image.ctypes.data, box, fit, 0.4) + bytes(cuda.PICTURE.size)
-    out = np.full((2, 3, card.height, card.width), np.nan, np.float32)
+    form = Forms(card).of_image(image)
+    out = computed(letterbox, card, cuda.PLACES.pack(image.ctypes.data, 0, 0) + form.packed, bytes(cuda.PICTURE_BYTES))
+    wanted = np.empty(out.shape[1:], np.float32)
+    assert Preprocessor(card)(image, wanted) == form.box
+    assert difference(out[0], wanted, card) <= 1.0
+    blank = (card.fill - np.array(card.mean)) / np.array(card.std)
+    assert np.allclose(out[1], blank[:, None, None], atol=1e-5)
+
+
+def computed(letterbox: ctypes.CDLL, card: InputCard, *pictures: bytes) -> Float32:
+    """What the kernel makes of `Picture`s."""
+    out = np.full((len(pictures), 3, card.height, card.width), np.nan, np.float32)
     known, three = cuda.constants(card), ctypes.c_float * 3
     letterbox.run(
-        pictures,
+        b"".join(pictures),
         out.ctypes.data_as(ctypes.c_void_p),
-        2,
+        len(pictures),
         card.width,
         card.height,
         ctypes.c_float(known.fill),
@@ -96,12 +112,74 @@ def test_the_kernel_computes_what_the_cpu_computes(
         three(*known.scale),
         three(*known.bias),
     )
-    wanted = np.empty(out.shape[1:], np.float32)
-    assert Preprocessor(card)(image, wanted) == box
-    std = np.array(card.std, np.float32)[:, None, None]
-    assert np.abs((out[0] - wanted) * std).max() <= 1.0
-    blank = (card.fill - np.array(card.mean)) / np.array(card.std)
-    assert np.allclose(out[1], blank[:, None, None], atol=1e-5)
+    return out
+
+
+def difference(found: Float32, wanted: Float32, card: InputCard) -> float:
+    """The largest, in levels of 255 before the normalisation."""
+    return float(np.abs((found - wanted) * np.array(card.std, np.float32)[:, None, None]).max())
+
+
+SIDES, MATRICES = st.integers(1, 90), st.sampled_from(["bt601", "bt709", "bt2020"])
+DRAWN = st.builds(
+    Drawn,
+    width=SIDES,
+    height=SIDES,
+    interleaved=st.booleans(),
+    depth=st.sampled_from([1, 2]),
+    gap=st.sampled_from([0, 2, 30]),
+    swapped=st.booleans(),
+    colour=st.builds(Colour, MATRICES, st.booleans()),
+    seed=st.integers(0, 1 << 30),
+)
+CARDS = st.builds(
+    InputCard,
+    name=st.just("images"),
+    width=st.integers(1, 40),
+    height=st.integers(1, 40),
+    color=st.sampled_from(["bgr", "rgb"]),
+    resize=st.sampled_from(["letterbox", "stretch"]),
+    mean=st.just([10.0, 20.0, 30.0]),
+    std=st.just([2.0, 4.0, 8.0]),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(DRAWN, CARDS)
+def test_any_yuv_picture_is_read_as_the_formula_says(letterbox: ctypes.CDLL, drawn: Drawn, card: InputCard) -> None:
+    memory = drawn.memory()
+    surface = Lying(drawn, memory.ctypes.data, memory)
+    planes, form = surface.planes, Forms(card).of_planes(surface, surface.planes)
+    (found,) = computed(letterbox, card, cuda.PLACES.pack(planes.luma, planes.u, planes.v) + form.packed)
+    assert form.box == geometry(drawn.width, drawn.height, card)
+    assert difference(found, network_input(drawn.levels(memory), drawn.colour, card), card) <= 0.1
+
+
+@pytest.mark.parametrize("layout", ["nv12", "i420", "p010"])
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (33, 21), (1, 1)])
+def test_a_surface_in_a_block_is_read_wherever_the_block_was_copied_to(
+    letterbox: ctypes.CDLL, layout: Layout, width: int, height: int
+) -> None:
+    card = msgspec.structs.replace(load_model("nanodet-g").card.input, width=40, height=30)
+    shape = Shape(layout, width, height)
+    surface = HostSurface(np.random.default_rng(1).integers(0, 256, shape.size, np.uint8), shape, Colour("bt709"))
+    form, copy = Forms(card).of_block(surface), surface.memory.copy()
+    address = copy.ctypes.data
+    picture = cuda.PLACES.pack(address, address + form.u, address + form.v) + form.packed
+    (found,) = computed(letterbox, card, picture)
+    assert difference(found, network_input(levels_of(surface), surface.colour, card), card) <= 0.1
+
+
+def test_what_is_known_of_a_form_ends_with_the_threshold_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_REMEMBERED", 2)
+    known = Forms(load_model("nanodet-g").card.input)
+    images = [np.zeros((side, 4, 3), np.uint8) for side in (1, 2, 3)]
+    first = known.of_image(images[0])
+    assert known.of_image(images[0]) is first
+    known.expect(0.5)
+    assert known.of_image(images[0]).packed != first.packed
+    assert [known.of_image(image).box.frame_height for image in images] == [1, 2, 3]
+    assert len(known._known) <= 2
 
 
 @pytest.mark.parametrize(
@@ -140,8 +218,8 @@ def test_a_gpu_that_nothing_was_compiled_for_gets_nothing(capability: tuple[int,
 
 
 def test_the_structs_are_laid_out_as_in_c() -> None:
-    """A pointer, seven ints and a float; eight words of four bytes."""
-    assert cuda.PICTURE.size == struct.calcsize("P7if")
+    """Three pointers, ten ints and seven floats, filled up to whole pointers; eight words of four bytes."""
+    assert struct.calcsize("3P10i7f0P") == cuda.PICTURE_BYTES
     assert cuda.CANDIDATE.itemsize == 32
 
 

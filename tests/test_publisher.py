@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +29,15 @@ from edgeinfer.flow.publisher import QUEUE_DEPTH, Publisher
 from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
+from edgeinfer.frames import pool
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
+from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.sinks.jsonl import JsonLines
 from edgeinfer.sinks.video import AnnotatedVideo
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
-from edgeinfer.types import Capture, Detections, Frame, Result, Timing
+from edgeinfer.types import Capture, Colour, Detections, Frame, Result, Timing
 from tests.test_messages import example
 from tests.test_reload import WAIT_S, Recorder
 
@@ -50,7 +54,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 def result(source: str = "a", live: bool = True, seq: int = 0, **capture: Any) -> Result:
     now = time.monotonic_ns()
     taken = Capture(np.zeros((6, 8, 3), np.uint8), **{"t_ns": 1, "t_mono_ns": now, **capture})
-    timing = Timing(1.0, 2.0, 3.0, 4.0)
+    timing = Timing(1.0, 2.0, 3.0, 4.0, receive=0.5, wait=0.25)
     return Result(Frame(source, 7, taken, live), seq, Detections.empty(), timing, 5, "cpu", INFO)
 
 
@@ -211,6 +215,42 @@ def test_few_pictures_wait_for_a_sink_that_looks_at_them(pictures: bool | None, 
     sinks.close()
     assert most <= len(Looking.results) <= most + 1, "one may be in the sink's hands already"
     assert all((given is None) == (pictures is False) for given in Looking.results)
+
+
+class OnDevice(HostSurface):
+    """Says that it lies in a GPU's memory."""
+
+    on_device = True
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_what_waits_for_a_sink_takes_no_place_on_the_device(pictures: bool, live: bool) -> None:
+    class Looking(Recorder):
+        blocks = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.pictures = pictures
+            self.results: list[Result | None] = []
+
+        def write(self, message: Message, result: Result | None) -> None:
+            self.results.append(result)
+
+    sink, shape = Looking(), Shape("nv12", 4, 2)
+    sinks = SinkSet({"looking": sink}, nothing)
+    surface = OnDevice(pool.bytes(shape.size), shape, Colour())
+    kept, given = weakref.ref(surface), result(live=live)
+    given = replace(given, frame=replace(given.frame, capture=replace(given.frame.capture, picture=surface)))
+    sinks.write(example("detections", 0), given)
+    image = given.frame.image
+    del given, surface
+    gc.collect()
+    sinks.close()
+    assert kept() is None, "nothing holds the surface"
+    if pictures:
+        assert sink.results[0] is not None
+        assert sink.results[0].frame.capture.picture is image, "converted once, for all who look at it"
 
 
 def test_a_file_result_waits_for_a_slow_sink_and_beats_meanwhile() -> None:
@@ -521,13 +561,14 @@ def test_the_daemons_vitals_are_those_of_the_picture(desk: Desk) -> None:
 def test_times_in_a_message_are_those_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall clock may be set at any moment: latency is measured with the other."""
     taken = time.monotonic_ns() - 20_000_000
-    message = detections_message(
-        result(t_mono_ns=taken, t_ns=123, t_media_ns=9, clock="file"), Identity.new(INFO, ["a"])
-    )
+    made = result(t_mono_ns=taken, t_ns=123, t_media_ns=9, clock="file")
+    message = detections_message(made, Identity.new(INFO, ["a"]))
+    now = message.t_publish_mono_ns
     assert message.timing_ms.total == pytest.approx(20, abs=15)
     assert message.timing_ms.total == round((message.t_publish_mono_ns - taken) / 1e6, 3)
     timing = message.timing_ms
     assert (timing.queue, timing.preprocess, timing.infer, timing.decode) == (1, 2, 3, 4)
+    assert (timing.receive, timing.wait, timing.publish) == (0.5, 0.25, round(made.publish_ms(now), 3))
     assert (message.t_capture_ns, message.t_capture_mono_ns, message.t_media_ns) == (123, taken, 9)
     assert abs(message.t_publish_ns - time.time_ns()) < 60_000_000_000
     assert (message.width, message.height, message.frame_id, message.seq, message.dropped) == (8, 6, 7, 0, 5)
@@ -568,9 +609,9 @@ def test_what_was_handed_over_is_published_before_the_end() -> None:
     recorder = Recorder()
     publisher = publisher_of({"r": recorder})
     for number in range(QUEUE_DEPTH):
-        assert not publisher.full
-        publisher.put(result(seq=number))
-    assert publisher.full
+        assert publisher.room == QUEUE_DEPTH - number
+        publisher.put([result(seq=number)])
+    assert not publisher.room
     publisher.start()
     publisher.close()
     publisher.join(WAIT_S)

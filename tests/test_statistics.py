@@ -39,13 +39,10 @@ def test_only_the_last_frames_count_where_that_is_asked_for() -> None:
 
 def test_every_stage_has_a_column_of_its_own() -> None:
     statistics = Statistics()
-    statistics.add(Timing(queue=1, preprocess=2, infer=3, decode=4), 5)
-    assert {stage: values["p50"] for stage, values in statistics.percentiles().items()} == {
-        "queue": 1, "preprocess": 2, "infer": 3, "decode": 4, "total": 5,
-    }  # fmt: skip
-    assert {stage: histogram.sum_ms for stage, histogram in statistics.stages().items()} == {
-        "queue": 1, "preprocess": 2, "infer": 3, "decode": 4, "total": 5,
-    }  # fmt: skip
+    statistics.add(Timing(queue=1, preprocess=2, infer=3, decode=4, receive=6, wait=7), 5, publish_ms=8)
+    entered = {"queue": 1, "preprocess": 2, "infer": 3, "decode": 4, "total": 5, "receive": 6, "wait": 7, "publish": 8}
+    assert {stage: values["p50"] for stage, values in statistics.percentiles().items()} == entered
+    assert {stage: histogram.sum_ms for stage, histogram in statistics.stages().items()} == entered
 
 
 @settings(max_examples=30, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -149,13 +149,13 @@ class Receiver:
 
     def __init__(self) -> None:
         self.results: list[Result] = []
-        self.full = False
+        self.room = 99
 
     def is_alive(self) -> bool:
         return True
 
-    def put(self, result: Result) -> None:
-        self.results.append(result)
+    def put(self, results: Sequence[Result]) -> None:
+        self.results.extend(results)
 
 
 def info(name: str) -> ModelInfo:
@@ -491,12 +491,12 @@ def test_where_a_frames_time_went(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     number = scene.ledgers["a"].capture()
     taken = Capture(np.zeros((4, 4, 3), np.uint8), 0, 9_950_000_000)
-    scene.mailbox.put_wait(Frame("a", number, taken, live=False), 0)
+    scene.mailbox.put_wait(Frame("a", number, taken, live=False, t_received_mono_ns=9_980_000_000), 0)
     monkeypatch.setattr("edgeinfer.flow.slots.time", Ticking(2))
     monkeypatch.setattr("edgeinfer.flow.inference.time", Ticking(3))
     scene.steps()
     (result,) = scene.receiver.results
-    assert result.timing == Timing(queue=52.0, preprocess=2.0, infer=7.0, decode=3.0)
+    assert result.timing == Timing(queue=52.0, preprocess=2.0, infer=7.0, decode=3.0, receive=30.0, wait=0.0)
     assert (result.seq, result.dropped, result.backend, result.model.id) == (0, 0, "stub", "m0")
 
 
@@ -789,12 +789,13 @@ def test_a_full_publisher_costs_a_camera_a_result_and_a_file_time(live: bool) ->
     image = np.zeros((4, 4, 3), np.uint8)
     now = time.monotonic_ns()
     scene.mailbox.put_latest(Frame("a", number, Capture(image, now, now), live))
-    looks: Iterator[bool] = iter([True, True, True, False] if not live else [True, True])
-    type(scene.receiver).full = property(lambda _: next(looks, False))  # type: ignore[assignment]
-    try:
-        scene.steps()
-    finally:
-        type(scene.receiver).full = False
+    looks = iter([0] if live else [0, 0, 0])
+
+    class Full(Receiver):
+        room = property(lambda _: next(looks, 1))
+
+    scene.receiver.__class__ = Full
+    scene.steps()
     assert len(scene.receiver.results) == (0 if live else 1)
     assert dropped(scene) == ({"publish": 1} if live else {})
 
@@ -802,7 +803,7 @@ def test_a_full_publisher_costs_a_camera_a_result_and_a_file_time(live: bool) ->
 def test_an_abort_gives_up_a_file_that_waits_for_the_publisher() -> None:
     scene = Scene()
     scene.frames(1)
-    scene.receiver.full = True
+    scene.receiver.room = 0
     scene.inference.abort()
     scene.steps()
     assert dropped(scene) == {"publish": 1}

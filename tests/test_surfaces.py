@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from edgeinfer.flow.slots import acceptable, as_seen
 from edgeinfer.frames import pool
 from edgeinfer.pictures.colour import coefficients, matrix, reference_bgr
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
-from edgeinfer.types import Capture, Colour, Float32, Frame, Letterbox, Matrix, Picture, Surface
+from edgeinfer.types import Capture, Colour, Float32, Frame, Letterbox, Matrix, Picture, Planes, Surface
 from tests.plain_backend import Plain
 
 MATRICES: tuple[Matrix, ...] = ("bt601", "bt709", "bt2020")
@@ -87,6 +89,26 @@ def test_its_planes_are_where_it_says(layout: Layout) -> None:
     assert {c.strides for c in picture.chroma} == {(planes.chroma_pitch, planes.chroma_step)}
     assert isinstance(picture, Surface)
     assert breach(Capture(picture, 0, 0)) == ""
+
+
+class Watched(HostSurface):
+    """Counts how often it is asked for its planes."""
+
+    asked = 0
+
+    @property
+    def planes(self) -> Planes:
+        Watched.asked += 1
+        return super().planes
+
+
+def test_a_surface_is_known_by_its_type_and_what_is_none_is_no_picture() -> None:
+    plain = surface("nv12", 8, 8, Colour())
+    for _ in range(3):
+        assert breach(Capture(Watched(plain.memory, plain.shape, plain.colour), 0, 0)) == ""
+    assert Watched.asked <= 1, "to look for the members takes longer than everything else"
+    half: Any = SimpleNamespace(width=8, height=8, image=plain.image)
+    assert breach(Capture(half, 0, 0)) == "its image is a SimpleNamespace, not an array"
 
 
 class Mute(Plain):

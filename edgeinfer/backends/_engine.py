@@ -36,6 +36,7 @@ class LoadedEngine:
         plugins: tuple[str, ...],
         dla_core: int | None = None,
     ) -> None:
+        self._trt = kit.trt
         self._log: deque[str] = deque(maxlen=50)
         self._logger = make_logger(kit.trt, self._log, _heed)
         toolkit.load_plugins(kit, self._logger, plugins)
@@ -66,7 +67,7 @@ class LoadedEngine:
 
     def context(self, cuda: Cuda) -> BoundContext | None:
         """A new execution context with buffers for the largest batch; None where this TensorRT gives no more."""
-        context = self._engine.create_execution_context()
+        context = self._context()
         if context is None and self._contexts and not self._capturable:
             return None  # a DLA core holds a limited number of parts
         if context is None:
@@ -76,9 +77,38 @@ class LoadedEngine:
         self._contexts += 1
         context.set_input_shape(self.input, (self.max_batch, *self._shape))
         pairs = {name: Pair(cuda, _known_shape(context, name), self._dtypes[name]) for name in self._tensors}
+        single = self._single(cuda) if self.has_single else None
         for name, pair in pairs.items():
-            context.set_tensor_address(name, pair.device)
-        return BoundContext(context, self.input, self._shape, pairs, self._capturable)
+            for bound in filter(None, (context, single)):
+                bound.set_tensor_address(name, pair.device)
+        return BoundContext(context, self.input, self._shape, pairs, self._capturable, single)
+
+    @property
+    def has_single(self) -> bool:
+        """Whether it has a second profile, for single pictures, and may be given some."""
+        if self.batches[0] > 1 or self._engine.num_optimization_profiles < 2:
+            return False
+        return int(self._engine.get_tensor_profile_shape(self.input, 1)[2][0]) == 1
+
+    def _single(self, cuda: Cuda) -> Any:
+        """A context on the second profile. Raises FatalError."""
+        context, stream = self._context(), cuda.stream()
+        if context is None:
+            raise FatalError("TensorRT can't create an execution context", "backend.profiles: 1 takes less GPU memory")
+        chosen = context.set_optimization_profile_async(1, stream)
+        cuda("cudaStreamSynchronize", stream)
+        cuda("cudaStreamDestroy", stream)
+        if not chosen:
+            raise FatalError("TensorRT can't use the profile for single pictures", "backend.profiles: 1")
+        context.set_input_shape(self.input, (1, *self._shape))
+        return context
+
+    def _context(self) -> Any | None:
+        """With memory for its own profile alone where this TensorRT can do that (10.0), else for the largest of all."""
+        strategies = getattr(self._trt, "ExecutionContextAllocationStrategy", None)
+        if strategies is None or not self.has_single:
+            return self._engine.create_execution_context()
+        return self._engine.create_execution_context(strategies.ON_PROFILE_CHANGE)
 
     def close(self) -> None:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeinfer.gpu.kernel_launch import load_kernels
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.types import Picture
 
 
 class NotStartedError(FatalError):
@@ -26,7 +28,8 @@ class NotStartedError(FatalError):
 class BoundContext:
     """An execution context with the buffers that it is bound to. `shape` is the input's, without the batch.
 
-    `capturable`: whether a CUDA graph can hold it.
+    `capturable`: whether a CUDA graph can hold it. `single`: a context on the profile for single pictures, bound to the
+    same buffers. Contexts are never moved to another profile: that would be beneath the graphs that hold them.
     """
 
     context: Any
@@ -34,6 +37,11 @@ class BoundContext:
     shape: tuple[int, ...]
     pairs: dict[str, Pair]
     capturable: bool = True
+    single: Any | None = None
+
+    def serving(self, rows: int) -> Any:
+        """The context that runs batches of `rows`."""
+        return self.single if rows == 1 and self.single is not None else self.context
 
     @property
     def outputs(self) -> dict[str, Pair]:
@@ -42,7 +50,10 @@ class BoundContext:
 
 
 class ContextSlot(Slot):
-    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic."""
+    """A slot with its own execution context, stream and buffers. `submitted_s` is monotonic.
+
+    `pictures`: what was loaded, kept from being used again while the GPU may read it.
+    """
 
     def __init__(self, cuda: Cuda, network: BoundContext, loader: InputLoader) -> None:
         super().__init__()
@@ -52,6 +63,7 @@ class ContextSlot(Slot):
         self._graphs: dict[int, Any] = {}
         self._rows: int | None = None
         self.submitted_s = 0.0
+        self.pictures: Sequence[Picture] = ()
 
     def run(self, rows: int) -> None:
         """Starts a batch of `rows`, as a graph where there is one. Raises FatalError."""
@@ -60,16 +72,16 @@ class ContextSlot(Slot):
             self._cuda("cudaGraphLaunch", graph, self.stream)
         else:
             self.record(rows)
-        self._cuda("cudaEventRecord", self._event, self.stream)
+        self._cuda.record(self._event, self.stream)
 
     def record(self, rows: int) -> None:
         """Puts the whole way of a batch into the stream."""
-        network = self.network
+        network, context = self.network, self.network.serving(rows)
         if self._rows != rows:
-            network.context.set_input_shape(network.input, (rows, *network.shape))
+            context.set_input_shape(network.input, (rows, *network.shape))
             self._rows = rows
         self.loader.record(rows, self.stream)
-        if not network.context.execute_async_v3(self.stream):
+        if not context.execute_async_v3(self.stream):
             raise NotStartedError(f"TensorRT did not start a batch of {rows}")
         self.reader.record(rows, self.stream)
 
@@ -86,7 +98,7 @@ class ContextSlot(Slot):
 
     def wait(self, timeout_s: float, spin: bool = False) -> bool:
         """Whether the batch has come to its end in time."""
-        return self._cuda.wait(self._event, timeout_s, spin)
+        return self._cuda.wait(self._event, timeout_s, spin, self.submitted_s)
 
     def finish(self) -> None:
         """Waits for everything in the stream. Raises FatalError where it doesn't end."""

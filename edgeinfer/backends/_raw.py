@@ -55,9 +55,9 @@ class _Launch:
 
     def __init__(self, cuda: Cuda, lane: ContextSlot, batch: int) -> None:
         self._cuda, self._lane = cuda, lane
-        network = lane.network
-        network.context.set_input_shape(network.input, (batch, *network.shape))
-        self._enqueue = partial(network.context.execute_async_v3, lane.stream)
+        network, context = lane.network, lane.network.serving(batch)
+        context.set_input_shape(network.input, (batch, *network.shape))
+        self._enqueue = partial(context.execute_async_v3, lane.stream)
         self._enqueue()
         lane.finish()
         self._graph: Any | None = cuda.captured(lane.stream, self._enqueue) if network.capturable else None

@@ -50,34 +50,38 @@ class FilteringReader:
     def __init__(self, cuda: Cuda, kernels: Kernels, pictures: int, boxes: Pair, scores: Pair, stream: int) -> None:
         batch, self._rows, classes = scores.shape
         self._cuda, self._stream, self._event = cuda, stream, cuda.event()
-        self._first = Pair(cuda, (batch, KEPT), CANDIDATE)
-        self._counts = Pair(cuda, (batch,), np.int32)
-        self._kept, self._numbers = self._first.host, self._counts.host
+        self._head = -(-4 * batch // CANDIDATE.itemsize)  # as many candidates' room is taken by the counts before them
+        self._back = Pair(cuda, (self._head + batch * KEPT,), CANDIDATE)
+        self._counts = self._back.host[: self._head].view(np.int32)
+        self._kept = self._back.host[self._head :].reshape(batch, KEPT)
+        self._places = np.arange(KEPT)
         self._rest = DeviceBuffer(cuda, batch * self._rows * CANDIDATE.itemsize)
-        addresses = (pictures, boxes.device, scores.device, self._first.device, self._rest.address)
-        self._kernel = kernels.keep_candidates((self._rows, classes, KEPT), *addresses, self._counts.device)
+        first = self._back.device + self._head * CANDIDATE.itemsize
+        addresses = (pictures, boxes.device, scores.device, first, self._rest.address, self._back.device)
+        self._kernel = kernels.keep_candidates((self._rows, classes, KEPT), *addresses)
 
     def record(self, rows: int, stream: int) -> None:
         """Filters `rows` pictures' outputs and copies what is kept."""
-        self._cuda("cudaMemsetAsync", self._counts.device, 0, rows * 4, stream)
+        self._cuda("cudaMemsetAsync", self._back.device, 0, rows * 4, stream)
         self._kernel(rows, stream)
-        self._counts.download(rows, stream)
-        self._first.download(rows, stream)
+        self._back.download(self._head + rows * KEPT, stream)
 
     def read(self, count: int) -> tuple[Outputs, Candidates | None]:
         """The candidates, in memory of their own."""
-        counts = self._numbers[:count].astype(np.intp)
-        parts = [self._kept[i, : min(n, KEPT)] for i, n in enumerate(counts.tolist())]
+        counts = self._counts[:count].astype(np.intp)
+        kept, owners = self._kept[:count][self._places < counts[:, None]], np.arange(count)
+        owners = owners.repeat(np.minimum(counts, KEPT))
         for i in np.flatnonzero(counts > KEPT).tolist():
-            parts[i] = np.concatenate([parts[i], self._more(i, int(counts[i]) - KEPT)])
-        kept = np.concatenate([part[np.argsort(part["row"])] for part in parts])
-        boxes, scores, classes = (np.ascontiguousarray(kept[name]) for name in ("box", "score", "class_id"))
+            more = self._more(i, int(counts[i]) - KEPT)
+            kept, owners = np.concatenate([kept, more]), np.concatenate([owners, np.full(len(more), i)])
+        order = (owners * self._rows + kept["row"]).argsort()
+        boxes, scores, classes = (kept[name][order] for name in ("box", "score", "class_id"))
         return {}, Candidates(boxes, scores, classes, counts)
 
     def close(self) -> None:
         """Frees the buffers."""
-        for buffer in (self._first, self._counts, self._rest):
-            buffer.close()
+        self._back.close()
+        self._rest.close()
         self._cuda("cudaEventDestroy", self._event)
 
     def _more(self, picture: int, count: int) -> AnyArray:

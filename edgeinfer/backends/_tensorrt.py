@@ -19,7 +19,7 @@ from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.gpu.cuda import Cuda, sharpen_timer
 from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.interfaces import Filter, Slot
-from edgeinfer.types import Image, Letterbox, TensorSpec
+from edgeinfer.types import Letterbox, Picture, Surface, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,15 @@ class TensorRt:
         """See `Backend.acquire`."""
         return self._free.pop() if self._free else None
 
-    def load(self, slot: Slot, images: Sequence[Image]) -> Sequence[Letterbox]:
+    def takes(self, surface: Surface) -> bool:
+        """See `TakesSurfaces`. All lanes are alike."""
+        return self._lanes[0].loader.takes(surface)
+
+    def load(self, slot: Slot, pictures: Sequence[Picture]) -> Sequence[Letterbox]:
         """See `Backend.load`."""
         lane = _lane(slot)
-        lane.count = len(images)
-        return lane.loader.load(images, lane.stream)
+        lane.count, lane.pictures = len(pictures), pictures
+        return lane.loader.load(pictures, lane.stream)
 
     def submit(self, slot: Slot) -> None:
         """See `Backend.submit`."""
@@ -135,8 +139,9 @@ class TensorRt:
 
     def release(self, slot: Slot) -> None:
         """See `Backend.release`."""
-        slot.outputs, slot.candidates = {}, None
-        self._free.append(_lane(slot))
+        lane = _lane(slot)
+        lane.outputs, lane.candidates, lane.pictures = {}, None, ()
+        self._free.append(lane)
 
     def close(self) -> None:
         """See `Backend.close`. Contexts go before the engine, the engine before its runtime."""
@@ -171,7 +176,7 @@ class TensorRt:
         """From the next batch on."""
         for lane in self._lanes:
             if isinstance(lane.loader, DeviceLoader):
-                lane.loader.score = wanted.score
+                lane.loader.expect(wanted.score)
 
 
 def _lane(slot: Slot) -> ContextSlot:

@@ -42,6 +42,9 @@ class Options(Struct, frozen=True, kw_only=True):
     kernel by itself, and `gpu_preprocess: false` preprocesses on the CPU.
     `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
     `dla` is a DLA core, which takes `fp16` and `int8`, and batches of one size: `model.max_batch`, 1 by default.
+    `profiles: 2` has kernels chosen for single pictures too, which is what a lone camera runs, beside those for batches
+    of `opt_batch`: by default what `edgeinfer build --tune` found, or else the largest. `profiles: 1` builds in less
+    time, and the engine takes less memory.
     """
 
     precision: Precision = "fp16"
@@ -52,6 +55,8 @@ class Options(Struct, frozen=True, kw_only=True):
     opt_level: Annotated[int, Meta(ge=0, le=5)] | None = None
     workspace: str | None = None
     tactic_sources: tuple[str, ...] | None = None
+    opt_batch: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    profiles: Literal[1, 2] = 2
     dla: Annotated[int, Meta(ge=0, le=1)] | None = None
     plugins: tuple[str, ...] = ()
     calibration_data: str | None = None
@@ -165,7 +170,8 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
     """What `edgeinfer build` makes of the same settings; equal options give the same engine."""
     return BuildOptions(
         precision=options.precision,
-        batch=usual_batches(max_batch, dla=options.dla is not None),
+        batch=usual_batches(max_batch, options.dla is not None, options.opt_batch),
+        single=options.profiles == 2,
         pools={"WORKSPACE": parse_size(options.workspace)} if options.workspace else {},
         optimization_level=options.opt_level,
         dla_core=options.dla,

@@ -23,9 +23,13 @@ class Spread(Struct, frozen=True):
 
 
 class RawRun(Struct, frozen=True):
-    """What the runtime does alone, by "STREAMSxBATCH"; `best` of them is what the pipeline is held against."""
+    """What the runtime does alone, by "STREAMSxBATCH"; `best` of them is what the pipeline is held against.
+
+    engines: batch → what ran it, where there are several.
+    """
 
     fps: dict[str, float]
+    engines: dict[str, str] = {}
 
     @property
     def best(self) -> float:
@@ -36,7 +40,9 @@ class RawRun(Struct, frozen=True):
 class PipelineRun(Struct, frozen=True):
     """One run of the whole pipeline. `cpu_ms` is our CPU time per frame; `stages_ms` maps a stage to p50, p95, p99.
 
-    `gpu_mb` is how much device memory the run took, None without a GPU; `detail` how the backend ran.
+    `gpu_mb` is how much device memory the run took, None without a GPU; `detail` how the backend ran. `source_mb` and
+    `source_threads` are what each source added to the daemon's memory (PSS, children included) and threads, None where
+    the run was too short to look. `decoder` is what decodes the sources, empty where they don't say.
     """
 
     model: str
@@ -49,6 +55,9 @@ class PipelineRun(Struct, frozen=True):
     stages_ms: dict[str, dict[str, float]]
     gpu_mb: float | None
     detail: str
+    source_mb: float | None = None
+    source_threads: float | None = None
+    decoder: str = ""
 
 
 class Testbed(Struct, frozen=True):
@@ -82,10 +91,16 @@ class Row(Struct, frozen=True):
     published: int
     stages_ms: dict[str, dict[str, Spread]]
     gpu_mb: Spread | None
+    source_mb: Spread | None = None
+    source_threads: Spread | None = None
+    decoder: str = ""
 
 
 class Report(Struct, frozen=True):
-    """Everything that `edgeinfer bench` measured. `raw` is by "STREAMSxBATCH", `raw_fps` the best of a round."""
+    """Everything that `edgeinfer bench` measured. `raw` is by "STREAMSxBATCH", `raw_fps` the best of a round.
+
+    engines: batch → what ran the raw network, see `RawRun`.
+    """
 
     machine: Testbed
     detail: str
@@ -94,6 +109,7 @@ class Report(Struct, frozen=True):
     raw_fps: Spread
     raw: dict[str, Spread]
     pipelines: dict[str, Row]
+    engines: dict[str, str] = {}
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -107,7 +123,6 @@ def table_row(feed: Feed, runs: Sequence[PipelineRun], raw: Sequence[RawRun]) ->
     A camera's rate is its own: no ratio is made of it.
     """
     stages = runs[0].stages_ms
-    memory = [run.gpu_mb for run in runs if run.gpu_mb is not None]
     return Row(
         source=feed.source,
         sources=feed.sources,
@@ -119,8 +134,17 @@ def table_row(feed: Feed, runs: Sequence[PipelineRun], raw: Sequence[RawRun]) ->
         stages_ms={
             stage: {q: Spread.of([run.stages_ms[stage][q] for run in runs]) for q in stages[stage]} for stage in stages
         },
-        gpu_mb=Spread.of(memory) if memory else None,
+        gpu_mb=_known([run.gpu_mb for run in runs]),
+        source_mb=_known([run.source_mb for run in runs]),
+        source_threads=_known([run.source_threads for run in runs]),
+        decoder=runs[0].decoder,
     )
+
+
+def _known(values: Sequence[float | None]) -> Spread | None:
+    """Of the rounds that say it."""
+    known = [value for value in values if value is not None]
+    return Spread.of(known) if known else None
 
 
 def by_shape(raw: Sequence[RawRun]) -> dict[str, Spread]:

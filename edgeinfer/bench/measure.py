@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 
 import numpy as np
 
 from edgeinfer import __version__
 from edgeinfer.backends import RawBackendModule, SweepingBackendModule
 from edgeinfer.bench.figures import PipelineRun, RawRun, Testbed
+from edgeinfer.bench.footprint import Family, Growth
 from edgeinfer.bench.memory import images
 from edgeinfer.bench.stopwatch import Stopwatch, rate
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
+from edgeinfer.daemon.assembly import open_source
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.gpu.device import free_memory
+from edgeinfer.interfaces import Decoding
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.types import Float32
 
@@ -51,13 +55,18 @@ def free_gpu_memory() -> int | None:
         return None
 
 
-def pipeline_run(config: Config) -> PipelineRun:
-    """The daemon as it is, with the config's sources, publishing on its socket. Every source must come to an end."""
-    stopwatch, free = Stopwatch(), free_gpu_memory()
+def pipeline_run(config: Config, others: Collection[int] = ()) -> PipelineRun:
+    """The daemon as it is, with the config's sources, publishing on its socket. Every source must come to an end.
+
+    `others` are children that are no part of it.
+    """
+    family, free, decoder = Family(but=others), free_gpu_memory(), decoder_of(config)
+    stopwatch = Stopwatch(children=family.children_cpu_s)
     daemon = Daemon(config, {"stopwatch": stopwatch})
+    growth = Growth(family, lambda: daemon.loading, lambda: stopwatch.is_warm)
     with Signals() as signals:
         daemon.start()
-        daemon.run(lambda: bool(signals.received))
+        daemon.run(lambda: bool(signals.received), growth.look)
         left = free_gpu_memory()
         summary = daemon.stop(Patience(signals))
     if signals.received:
@@ -76,7 +85,23 @@ def pipeline_run(config: Config) -> PipelineRun:
         stages_ms={stage: dict(values) for stage, values in summary.latency_ms.items()},
         gpu_mb=None if free is None or left is None else round((free - left) / 1e6, 1),
         detail=summary.detail,
+        source_mb=growth.memory_mb(len(config.sources)),
+        source_threads=growth.threads(len(config.sources)),
+        decoder=decoder,
     )
+
+
+def decoder_of(config: Config) -> str:
+    """What decodes the first source, and why that; empty where it doesn't say or can't be opened now."""
+    name, first = next(iter(config.sources.items()))
+    try:
+        source = open_source(first, name)
+    except EdgeinferError:
+        return ""
+    try:
+        return f"{source.decoder.name} ({source.decoder.why})" if isinstance(source, Decoding) else ""
+    finally:
+        source.close()
 
 
 def testbed(run: PipelineRun) -> Testbed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,23 +12,26 @@ from edgeinfer.bench.figures import Report, Row
 from edgeinfer.errors import InputError
 
 COLOURS = {
+    "receive": (120, 120, 120),
     "queue": (180, 180, 180),
     "preprocess": (219, 152, 52),
+    "wait": (160, 220, 160),
     "infer": (113, 204, 46),
     "decode": (18, 156, 243),
-    "other": (182, 89, 155),
+    "publish": (182, 89, 155),
 }
 """BGR."""
 WIDTH, LEFT, TOP, BAR, GAP = 1100, 190, 90, 34, 22
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BLACK = (40, 40, 40)
+Canvas = np.ndarray[Any, np.dtype[np.uint8]]
+"""(H, W, 3) BGR."""
 
 
 def shares(row: Row) -> dict[str, float]:
-    """Median milliseconds of each stage; the rest of capture → publish is waiting for the backend, and publishing."""
-    medians = {stage: values["p50"].median for stage, values in row.stages_ms.items()}
-    total = medians.pop("total")
-    return {**medians, "other": max(0.0, total - sum(medians.values()))}
+    """Median milliseconds of each stage. Of `queue` what is not `receive`, which is a part of it."""
+    medians = {stage: row.stages_ms[stage]["p50"].median for stage in COLOURS if stage in row.stages_ms}
+    return {**medians, "queue": max(0.0, medians["queue"] - medians.get("receive", 0.0))}
 
 
 def draw(report: Report, path: Path) -> None:
@@ -35,34 +39,33 @@ def draw(report: Report, path: Path) -> None:
     bars = {name: shares(row) for name, row in report.pipelines.items()}
     longest = max(sum(stages.values()) for stages in bars.values()) or 1.0
     canvas = np.full((TOP + len(bars) * (BAR + GAP) + 20, WIDTH, 3), 255, np.uint8)
-    _text(canvas, f"{report.machine.model} on {report.machine.backend}: capture to publish, median ms", (20, 34), 0.65)
+    text(canvas, f"{report.machine.model} on {report.machine.backend}: capture to publish, median ms", (20, 34), 0.65)
     _legend(canvas)
     for index, (name, stages) in enumerate(bars.items()):
         top = TOP + index * (BAR + GAP)
-        _text(canvas, name.replace("×", "x"), (20, top + BAR - 10), 0.55)
+        text(canvas, name.replace("×", "x"), (20, top + BAR - 10), 0.55)
         _bar(canvas, stages, top, (WIDTH - LEFT - 110) / longest)
     if not cv2.imwrite(str(path), canvas):
         raise InputError(f"{path}: the plot can't be written", "a path in an existing folder that ends in .png")
 
 
-def _legend(canvas: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def _legend(canvas: Canvas) -> None:
     x = LEFT
     for stage, colour in COLOURS.items():
         cv2.rectangle(canvas, (x, 52), (x + 16, 68), colour, -1)
-        _text(canvas, stage, (x + 24, 66), 0.5)
-        x += 150
+        text(canvas, stage, (x + 24, 66), 0.5)
+        x += 120
 
 
-def _bar(
-    canvas: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], stages: dict[str, float], top: int, scale: float
-) -> None:
+def _bar(canvas: Canvas, stages: dict[str, float], top: int, scale: float) -> None:
     start = 0.0
     for stage, milliseconds in stages.items():
         left, right = (round(LEFT + at * scale) for at in (start, start + milliseconds))
         cv2.rectangle(canvas, (left, top), (right, top + BAR), COLOURS[stage], -1)
         start += milliseconds
-    _text(canvas, f"{start:.2f}", (round(LEFT + start * scale) + 8, top + BAR - 10), 0.5)
+    text(canvas, f"{start:.2f}", (round(LEFT + start * scale) + 8, top + BAR - 10), 0.5)
 
 
-def _text(canvas: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], text: str, at: tuple[int, int], size: float) -> None:
-    cv2.putText(canvas, text, at, FONT, size, BLACK, 1, cv2.LINE_AA)
+def text(canvas: Canvas, words: str, at: tuple[int, int], size: float) -> None:
+    """Writes a line; `at` is the left end of its base line."""
+    cv2.putText(canvas, words, at, FONT, size, BLACK, 1, cv2.LINE_AA)

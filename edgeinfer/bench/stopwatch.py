@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from edgeinfer.errors import InputError
@@ -12,6 +13,8 @@ from edgeinfer.types import Result
 
 WARM_UP = 10
 """So many frames go first, while libraries load and caches fill."""
+LOOK_S = 0.2
+"""So often the children's processor time is looked at, which takes longer than a frame."""
 
 Seconds = Callable[[], float]
 T = TypeVar("T")
@@ -27,24 +30,38 @@ def rate(infer: Callable[[T], object], inputs: Sequence[T], frames: int, clock: 
     return frames / (clock() - started)
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """So many results had come out at a time; processor time of this process and of its children until then."""
+
+    count: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    children_s: float = 0.0
+
+
 class Stopwatch:
-    """A sink that notes when the last result of the warm-up and the last of all came out, on both clocks."""
+    """A sink that notes when the last result of the warm-up and the last of all came out, on all clocks."""
 
     blocks = False
 
-    def __init__(self, wall: Seconds = time.perf_counter, cpu: Seconds = time.process_time) -> None:
+    def __init__(
+        self, wall: Seconds = time.perf_counter, cpu: Seconds = time.process_time, children: Seconds = lambda: 0.0
+    ) -> None:
         self.count = 0
-        self._wall, self._cpu = wall, cpu
-        self._first = self._last = (0.0, 0.0)
+        self._wall, self._cpu, self._children = wall, cpu, children
+        self._first = self._last = self._looked = Mark()
 
     def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`."""
         if not isinstance(message, DetectionsMessage):
             return
         self.count += 1
-        self._last = (self._wall(), self._cpu())
+        self._last = Mark(self.count, self._wall(), self._cpu())
         if self.count == WARM_UP:
-            self._first = self._last
+            self._first = self._looked = self._look()
+        elif self.count > WARM_UP and self._last.wall_s - self._looked.wall_s >= LOOK_S:
+            self._looked = self._look()
 
     def service(self) -> None:
         """See `Sink.service`."""
@@ -52,12 +69,26 @@ class Stopwatch:
     def close(self) -> None:
         """See `Sink.close`."""
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether what happens now counts."""
+        return self.count >= WARM_UP
+
     def per_frame(self) -> tuple[float, float]:
-        """Seconds and CPU seconds per frame. Raises InputError where no more than WARM_UP frames came."""
+        """Seconds and CPU seconds per frame. Raises InputError where no more than WARM_UP frames came.
+
+        The children's are of the frames until they were last looked at.
+        """
         frames = self.count - WARM_UP
         if frames < 1:
             raise InputError(
                 f"{self.count} frames came out, and measuring takes more than {WARM_UP}",
                 "give more --frames, or a longer video",
             )
-        return (self._last[0] - self._first[0]) / frames, (self._last[1] - self._first[1]) / frames
+        first, last, looked = self._first, self._last, self._looked
+        own_s = (last.cpu_s - first.cpu_s) / frames
+        children_s = (looked.children_s - first.children_s) / max(1, looked.count - first.count)
+        return (last.wall_s - first.wall_s) / frames, own_s + children_s
+
+    def _look(self) -> Mark:
+        return Mark(self.count, self._last.wall_s, self._last.cpu_s, self._children())

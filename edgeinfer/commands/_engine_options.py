@@ -49,6 +49,13 @@ BUILD = [
     click.option(
         "--shapes", **many, metavar="NAME=MIN:OPT:MAX", help="For inputs with other free dimensions, like 1x3x416x416."
     ),
+    click.option(
+        "--profiles",
+        type=click.IntRange(1, 2),
+        default=2,
+        show_default=True,
+        help="2: with kernels chosen for single pictures too, where the batch is free from 1 on.",
+    ),
     click.option("--workspace", metavar="SIZE", help="Limit of TensorRT's scratch memory, like 1G."),
     click.option("--pool", **many, metavar="NAME=SIZE", help="Limit of another memory pool, like TACTIC_DRAM=2G."),
     click.option(
@@ -168,6 +175,7 @@ def build_options(a: dict[str, Any], usual: tuple[int, int, int]) -> BuildOption
         precision=a["precision"],
         batch=parse_batch(a["batch"]) if a["batch"] else usual,
         shapes=dict(map(parse_shapes, a["shapes"])),
+        single=a["profiles"] == 2,
         pools=pools,
         optimization_level=a["opt_level"],
         dla_core=a["dla"],

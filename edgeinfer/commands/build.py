@@ -118,7 +118,8 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
     for precision, way in ways.items():
         echo(f"{precision}: {way}")
     for name, profile in task.fields.profiles.items():
-        echo(f"{name}: {' : '.join(map(format_shape, profile))}")
+        also = ", and for single pictures" if name in task.fields.single else ""
+        echo(f"{name}: {' : '.join(map(format_shape, profile))}{also}")
     for name, value in {**task.fields.flags, **task.fields.settings}.items():
         if name == "gpu_fallback" and task.options.dla_core is None:
             continue

@@ -18,6 +18,7 @@ from edgeinfer.interfaces import Filter
 from edgeinfer.types import Candidates, Detections, Float32, Int32, Letterbox, Outputs, TensorSpec
 
 Indices = npt.NDArray[np.intp]
+Float64 = npt.NDArray[np.float64]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -94,23 +95,23 @@ class BoxesScores:
         self, corners: Float32, scores: Float32, classes: Int32, owners: Indices, letterboxes: Sequence[Letterbox]
     ) -> list[Detections]:
         """Suppression picture by picture; everything else for the whole batch at once, which is much cheaper."""
-        ends = np.searchsorted(owners, np.arange(1, len(letterboxes) + 1)).tolist()
+        ends, sizes = np.searchsorted(owners, np.arange(1, len(letterboxes) + 1)).tolist(), to_sizes(corners)
         kept, lengths, start = list[int](), list[int](), 0
         for end in ends:
-            best = self._best(corners[start:end], scores[start:end], classes[start:end])
+            best = self._best(sizes[start:end], scores[start:end], classes[start:end])
             kept += [start + index for index in best]
             lengths.append(len(best))
             start = end
         boxes = to_frames(corners[kept], letterboxes, np.repeat(np.arange(len(letterboxes)), lengths))
         return split(Detections(boxes, scores[kept], classes[kept]), lengths)
 
-    def _best(self, corners: Float32, scores: Float32, classes: Int32) -> list[int]:
-        limit = self._options.max_candidates
+    def _best(self, sizes: Float64, scores: Float32, classes: Int32) -> list[int]:
+        limit, most, iou = self._options.max_candidates, self._options.max_detections, self._options.iou
         if len(scores) <= limit:
-            return nms(corners, scores, classes, self._options.iou)[: self._options.max_detections]
+            return suppressed(sizes, scores, classes, iou)[:most]
         top = np.sort(np.argpartition(-scores, limit)[:limit])
-        kept = nms(corners[top], scores[top], classes[top], self._options.iou)[: self._options.max_detections]
-        return [int(top[index]) for index in kept]
+        found: list[int] = top[suppressed(sizes[top], scores[top], classes[top], iou)[:most]].tolist()
+        return found
 
 
 def candidates(scores: Float32, threshold: float) -> tuple[Indices, Int32, Float32]:
@@ -144,12 +145,22 @@ def split(together: Detections, lengths: Sequence[int]) -> list[Detections]:
 
 def nms(corners: Float32, scores: Float32, classes: Int32, iou: float) -> list[int]:
     """Indices of the boxes to keep, best score first; only boxes of one class compete."""
+    return suppressed(to_sizes(corners), scores, classes, iou)
+
+
+def suppressed(sizes: Float64, scores: Float32, classes: Int32, iou: float) -> list[int]:
+    """See `nms`; of boxes as `to_sizes` gives them."""
     if len(scores) < 2:
         return list(range(len(scores)))
-    sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     # The score threshold was applied before; 0 would leave out exact zeros, which a threshold of 0 lets in.
-    kept = cv2.dnn.NMSBoxesBatched(sizes.astype(np.float64), scores, classes, -1.0, iou)  # type: ignore[arg-type]
-    return [int(i) for i in kept]
+    kept = cv2.dnn.NMSBoxesBatched(sizes, scores, classes, -1.0, iou)  # type: ignore[arg-type]
+    found: list[int] = np.asarray(kept).tolist()
+    return found
+
+
+def to_sizes(corners: Float32) -> Float64:
+    """(n, 4) x1 y1 x2 y2 → left, top, width, height, in the type that OpenCV reckons with."""
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
 
 
 def to_corners(boxes: Float32) -> Float32:

@@ -23,6 +23,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     batch: smallest, usual and largest batch of every input whose first dimension is free.
     shapes: input → (min, opt, max), for inputs with other free dimensions; overrides `batch`.
+    single: a second profile for single pictures, see `single_profiles`.
     pools: memory pool (WORKSPACE, TACTIC_DRAM, DLA_…) → bytes.
     io_formats: input or output → "dtype:format", for instance "fp16:chw16".
     layer_precisions: layer name, where * matches anything → fp32, fp16 or int8.
@@ -32,6 +33,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     precision: Precision = "fp16"
     batch: tuple[int, int, int] = (1, 1, 1)
     shapes: dict[str, Profile] = {}
+    single: bool = False
     pools: dict[str, int] = {}
     optimization_level: int | None = None
     dla_core: int | None = None
@@ -80,6 +82,16 @@ def profiles(model: OnnxModel, options: BuildOptions) -> dict[str, Profile]:
     return found
 
 
+def single_profiles(options: BuildOptions, main: dict[str, Profile]) -> dict[str, Profile]:
+    """The second profile: the shapes of the `main` one with a batch of 1, for which TensorRT then chooses kernels too.
+
+    Empty where none is asked for, or the main profile takes no single picture, or nothing else; a DLA takes one shape.
+    """
+    alone = {name: tuple((1, *shape[1:]) for shape in profile) for name, profile in main.items()}
+    takes_both = all(low[0] == 1 < high[0] for low, _, high in main.values())
+    return alone if options.single and options.dla_core is None and takes_both else {}  # type: ignore[return-value]
+
+
 def _profile(model: OnnxModel, tensor: Tensor, options: BuildOptions) -> Profile:
     if tensor.name in options.shapes:
         return _checked(model, tensor, options.shapes[tensor.name])
@@ -106,9 +118,12 @@ def _checked(model: OnnxModel, tensor: Tensor, profile: Profile) -> Profile:
     return profile
 
 
-def usual_batches(largest: int, dla: bool = False) -> tuple[int, int, int]:
-    """The batches of an engine for a model that takes up to `largest` at once: min, opt, max. A DLA takes only that."""
-    return (largest, largest, largest) if dla else (1, min(4, largest), largest)
+def usual_batches(largest: int, dla: bool = False, opt: int | None = None) -> tuple[int, int, int]:
+    """The batches of an engine for a model that takes up to `largest` at once: min, opt, max. A DLA takes only that.
+
+    `opt`, by default the largest, is what kernels are chosen for: under load that is what runs.
+    """
+    return (largest, largest, largest) if dla else (1, min(opt or largest, largest), largest)
 
 
 def parse_batch(text: str) -> tuple[int, int, int]:

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.flow.batching import IDLE_S, Batching
 from edgeinfer.flow.delivery import Delivery
-from edgeinfer.flow.network import Network, decoded
+from edgeinfer.flow.network import Network, Passage, decoded
 from edgeinfer.flow.slots import Loan, collected
 from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.succession import Succession
 from edgeinfer.interfaces import Backend, Slot
 from edgeinfer.types import Detections, Frame
 
-GLANCE_S = 0.0002
-"""How long a batch in flight is waited for while a new frame could be started."""
+GLANCE_S, LONGEST_GLANCE_S = 0.0002, 0.002
+"""So long a batch in flight is waited for while a new frame could be started: a twentieth of what the last one took."""
 FIRST_RESULT_S = 60.0
 """A backend's first batch may take so much longer than the others: libraries load and tune themselves."""
 
@@ -32,7 +32,7 @@ class Inference(Stage):
         super().__init__("inference")
         self.batching, self.delivery = batching, delivery
         self.networks = Succession(first, self._serve)
-        self._proven = False
+        self._proven, self._glance_s = False, GLANCE_S
         self._draining, self._aborted = threading.Event(), threading.Event()
 
     def drain(self) -> None:
@@ -71,7 +71,7 @@ class Inference(Stage):
                 if loan.free:
                     frames = self._take(network.backend)
                     if not frames:
-                        return GLANCE_S
+                        return self._glance_s
                     self.networks.flights.append(loan.start(frames))
                     return None
             if not self.networks.flights:
@@ -95,7 +95,7 @@ class Inference(Stage):
             with collected(network.backend, wait_s) as slot:
                 if slot is None:
                     return
-                started, decoding = time.monotonic_ns(), True
+                collected_ns, decoding = time.monotonic_ns(), True
                 found, infer_ms = self._decode(slot), slot.infer_ms
         except Exception as error:
             if self._shed(network, self.networks.flights[0].frames, error):
@@ -103,7 +103,7 @@ class Inference(Stage):
             else:
                 self.networks.roll_back(network, error, blame=not decoding)
             return
-        self._deliver(found, infer_ms, (time.monotonic_ns() - started) / 1e6)
+        self._deliver(found, Passage(collected_ns, time.monotonic_ns(), infer_ms))
 
     def _decode(self, slot: Slot) -> list[Detections]:
         """Of the oldest batch. A decoder on trial that fails gives way to the one before it."""
@@ -113,9 +113,10 @@ class Inference(Stage):
         except Exception as error:
             return decoded(flight, self.networks.decoder_before(flight.network, error), slot)
 
-    def _deliver(self, found: Sequence[Detections], infer_ms: float, decode_ms: float) -> None:
+    def _deliver(self, found: Sequence[Detections], passage: Passage) -> None:
         flight = self.networks.flights.popleft()
-        self.delivery.results(flight, found, infer_ms, decode_ms, self._patient)
+        self.delivery.results(flight, found, passage, self._patient)
+        self._glance_s = min(max(passage.infer_ms / 20e3, GLANCE_S), LONGEST_GLANCE_S)
         if self._is_at_work(flight.network):
             self._proven = True
             self.batching.fits()

@@ -8,7 +8,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+
+from edgeinfer.errors import StalledError
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES, SINK_PATIENCE_S
 from edgeinfer.interfaces import Recovering, Selective, Sink
 from edgeinfer.messages import Message
@@ -80,7 +84,7 @@ class Outbox(threading.Thread):
             raise self.error
         patient = result is not None and not result.frame.live and not self._stuck
         self._accepted += 1
-        if self._put((message, result if self._pictures else None), patient):
+        if self._put((message, self._kept(result, patient)), patient):
             self._stuck = self._stuck and self._queue.qsize() > self._depth // 2
         elif self.error is None:
             self._accepted -= 1
@@ -129,6 +133,12 @@ class Outbox(threading.Thread):
         if self.error is not None and self._retired.is_set():
             log.warning("%s: %s", self.name, self.error)
 
+    def _kept(self, result: Result | None, patient: bool) -> Result | None:
+        """What the sink needs of a result. A picture waits in host memory: its decoder has few places on the device."""
+        if result is None or not self._pictures:
+            return None
+        return in_host_memory(result) if patient or not self._queue.full() else result
+
     def _next(self) -> tuple[Message, Result | None] | None:
         """The next message, or None at the end."""
         return None if self._retired.is_set() and self._queue.empty() else self._queue.get()
@@ -172,6 +182,18 @@ class Outbox(threading.Thread):
         if not self._stuck:
             log.warning("%s: %s; what comes is lost until it takes something", self.name, SLOW)
         self._stuck = True
+
+
+def in_host_memory(result: Result) -> Result:
+    """The result, without hold on the device's memory. A picture that can't be had in time stays where it is."""
+    frame = result.frame
+    picture = frame.capture.picture
+    if isinstance(picture, np.ndarray) or not picture.on_device:
+        return result
+    with contextlib.suppress(StalledError):
+        capture = replace(frame.capture, picture=picture.image())
+        return replace(result, frame=replace(frame, capture=capture))
+    return result
 
 
 def _plain(error: BaseException) -> Exception:

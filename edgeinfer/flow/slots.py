@@ -45,11 +45,10 @@ class Loan:
             as_seen(box, frame)
             for box, frame in zip(backend.load(self._slot, acceptable(backend, frames)), frames, strict=True)
         ]
-        waits = [(started - frame.capture.t_mono_ns) / 1e6 for frame in frames]
-        preprocess_ms = (time.monotonic_ns() - started) / 1e6
+        loaded = time.monotonic_ns()
         backend.submit(self._slot)
         self._slot = None
-        return Flight(self._network, frames, letterboxes, waits, preprocess_ms)
+        return Flight(self._network, frames, letterboxes, started, loaded)
 
 
 def acceptable(backend: object, frames: Sequence[Frame]) -> list[Picture]:

@@ -13,7 +13,8 @@ from edgeinfer.types import Timing
 WINDOW = 10_000
 FOLD = 1_000
 """So many frames are entered into the histograms at once: a fraction of a microsecond for each."""
-STAGES = ("queue", "preprocess", "infer", "decode", "total")
+STAGES = ("receive", "queue", "preprocess", "wait", "infer", "decode", "publish", "total")
+"""In the order in which a frame passes them. `receive` is a part of `queue`; the others but `total` make up `total`."""
 BUCKETS_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 
 
@@ -53,10 +54,11 @@ class Statistics:
         self._stage_bins = [_Bins() for _ in STAGES]
         self._source_bins: list[_Bins] = []
 
-    def add(self, timing: Timing, total_ms: float, source: str = "") -> None:
+    def add(self, timing: Timing, total_ms: float, source: str = "", publish_ms: float = 0.0) -> None:
         """One published frame."""
+        made = (timing.receive, timing.queue, timing.preprocess, timing.wait, timing.infer, timing.decode)
+        row = (*made, publish_ms, total_ms)
         with self._lock:
-            row = (timing.queue, timing.preprocess, timing.infer, timing.decode, total_ms)
             place = self._count % WINDOW
             self._ring[place] = row
             self._origin[place] = self._number(source)

@@ -7,14 +7,18 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from edgeinfer.cuda import access
+from edgeinfer.cuda.library import DRIVER
 from edgeinfer.cuda.status import check
 from edgeinfer.errors import EdgeinferError, FatalError
 from edgeinfer.gpu.patience import PATIENCE
 
 POLL_S = 50e-6
+LATE = 1 / 16
+"""By so much of its time may the end of what is waited for be noticed late, where that is more than POLL_S."""
 _PR_SET_TIMERSLACK = 29
 IPC_LAZY_PEERS = 1
 """cudaIpcMemLazyEnablePeerAccess, the only flag that there is."""
@@ -40,7 +44,7 @@ class Cuda:
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._on_device = self.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        self._copy = _quick_copy()
+        self._quick = _quick()
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """Calls a function of the runtime. Returns the first of what it returns beside its status."""
@@ -65,10 +69,10 @@ class Cuda:
 
     def upload(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from (pinned) host memory to the device."""
-        if self._copy is None:
+        if self._quick is None:
             self("cudaMemcpyAsync", target, source, size, self._to_device, stream)
-        else:
-            check("cuMemcpyHtoDAsync", self._copy(target, source, size, stream))
+        elif status := self._quick.copy(target, source, size, stream):
+            check("cuMemcpyHtoDAsync", status)
 
     def download(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy from the device to (pinned) host memory."""
@@ -104,6 +108,13 @@ class Cuda:
         """A new event without a time stamp, whose wait sleeps."""
         return int(self("cudaEventCreateWithFlags", self.api.cudaEventDisableTiming | self.api.cudaEventBlockingSync))
 
+    def record(self, event: int, stream: int) -> None:
+        """The event happens once everything that is in the stream now has finished."""
+        if self._quick is None:
+            self("cudaEventRecord", event, stream)
+        elif status := self._quick.record(event, stream):
+            check("cuEventRecord", status)
+
     def done(self, event: int) -> bool:
         """Whether everything before the event has finished. Raises where something before it failed."""
         (status,) = self.api.cudaEventQuery(event)
@@ -112,19 +123,24 @@ class Cuda:
         check("cudaEventQuery", status)
         return True
 
-    def wait(self, event: int, timeout_s: float, spin: bool = False) -> bool:
-        """Whether the event has happened before the time is up. Sleeps in between, or spins."""
-        until_s = time.monotonic() + timeout_s
+    def wait(self, event: int, timeout_s: float, spin: bool = False, since_s: float | None = None) -> bool:
+        """Whether the event has happened before the time is up. Sleeps in between, or spins.
+
+        `since_s`: when what is waited for began, by the monotonic clock. The longer ago that is, the longer the sleeps.
+        """
+        now_s = time.monotonic()
+        until_s, since_s = now_s + timeout_s, now_s if since_s is None else since_s
         while not self.done(event):
-            if time.monotonic() >= until_s:
+            now_s = time.monotonic()
+            if now_s >= until_s:
                 return False
             if not spin:
-                time.sleep(POLL_S)
+                time.sleep(min(max(POLL_S, (now_s - since_s) * LATE), until_s - now_s))
         return True
 
     def finish(self, event: int, stream: int) -> None:
         """Waits for everything in the stream, with an event of the caller's. Raises FatalError where it doesn't end."""
-        self("cudaEventRecord", event, stream)
+        self.record(event, stream)
         deadline_s = PATIENCE.deadline_s()
         if not self.wait(event, deadline_s):
             raise FatalError(f"the GPU did not finish a batch within {deadline_s:.0f} s", "see dmesg, then restart")
@@ -166,19 +182,27 @@ def _called(api: Any, name: str, arguments: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
-def _quick_copy() -> Callable[[int, int, int, int], int] | None:
-    """The driver's call itself: it takes a microsecond, and giving the interpreter free for that often costs far more.
-
-    None where the driver's library isn't to be had.
+@dataclass(frozen=True, slots=True)
+class _Quick:
+    """The driver's calls themselves: each takes a microsecond, and giving the interpreter free for that often costs far
+    more. Both only put something into a stream.
     """
+
+    copy: Callable[[int, int, int, int], int]
+    record: Callable[[int, int], int]
+
+
+def _quick() -> _Quick | None:
+    """None where the driver's library isn't to be had."""
     try:
-        function = ctypes.PyDLL("libcuda.so.1").cuMemcpyHtoDAsync_v2
+        driver = ctypes.PyDLL(DRIVER)
+        copy, record = driver.cuMemcpyHtoDAsync_v2, driver.cuEventRecord
     except (OSError, AttributeError):
         return None
-    function.argtypes = (ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    function.restype = ctypes.c_int
-    copy: Callable[[int, int, int, int], int] = function
-    return copy
+    pointer = ctypes.c_void_p
+    copy.argtypes, copy.restype = (ctypes.c_uint64, pointer, ctypes.c_size_t, pointer), ctypes.c_int
+    record.argtypes, record.restype = (pointer, pointer), ctypes.c_int
+    return _Quick(copy, record)
 
 
 def sharpen_timer() -> None:

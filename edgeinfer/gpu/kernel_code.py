@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgeinfer.config.card import InputCard
-from edgeinfer.types import Letterbox
+from edgeinfer.pictures.colour import coefficients
+from edgeinfer.types import Colour, Letterbox
 
 TEGRA = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1), (11, 0)})
 """Compute capabilities of Tegra chips: TX1, TX2, Xavier, Orin, and Thor as CUDA 12 and as CUDA 13 count."""
 
 KERNELS = Path(__file__).parent / "kernels"
 
-PICTURE = struct.Struct("<Q7if")
-"""`Picture` of frames.cu."""
+PLACES, FORM = struct.Struct("<3Q"), struct.Struct("<10i7f4x")
+"""`Picture` of frames.cu: where it lies (its pixels, u and v), and everything else."""
+PICTURE_BYTES = PLACES.size + FORM.size
 
 CANDIDATE = np.dtype(
     [("box", np.float32, 4), ("score", np.float32), ("class_id", np.int32), ("row", np.int32), ("unused", np.int32)]
@@ -43,11 +45,22 @@ def constants(card: InputCard) -> Constants:
     return Constants(float(card.fill), card.color == "rgb", (scale[0], scale[1], scale[2]), (bias[0], bias[1], bias[2]))
 
 
-def packed(address: int, box: Letterbox, fit: tuple[int, int], score: float) -> bytes:
-    """A `Picture`: a frame at a device address, rows without a gap. `fit` is width and height in the input."""
-    return PICTURE.pack(
-        address, box.frame_width, box.frame_height, box.frame_width * 3, *fit, box.pad_x, box.pad_y, score
-    )
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How samples lie, in bytes: `Planes` without the addresses. For BGR all but `pitch` count for nothing."""
+
+    pitch: int
+    depth: int = 1
+    chroma_pitch: int = 0
+    chroma_step: int = 0
+
+
+def form(box: Letterbox, layout: Layout, colour: Colour, score: float) -> bytes:
+    """All of a `Picture` but its addresses."""
+    fit = round(box.frame_width * box.scale_x), round(box.frame_height * box.scale_y)
+    size = box.frame_width, box.frame_height
+    lies = layout.pitch, layout.depth, layout.chroma_pitch, layout.chroma_step
+    return FORM.pack(*size, *lies, *fit, box.pad_x, box.pad_y, *astuple(coefficients(colour)), score)
 
 
 def code(major: int, minor: int, folder: Path = KERNELS) -> bytes | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
+
 from edgeinfer.frames import Block, block_of
 from edgeinfer.gpu.cuda import Cuda
-from edgeinfer.types import Image
 
 _pinned: dict[int, tuple[Block, int]] = {}
 """The pool's blocks that have been tried, by identity, with their addresses; 0 where CUDA refused.
@@ -23,14 +25,13 @@ class Pins:
         self._cuda = cuda
         self._mapped = mapped
 
-    def address(self, image: Image) -> int:
-        """Where the device reads the image, for a copy or (`mapped`) from a kernel; 0 where it can't."""
-        block = block_of(image)
+    def address(self, memory: npt.NDArray[np.uint8]) -> int:
+        """Where the device reads an image or a surface's block, for a copy or (`mapped`) from a kernel; 0: it can't."""
+        block = block_of(memory)
         if block is None:
             return 0
         _, address = _pinned.get(id(block)) or self._pin(block)
-        whole = image.flags.c_contiguous and image.ctypes.data == block.address
-        return address if whole else 0
+        return address if memory.flags.c_contiguous and _begins(memory, block) else 0
 
     def _pin(self, block: Block) -> tuple[Block, int]:
         with _lock:
@@ -50,3 +51,8 @@ class Pins:
         _, address = _pinned.pop(id(block))
         if address:
             self._cuda.attempt("cudaHostUnregister", block.address)
+
+
+def _begins(memory: npt.NDArray[np.uint8], block: Block) -> bool:
+    """Whether what has no gaps lies at the block's beginning: as all of it does. To ask for an address takes long."""
+    return memory.nbytes == len(block) or memory.ctypes.data == block.address

@@ -422,12 +422,16 @@ class Engine:
         return next(tuple(item[1]) for item in self._all() if item[0] == name)
 
     def get_tensor_profile_shape(self: Any, name: str, profile: int) -> list[tuple[int, ...]]:
-        assert profile == 0
+        if profile == 1:
+            assert "single" in self._io
+            return [(1, *self.get_tensor_shape(name)[1:])] * 3
         high = self._io["largest"]
         low = usual = self._io.get("least", 1)
         return [(batch, *self.get_tensor_shape(name)[1:]) for batch in (low, usual, high)]
 
-    def create_execution_context(self: Any) -> Any:
+    num_optimization_profiles = property(lambda self: 1 + ("single" in self._io))
+
+    def create_execution_context(self: Any, strategy: Any = None) -> Any:
         number = self.trt.world.contexts = self.trt.world.contexts + 1
         if number > self._io.get("room", number):
             return None
@@ -452,6 +456,11 @@ class Context:
 
     active_optimization_profile = property(lambda self: self._profile)
 
+    def set_optimization_profile_async(self: Any, profile: int, stream: int) -> bool:
+        self._profile = profile
+        self._shapes.clear()
+        return not self._io.get("stubborn")
+
     def get_tensor_shape(self: Any, name: str) -> tuple[int, ...]:
         given = tuple(self._shapes[self._io["inputs"][0][0]])
         if self.trt.world.cuda is None or name == self._io["inputs"][0][0]:
@@ -465,7 +474,11 @@ class Context:
             log(self.trt, world.logger, "ERROR", world.refusals.pop(0))
             return False
         rows = self._shapes[self._io["inputs"][0][0]][0]
-        if rows < self._io.get("least", 1) or (world.cuda is not None and "core" in self._io and world.cuda.capturing):
+        if (
+            (rows > 1 and self._profile == 1)
+            or rows < self._io.get("least", 1)
+            or (world.cuda is not None and "core" in self._io and world.cuda.capturing)
+        ):
             log(self.trt, world.logger, "ERROR", "a shape outside the profile, or a DLA in a capture")
             return False
         if world.cuda is not None:

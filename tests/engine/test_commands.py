@@ -144,7 +144,7 @@ def test_explain(run: Any, cache: Cache, on_orin: Toolkit) -> None:
         "differs in precision fp16 → fp32\n"
         in run("engines", "explain", str(NANODET), "--batch", "1", "--precision", "fp32").out
     )
-    shown = json.loads(run("engines", "explain", "nanodet-g", "--batch", "1:2:4", "--json").out)
+    shown = json.loads(run("engines", "explain", "nanodet-g", "--batch", "1:2:4", "--profiles", "1", "--json").out)
     assert shown["action"] == "build"
     assert shown["reasons"] == [
         "shapes of images 1x3x416x416:1x3x416x416:1x3x416x416 → 1x3x416x416:2x3x416x416:4x3x416x416"
@@ -177,7 +177,7 @@ def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> Non
     assert ended.out.splitlines()[1:] == [
         f"with TensorRT 10.3.0.30 on Orin, key {ended.out.partition('key ')[2][:12]}",
         "fp16: builder flag FP16",
-        "images: 1x3x416x416 : 2x3x416x416 : 4x3x416x416",
+        "images: 1x3x416x416 : 2x3x416x416 : 4x3x416x416, and for single pictures",
         "sparsity: True",
         "pools: {'WORKSPACE': 1073741824}",
     ]
@@ -404,12 +404,13 @@ def test_every_option_becomes_what_it_says(on_orin: Toolkit, tmp_path: Path) -> 
             *("--exclude-lean-runtime", "--hardware-compatibility", "ampere_plus", "--profiling-verbosity", "none"),
             *("--precision-constraints", "obey", "--layer-precision", "a:b:fp16", "--io-format", "images=fp16:chw"),
             *("--tactic-source", "CUBLAS", "--max-aux-streams", "0", "--avg-runs", "3", "--calibrator", "minmax"),
-            *("--plugin", str(plugin)),
+            *("--plugin", str(plugin), "--profiles", "1"),
         ],
     )
     assert _engine_options.build_options(context.params, (9, 9, 9)) == BuildOptions(
         precision="fp32",
         batch=(1, 2, 4),
+        single=False,
         pools={"TACTIC_DRAM": 2 << 20, "WORKSPACE": 1 << 30},
         optimization_level=2,
         dla_core=1,
@@ -430,7 +431,7 @@ def test_every_option_becomes_what_it_says(on_orin: Toolkit, tmp_path: Path) -> 
         plugins=(str(plugin),),
     )
     plain = build_command.make_context("build", ["nanodet-g"])
-    assert _engine_options.build_options(plain.params, (1, 4, 8)) == BuildOptions(batch=(1, 4, 8))
+    assert _engine_options.build_options(plain.params, (1, 4, 8)) == BuildOptions(batch=(1, 4, 8), single=True)
 
 
 # --- models

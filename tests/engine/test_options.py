@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from edgeinfer.engine.options import (
     BuildOptions,
+    Profile,
     format_shape,
     parse_batch,
     parse_shapes,
     parse_size,
     profiles,
+    single_profiles,
     usual_batches,
 )
 from edgeinfer.errors import UsageError
@@ -77,8 +79,31 @@ def test_reads_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-def test_the_usual_batches_are_up_to_four() -> None:
-    assert [usual_batches(largest) for largest in (1, 3, 8)] == [(1, 1, 1), (1, 3, 3), (1, 4, 8)]
+def test_kernels_are_chosen_for_the_largest_batch_or_the_one_that_is_named() -> None:
+    assert [usual_batches(largest) for largest in (1, 3, 16)] == [(1, 1, 1), (1, 3, 3), (1, 16, 16)]
+    assert [usual_batches(16, opt=opt) for opt in (1, 4, 32)] == [(1, 1, 16), (1, 4, 16), (1, 16, 16)]
+
+
+@pytest.mark.parametrize(
+    ("options", "single"),
+    [
+        (BuildOptions(batch=(1, 8, 8)), {}),
+        (BuildOptions(batch=(1, 8, 8), single=True), {"x": ((1, 3, 8, 8),) * 3}),
+        (BuildOptions(batch=(1, 1, 1), single=True), {}),
+        (BuildOptions(batch=(2, 4, 8), single=True), {}),
+        (BuildOptions(batch=(8, 8, 8), single=True, dla_core=0), {}),
+    ],
+)
+def test_a_second_profile_is_for_single_pictures_where_the_first_takes_others_too(
+    options: BuildOptions, single: dict[str, Profile]
+) -> None:
+    assert single_profiles(options, profiles(model(), options)) == single
+
+
+def test_other_free_dimensions_are_free_in_the_second_profile_too() -> None:
+    wide: Profile = ((1, 3, 8, 8), (4, 3, 8, 16), (8, 3, 8, 32))
+    options = BuildOptions(shapes={"x": wide}, single=True)
+    assert single_profiles(options, {"x": wide}) == {"x": ((1, 3, 8, 8), (1, 3, 8, 16), (1, 3, 8, 32))}
 
 
 def test_a_profile_begins_at_one() -> None:

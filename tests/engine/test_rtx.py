@@ -116,7 +116,7 @@ def test_real_networks_build_with_dynamic_batch(
         pytest.importorskip("onnxconverter_common")
     find, shapes = NETWORKS[network]
     seen: list[BuildProgress] = []
-    options = BuildOptions(precision=precision, batch=(1, 2, 4), shapes=shapes)
+    options = BuildOptions(precision=precision, batch=(1, 2, 4), shapes=shapes, single=True)
     engine = build(find(), options, here, cache, seen)
     assert read_header(engine.folder / "engine.plan").version == rtx.version
     fractions = [moment.fraction for moment in seen if moment.fraction is not None]

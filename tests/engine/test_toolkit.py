@@ -25,7 +25,7 @@ def configured(kit: Any, options: BuildOptions, strongly_typed: bool = False) ->
     definition._layers = [simulated_layer(kit, name) for name in ("conv_1", "conv_2", "relu")]
     definition._tensors, definition._inputs, definition._outputs = [simulated_tensor(kit, "x")], [("x", [1], "")], []
     target = settings.BuilderSetup(kit, made, definition, made.create_builder_config(), warnings.append)
-    settings.configure(target, options, PrecisionPlan("", strongly_typed=strongly_typed), {})
+    settings.configure(target, options, PrecisionPlan("", strongly_typed=strongly_typed), [])
     return warnings
 
 

@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,10 @@ from edgeinfer.cuda import access
 from edgeinfer.cuda.library import IpcHandle
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.gpu import cuda
-from edgeinfer.gpu.kernel_code import CANDIDATE, PICTURE
+from edgeinfer.gpu.kernel_code import CANDIDATE
+from edgeinfer.pictures.colour import coefficients
+from edgeinfer.types import Colour, Float32
+from tests.drawn import bgr
 from tests.engine.fakes import fake_toolkit
 from tests.engine.plans import make_plan
 
@@ -376,16 +380,52 @@ def letterbox(values: list[Any], grid: tuple[int, ...], block: tuple[int, ...], 
     assert grid[1] * block[1] >= height
     assert block[2] == 1
     target = at(out, (grid[2], 3, height, width), np.float16 if half else np.float32)
-    for row in range(grid[2]):
-        raw = bytes(at(pictures + row * PICTURE.size, (PICTURE.size,), np.uint8))
-        address, frame_width, frame_height, pitch, fit_width, fit_height, pad_x, pad_y, _ = PICTURE.unpack(raw)
+    for row, picture in enumerate(at(pictures, (grid[2],), PICTURE)):
         canvas = np.full((height, width, 3), fill, np.float32)
-        if address:
-            assert pitch == frame_width * 3
-            frame = at(address, (frame_height, frame_width, 3), np.uint8)
-            canvas[pad_y : pad_y + fit_height, pad_x : pad_x + fit_width] = cv2.resize(frame, (fit_width, fit_height))
+        if picture["pixels"]:
+            (y, x), (rows, columns) = picture[["pad_y", "pad_x"]], picture[["fit_height", "fit_width"]]
+            canvas[y : y + rows, x : x + columns] = fitted(picture, columns, rows)
         planes = canvas[..., ::-1] if swap else canvas
         target[row] = (planes * np.array(scale) + np.array(bias)).transpose(2, 0, 1)
+
+
+PICTURE = np.dtype(
+    [(name, np.uint64) for name in ("pixels", "u", "v")]
+    + [(name, np.int32) for name in ("width", "height", "pitch", "depth", "chroma_pitch", "chroma_step")]
+    + [(name, np.int32) for name in ("fit_width", "fit_height", "pad_x", "pad_y")]
+    + [(name, np.float32) for name in ("black", "luma", "blue_u", "green_u", "green_v", "red_v", "threshold")],
+    align=True,
+)
+"""As frames.cu has it."""
+COLOURS = {
+    tuple(np.array(astuple(coefficients(colour)), np.float32).tolist()): colour
+    for colour in (Colour(matrix, full) for matrix in ("bt601", "bt709", "bt2020") for full in (False, True))
+}
+
+
+def fitted(picture: Any, columns: int, rows: int) -> Float32:
+    """A picture at that size, as levels."""
+    width, height = int(picture["width"]), int(picture["height"])
+    if not picture["u"]:
+        assert picture["pitch"] == width * 3
+        frame = at(int(picture["pixels"]), (height, width, 3), np.uint8)
+        return np.asarray(cv2.resize(frame, (columns, rows)), np.float32)
+    half = (height + 1) // 2, (width + 1) // 2
+    chroma = int(picture["chroma_pitch"]), int(picture["chroma_step"])
+    planes = [
+        strided(int(picture["pixels"]), (height, width), (int(picture["pitch"]), int(picture["depth"]))),
+        *(strided(int(picture[name]), half, chroma, int(picture["depth"])) for name in ("u", "v")),
+    ]
+    numbers = tuple(float(picture[name]) for name in PICTURE.names or () if PICTURE[name] == np.float32)
+    return bgr(planes, COLOURS[numbers[:-1]], rows, columns)
+
+
+def strided(address: int, shape: tuple[int, int], strides: tuple[int, int], depth: int | None = None) -> Float32:
+    """Samples with gaps between them, on the scale of 8 bits."""
+    depth = depth or strides[1]
+    flat = at(address, ((shape[0] - 1) * strides[0] + (shape[1] - 1) * strides[1] + depth,), np.uint8)
+    places = np.arange(shape[0])[:, None] * strides[0] + np.arange(shape[1]) * strides[1]
+    return np.asarray(flat[places] if depth == 1 else flat[places + 1] + flat[places] / 256, np.float32)
 
 
 def keep_candidates(values: list[Any], grid: tuple[int, ...], block: tuple[int, ...], _: bool) -> None:
@@ -393,7 +433,7 @@ def keep_candidates(values: list[Any], grid: tuple[int, ...], block: tuple[int, 
     pictures, boxes, scores, rows, classes, limit, first, rest, counts = values
     assert grid[0] * block[0] >= rows * 32, "a warp for each row"
     for picture in range(grid[2]):
-        threshold = PICTURE.unpack(bytes(at(pictures + picture * PICTURE.size, (PICTURE.size,), np.uint8)))[-1]
+        threshold = at(pictures, (picture + 1,), PICTURE)[picture]["threshold"]
         own_boxes = at(boxes, (picture + 1, rows, 4), np.float32)[picture]
         own_scores = at(scores, (picture + 1, rows, classes), np.float32)[picture]
         count = at(counts, (picture + 1,), np.int32)
@@ -413,7 +453,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Simulation:
     device = Simulation()
     for name in ("cuda.bindings.runtime", "cuda.bindings.driver"):
         monkeypatch.setitem(sys.modules, name, Runtime(device))
-    monkeypatch.setattr(cuda, "_quick_copy", lambda: None)
+    monkeypatch.setattr(cuda, "_quick", lambda: None)
     monkeypatch.setattr(access, "served", lambda: (12, 6))
     return device
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,10 +32,12 @@ from edgeinfer.gpu.memory import DeviceBuffer, Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
 from edgeinfer.isolation.source import Order, open_isolated
+from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.preprocess.letterbox import Preprocessor
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
-from edgeinfer.types import Float32, Image
+from edgeinfer.types import Colour, Float32, Image
+from tests.drawn import Drawn, as_nv12, levels_of, network_input, on_device
 from tests.reference import detect, iou
 
 pytestmark = pytest.mark.timeout(900)
@@ -84,7 +86,14 @@ def pictures(count: int) -> list[Image]:
     return [image.copy() if index % 3 == 0 else pool.copy(image) for index, image in enumerate(rendered)]
 
 
-def run_batch(backend: TensorRt, images: list[Image]) -> Slot:
+def in_host_memory(shape: Shape, pinned: bool) -> HostSurface:
+    """A surface of random samples, in a block of the pool's or in ordinary memory."""
+    memory = pool.bytes(shape.size) if pinned else np.empty(shape.size, np.uint8)
+    memory[:] = np.random.default_rng(shape.width).integers(0, 256, shape.size, np.uint8)
+    return HostSurface(memory, shape, Colour("bt709"))
+
+
+def run_batch(backend: TensorRt, images: Sequence[Any]) -> Slot:
     slot = backend.acquire()
     assert slot is not None
     backend.load(slot, images)
@@ -94,7 +103,7 @@ def run_batch(backend: TensorRt, images: list[Image]) -> Slot:
     return done
 
 
-def scores_of(backend: TensorRt, images: list[Image]) -> Float32:
+def scores_of(backend: TensorRt, images: Sequence[Any]) -> Float32:
     done = run_batch(backend, images)
     scores: Float32 = done.outputs["scores"].copy()
     backend.release(done)
@@ -150,6 +159,72 @@ def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], heigh
     assert np.allclose(pair.host[1], blank[:, None, None], atol=1e-5), "a place without a picture is padding"
     loader.close()
     pair.close()
+
+
+LAYOUTS = (
+    Drawn(1280, 720, gap=64),
+    Drawn(641, 359, depth=2, gap=130, colour=Colour("bt2020")),
+    Drawn(320, 241, interleaved=False, colour=Colour("bt709", full_range=True)),
+    Drawn(99, 1001, interleaved=False, swapped=True, gap=3),
+)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_the_kernel_reads_surfaces_as_the_formula_says(color: Literal["bgr", "rgb"], half: bool) -> None:
+    """Those on the device and those in host memory, pinned or not, in one batch; within one level of 255."""
+    card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color)
+    try:
+        cuda = Cuda()
+        kernels = load_kernels(cuda)
+    except EdgeinferError as error:
+        pytest.skip(f"needs a GPU: {error}")
+    assert kernels is not None
+    lying = [on_device(cuda, drawn) for drawn in LAYOUTS]
+    shapes = [Shape("nv12", 1280, 720), Shape("i420", 641, 359), Shape("p010", 642, 358)]
+    in_host = [in_host_memory(shape, pinned) for shape in shapes for pinned in (True, False)]
+    pair = Pair(cuda, (len(lying) + len(in_host), 3, card.height, card.width), np.float16 if half else np.float32)
+    loader = DeviceLoader(cuda, card, Pins(cuda, mapped=False), pair.shape[0], mapped=False)
+    loader.kernel = kernels.letterbox(card, half, loader.device, pair.device)
+    stream, event = cuda.stream(), cuda.event()
+    given: list[Any] = [*(surface for surface, _ in lying), *in_host]
+    assert all(loader.takes(surface) for surface in given)
+    loader.load(given, stream)
+    loader.record(len(given), stream)
+    pair.download(len(given), stream)
+    cuda.record(event, stream)
+    assert cuda.wait(event, 10.0)
+    levels = [drawn.levels(drawn.memory()) for drawn in LAYOUTS] + [levels_of(surface) for surface in in_host]
+    std = np.array(card.std, np.float32)[:, None, None]
+    for row, (surface, planes) in enumerate(zip(given, levels, strict=True)):
+        worst = np.abs((pair.host[row] - network_input(planes, surface.colour, card)) * std).max()
+        print(f"\n{surface.width} x {surface.height}: {worst:.3f} of 255")
+        assert worst <= 1.0
+    loader.close()
+    pair.close()
+    for _, buffer in lying:
+        buffer.close()
+
+
+def test_the_same_picture_is_detected_whatever_brings_it(prepared: Preparation) -> None:
+    """As BGR, as surfaces in host memory, and on the device; each by itself and all in one batch."""
+    backend, cuda = opened(prepared), Cuda()
+    (bgr,) = pictures(1)
+    host = as_nv12(bgr)
+    there, buffer = on_device(cuda, Drawn(host.width, host.height), host.memory)
+    kinds = [bgr, host, there, host.image()]
+    alone = [scores_of(backend, [kind])[0] for kind in kinds]
+    together = scores_of(backend, kinds)
+    found = [sorted(np.unique(scores.argmax(1)[scores.max(1) >= 0.5])) for scores in alone]
+    print(f"\nlargest difference of a score: {[float(np.abs(scores - alone[0]).max()) for scores in alone]}")
+    assert found[0]
+    for one, many, classes in zip(alone, together, found, strict=True):
+        assert np.abs(one - many).max() < 0.02  # another batch may take other tactics
+        assert np.abs(one - alone[0]).max() < 0.1  # chroma is halved
+        assert classes == found[0]
+    assert np.abs(alone[1] - alone[2]).max() == 0, "the same samples"
+    backend.close()
+    buffer.close()
 
 
 def test_a_picture_of_another_process_is_read_where_that_wrote_it() -> None:

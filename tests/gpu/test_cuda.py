@@ -22,7 +22,7 @@ from edgeinfer.errors import (
     StickyError,
     UnavailableError,
 )
-from edgeinfer.gpu.cuda import POLL_S, Cuda, Driver, sharpen_timer
+from edgeinfer.gpu.cuda import LATE, POLL_S, Cuda, Driver, _Quick, sharpen_timer
 from edgeinfer.gpu.device import Device, free_memory, open_device
 from edgeinfer.gpu.memory import DeviceBuffer, Pair, PinnedBuffer
 from tests.gpu import simulated
@@ -61,13 +61,22 @@ def test_every_call_goes_through_one_judge(device: Simulation, code: int, kind: 
         call()
 
 
-def test_the_drivers_own_copy_is_judged_too(device: Simulation) -> None:
-    cuda = Cuda()
-    answers = [0, 700]
-    cuda._copy = lambda *_: answers.pop(0)
+def test_the_drivers_own_calls_are_judged_too(device: Simulation) -> None:
+    cuda, given = Cuda(), list[tuple[int, ...]]()
+    answers = [0, 700, 0, 2]
+
+    def answer(*arguments: int) -> int:
+        given.append(arguments)
+        return answers.pop(0)
+
+    cuda._quick = _Quick(answer, answer)
     cuda.upload(1, 2, 3, 4)
     with pytest.raises(StickyError, match="cuMemcpyHtoDAsync: CUDA error 700"):
         cuda.upload(1, 2, 3, 4)
+    cuda.record(5, 6)
+    with pytest.raises(OutOfMemoryError, match="cuEventRecord: CUDA error 2"):
+        cuda.record(5, 6)
+    assert given == [(1, 2, 3, 4)] * 2 + [(5, 6)] * 2
 
 
 def test_a_status_is_named_where_cuda_names_it() -> None:
@@ -121,6 +130,30 @@ def test_a_wait_that_spins_does_not_sleep(device: Simulation, monkeypatch: pytes
     assert naps == []
     assert cuda.wait(event, 30)
     assert naps == [POLL_S]
+
+
+def test_what_has_taken_long_is_looked_at_seldom_and_never_after_the_time_is_up(
+    device: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, naps, now = Cuda(), list[float](), [100.0]
+    stream, event = cuda.stream(), cuda.event()
+    cuda("cudaEventRecord", event, stream)
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", nap)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    device.hold = True
+    assert not cuda.wait(event, 0.01, since_s=100.0)
+    assert naps[0] == POLL_S
+    assert all(nap <= max(POLL_S, LATE * 0.01) for nap in naps)
+    assert 20 < len(naps) < 60, "0.01 s are 200 times POLL_S"
+    assert now[0] == pytest.approx(100.01)
+    naps.clear()
+    assert not cuda.wait(event, 0.001, since_s=0.0)
+    assert naps == [pytest.approx(0.001)], "not for a sixteenth of 100 s"
 
 
 def test_a_threads_timer_is_sharpened_once(monkeypatch: pytest.MonkeyPatch) -> None:

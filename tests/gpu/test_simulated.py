@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +25,16 @@ from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.probation import Probation
 from edgeinfer.errors import ConfigError, EdgeinferError, FatalError, OutOfMemoryError, StickyError, UnavailableError
 from edgeinfer.frames import FramePool, Store
-from edgeinfer.gpu import kernel_code
 from edgeinfer.gpu.cuda import Cuda
+from edgeinfer.gpu.kernel_code import PLACES
 from edgeinfer.gpu.kernel_launch import load_kernels
 from edgeinfer.gpu.patience import PATIENCE
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
+from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.preprocess.letterbox import Preprocessor
-from edgeinfer.types import Float32, Image
+from edgeinfer.types import Colour, Float32, Image
+from tests.drawn import Drawn, Lying, levels_of, network_input, on_device
 from tests.engine.test_cache import put
 from tests.gpu import simulated
 from tests.gpu.simulated import ECHO, Attribute, Simulation
@@ -53,7 +56,11 @@ def make(device: Simulation) -> Make:
     def made(
         wanted: Filter | None = None, card: InputCard = CARD, probation: Probation | None = None, **changes: Any
     ) -> TensorRt:
-        plan = {name: changes.pop(name) for name in list(changes) if name in {*ECHO, "contexts", "least"}}
+        plan = {
+            name: changes.pop(name)
+            for name in list(changes)
+            if name in {*ECHO, "contexts", "least", "single", "stubborn"}
+        }
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
         backend.prepare(wanted)
@@ -66,7 +73,7 @@ def picture(seed: int, width: int = 20, height: int = 12) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def submitted(backend: TensorRt, *images: Image) -> ContextSlot:
+def submitted(backend: TensorRt, *images: Any) -> ContextSlot:
     slot = backend.acquire()
     assert isinstance(slot, ContextSlot)
     backend.load(slot, images)
@@ -74,7 +81,7 @@ def submitted(backend: TensorRt, *images: Image) -> ContextSlot:
     return slot
 
 
-def ran(backend: TensorRt, *images: Image) -> Slot:
+def ran(backend: TensorRt, *images: Any) -> Slot:
     slot = submitted(backend, *images)
     assert backend.collect(5) is slot
     return slot
@@ -370,7 +377,7 @@ def test_a_close_that_runs_out_of_memory_still_frees_everything(
 # --- how frames get there
 
 
-def copies(device: Simulation, backend: TensorRt, image: Image) -> int:
+def copies(device: Simulation, backend: TensorRt, image: Any) -> int:
     before = device.calls.get("cudaMemcpyAsync", 0)
     backend.load(backend._lanes[0], [image])
     return device.calls.get("cudaMemcpyAsync", 0) - before
@@ -391,7 +398,7 @@ def test_frames_of_the_pool_are_pinned_once_and_read_where_they_lie(make: Make, 
     backend.load(backend._lanes[0], [image])
     backend.load(backend._lanes[1], [image])
     assert device.calls["cudaHostRegister"] == 1
-    picked = kernel_code.PICTURE.unpack(bytes(backend._lanes[0].loader._host[: kernel_code.PICTURE.size]))  # type: ignore[attr-defined]
+    picked = PLACES.unpack(bytes(backend._lanes[0].loader._host[: PLACES.size]))  # type: ignore[attr-defined]
     assert picked[0] == image.ctypes.data
     another = make()
     another.load(another._lanes[0], [image])
@@ -414,6 +421,73 @@ def test_what_can_not_be_pinned_or_is_a_part_of_a_frame_is_staged(device: Simula
     assert pins.address(refused) == 0
     assert pins.address(refused) == 0
     assert device.calls["cudaHostRegister"] == 2, "tried once"
+
+
+LAYOUTS: tuple[Layout, ...] = ("nv12", "i420", "p010")
+
+
+def in_host_memory(layout: Layout, seed: int, pool: FramePool | None = None, size: tuple[int, int] = (21, 13)) -> Any:
+    """A surface of random samples, in a block of the pool's or in memory from elsewhere."""
+    shape = Shape(layout, *size)
+    memory = np.empty(shape.size, np.uint8) if pool is None else pool.bytes(shape.size)
+    memory[:] = np.random.default_rng(seed).integers(0, 256, shape.size, np.uint8)
+    return HostSurface(memory, shape, Colour("bt709"))
+
+
+def wanted_of(one: Any, card: InputCard = CARD) -> Float32:
+    """What the network must get of a picture of any kind."""
+    if isinstance(one, np.ndarray):
+        return prepared(one, card)
+    levels = one._drawn.levels(one._memory) if isinstance(one, Lying) else levels_of(one)
+    return network_input(levels, one.colour, card)
+
+
+@pytest.mark.parametrize("integrated", [0, 1])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_batch_may_hold_pictures_of_all_kinds(make: Make, device: Simulation, integrated: int, graphs: bool) -> None:
+    device.attributes[Attribute.cudaDevAttrIntegrated] = integrated
+    cuda, pool = Cuda(), FramePool(Store())
+    kinds = [Drawn(20, 12, gap=5), Drawn(31, 17, interleaved=False, swapped=True), Drawn(18, 30, depth=2, gap=4)]
+    there = [on_device(cuda, drawn) for drawn in kinds]
+    pictures: list[Any] = [picture(1), pool.copy(picture(2)), *(surface for surface, _ in there)]
+    pictures += [in_host_memory(layout, seed, owner) for seed, layout in enumerate(LAYOUTS) for owner in (None, pool)]
+    backend = make(graphs=graphs)
+    assert all(backend.takes(one) for one in pictures if not isinstance(one, np.ndarray))
+    for start in range(len(pictures)):
+        batch = [pictures[(start + k) % len(pictures)] for k in range(4)]
+        slot = ran(backend, *batch)
+        for row, one in zip(slot.outputs["boxes"].reshape(-1, 3, 8, 8), batch, strict=True):
+            assert np.abs(row - wanted_of(one)).max() <= 1
+        backend.release(slot)
+
+
+def test_a_surface_is_copied_once_where_it_must_be(make: Make, device: Simulation) -> None:
+    pool, (there, _) = FramePool(Store()), on_device(Cuda(), Drawn(20, 12))
+    backend = make()
+    assert copies(device, backend, in_host_memory("i420", 1, pool)) == 1
+    assert device.calls["cudaHostRegister"] == 1
+    assert copies(device, backend, in_host_memory("i420", 1)) == 1
+    assert copies(device, backend, there) == 0
+    device.attributes[Attribute.cudaDevAttrIntegrated] = 1
+    assert copies(device, make(), in_host_memory("nv12", 1, pool)) == 0
+
+
+def test_the_cpu_is_given_images(make: Make) -> None:
+    backend = make(gpu_preprocess=False)
+    assert not backend.takes(in_host_memory("nv12", 1))
+
+
+def test_what_the_gpu_reads_is_kept_until_its_slot_is_given_back(make: Make) -> None:
+    backend = make()
+    image = FramePool(Store()).copy(picture(1))
+    kept = weakref.ref(image)
+    slot = submitted(backend, image)
+    del image
+    assert kept() is not None
+    assert backend.collect(5) is slot
+    backend.release(slot)
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
@@ -546,6 +620,50 @@ def test_a_dla_without_room_for_more_contexts_runs_the_ones_that_it_has(device: 
     backend = TensorRt(kit, plan, CARD, replace(SETTINGS, dla_core=0), None)
     assert backend.slots == 2
     backend.close()
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_single_pictures_run_on_the_profile_for_them_and_batches_on_the_other(
+    make: Make, device: Simulation, graphs: bool
+) -> None:
+    backend = make(single=True, graphs=graphs)
+    for count in (1, 3, 1, 4, 2, 1):
+        images = [picture(seed) for seed in range(count)]
+        slot = ran(backend, *images)
+        assert isinstance(slot, ContextSlot)
+        assert [context.active_optimization_profile for context in contexts(slot)] == [0, 1], "each stays on its own"
+        assert shows(slot, *images)
+        backend.release(slot)
+    backend.close()
+    assert not device.alive
+
+
+def contexts(slot: ContextSlot) -> list[Any]:
+    return [slot.network.serving(rows) for rows in (4, 1)]
+
+
+@pytest.mark.parametrize(("version", "strategy"), [("8.6.0", None), ("10.3.0", "ON_PROFILE_CHANGE")])
+def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
+    device: Simulation, version: str, strategy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = simulated.toolkit_on(device, version)
+    asked = list[Any]()
+    create = kit.trt.ICudaEngine.create_execution_context
+
+    def noted(engine: Any, *how: Any) -> Any:
+        asked.append(how)
+        return create(engine, *how)
+
+    monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
+    TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
+    assert {tuple(kind.name for kind in how) for how in asked} == {(strategy,) if strategy else ()}
+    assert len(asked) == 2 * (SETTINGS.streams + 1)
+
+
+def test_a_profile_that_can_not_be_used_is_told_with_a_way_out(make: Make) -> None:
+    with pytest.raises(FatalError, match="the profile for single pictures") as caught:
+        make(single=True, stubborn=True)
+    assert caught.value.hint == "backend.profiles: 1"
 
 
 def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -15,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from edgeinfer.config.card import InputCard
 from edgeinfer.cuda.library import DriverLibrary, RuntimeLibrary
 from edgeinfer.gpu import kernel_code
+from edgeinfer.gpu.forms import Forms
 from edgeinfer.gpu.kernel_code import CANDIDATE
+from edgeinfer.gpu.kernel_launch import Kernels
+from edgeinfer.types import Colour
+from tests.drawn import Drawn, Lying, network_input
 
 UP, DOWN, MAPPED, THREAD_LOCAL = 1, 2, 2, 1
 SIZE = 1 << 16
@@ -157,7 +161,7 @@ def candidates(gpu: Gpu) -> None:
     scores = random.random((2, rows, classes), np.float32)
     scores[0, 3, 40], scores[0, 5] = np.nan, 0.75
     boxes = random.random((2, rows, 4), np.float32)
-    picture = struct.Struct("<Q7if").pack(1, *[0] * 7, 0.97)
+    picture = kernel_code.PLACES.pack(1, 0, 0) + kernel_code.FORM.pack(*[0] * 10, *[0.0] * 6, 0.97)
     arrays = [picture * 2, boxes.tobytes(), scores.tobytes(), bytes(2 * limit * 32), bytes(2 * rows * 32), bytes(8)]
     on_device = [gpu.device(array) for array in arrays]
     module = driver_call("cuModuleLoadData", kernel_code.code(*capability(gpu)))
@@ -179,6 +183,23 @@ def candidates(gpu: Gpu) -> None:
         assert (found["row"] == wanted).all()
         assert (found["class_id"] == scores[index, wanted].argmax(1)).all()
         assert (found["box"] == boxes[index, wanted]).all()
+
+
+def surfaces(gpu: Gpu) -> None:
+    """The letterbox kernel on YUV pictures in device memory, against NumPy."""
+    kernels = Kernels(kernel_code.code(*capability(gpu)) or b"")
+    card = InputCard(name="x", width=16, height=12, color="rgb", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0])
+    for drawn in (Drawn(33, 21, gap=6, depth=2), Drawn(20, 34, interleaved=False, colour=Colour("bt709", True))):
+        memory, address = drawn.memory(), gpu.device(drawn.memory().tobytes())
+        surface, planes = Lying(drawn, address, memory), drawn.planes(address)
+        packed = Forms(card).of_planes(surface, planes).packed
+        picture = gpu.device(kernel_code.PLACES.pack(planes.luma, planes.u, planes.v) + packed)
+        wanted = network_input(drawn.levels(memory), drawn.colour, card)
+        for dtype in (np.float32, np.float16):
+            out = gpu("cudaMalloc", wanted.size * np.dtype(dtype).itemsize)
+            kernels.letterbox(card, dtype == np.float16, picture, out)(1, gpu.stream)
+            found = np.frombuffer(gpu.host(out, wanted.size * np.dtype(dtype).itemsize), dtype)
+            assert np.abs(found.reshape(wanted.shape) - wanted).max() < 0.1
 
 
 def illegal(gpu: Gpu) -> None:
@@ -210,6 +231,7 @@ CHECKS: tuple[Callable[[Gpu], None], ...] = (
     mapped,
     threads,
     candidates,
+    surfaces,
     illegal,
 )
 

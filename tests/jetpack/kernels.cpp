@@ -116,6 +116,16 @@ T* reach(void** arguments, int index, size_t count) {
     return static_cast<T*>(edgeinfer_stub_translate(at<Address>(arguments, index), count * sizeof(T)));
 }
 
+// Makes an address of the device, with so many bytes behind it, one of the host. False: it is out of reach.
+bool reached(const unsigned char*& place, size_t size) {
+    place = static_cast<const unsigned char*>(edgeinfer_stub_translate(reinterpret_cast<Address>(place), size));
+    return place;
+}
+
+size_t bytes(int rows, int pitch, int columns, int step, int depth) {
+    return static_cast<size_t>(rows - 1) * pitch + static_cast<size_t>(columns - 1) * step + depth;
+}
+
 // The pictures as the kernel may read them: with addresses of the host. False: one is out of reach.
 bool reachable(void** arguments, unsigned rows, std::vector<Picture>& pictures, bool pixels) {
     const Picture* given = reach<Picture>(arguments, 0, rows);
@@ -123,10 +133,13 @@ bool reachable(void** arguments, unsigned rows, std::vector<Picture>& pictures, 
     pictures.assign(given, given + rows);
     for (Picture& picture : pictures) {
         if (!picture.pixels || !pixels) continue;
-        size_t size = static_cast<size_t>(picture.pitch) * picture.height;
-        void* host = edgeinfer_stub_translate(reinterpret_cast<Address>(picture.pixels), size);
-        if (!host) return false;
-        picture.pixels = static_cast<const unsigned char*>(host);
+        int width = picture.width, height = picture.height, depth = picture.depth;
+        int rows = (height + 1) / 2, columns = (width + 1) / 2;
+        size_t chroma = bytes(rows, picture.chroma_pitch, columns, picture.chroma_step, depth);
+        if (picture.u ? !reached(picture.pixels, bytes(height, picture.pitch, width, depth, depth)) ||
+                            !reached(picture.u, chroma) || !reached(picture.v, chroma)
+                      : !reached(picture.pixels, bytes(height, picture.pitch, width, 3, 3)))
+            return false;
     }
     return true;
 }

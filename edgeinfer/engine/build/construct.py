@@ -6,7 +6,7 @@ import hashlib
 import resource
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edgeinfer.engine.build.progress import PhaseTree, make_monitor
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Logged, Step, Warned
 from edgeinfer.engine.build.runner import Runner
 from edgeinfer.engine.errors import BuildError
-from edgeinfer.engine.options import Profile, profiles
+from edgeinfer.engine.options import Shape, profiles, single_profiles
 from edgeinfer.engine.store.manifest import DlaShare, Verification
 from edgeinfer.engine.toolkit import Toolkit, load_plugins, make_logger
 from edgeinfer.errors import InputError, OutOfMemoryError, TemporaryError, UnavailableError, UsageError
@@ -89,11 +89,12 @@ class Construction:
             network.fix_shapes(definition, free)
             free = {}
         target = settings.BuilderSetup(self.toolkit, builder, definition, config, lambda text: self.emit(Warned(text)))
-        settings.configure(target, request.options, self.precision, free)
+        single = single_profiles(request.options, free)
+        settings.configure(target, request.options, self.precision, [profile for profile in (free, single) if profile])
         if request.options.dla_core is not None:
             self._dla = dla.expected(request.options.dla_core, config, definition)
         if self.precision.calibrate:
-            self._calibrate(builder, config, free)
+            self._calibrate(builder, config, free.keys())
         monitor = make_monitor(trt, PhaseTree(lambda phase, fraction: self.emit(Step(phase, fraction))))
         if monitor is not None:
             config.progress_monitor = monitor
@@ -157,7 +158,7 @@ class Construction:
             self.request.calibration, self.model, samples.usual_shapes(self.model, self.request.options)
         )
 
-    def _calibrate(self, builder: Any, config: Any, free: dict[str, Profile]) -> None:
+    def _calibrate(self, builder: Any, config: Any, free: Collection[str]) -> None:
         shapes = samples.usual_shapes(self.model, self.request.options)
         cache = self.request.calibration_cache
         config.int8_calibrator = calibrate.make_calibrator(
@@ -169,7 +170,7 @@ class Construction:
             Path(cache) if cache else None,
         )
         if free:
-            usual = {name: (profile[1],) * 3 for name, profile in free.items()}
+            usual = {name: (shapes[name],) * 3 for name in free}
             config.set_calibration_profile(settings.make_profile(builder, usual))
 
     def _device(self) -> Device:
@@ -201,9 +202,19 @@ class Construction:
             return verify.skipped(error)
 
     def _compare(self, plan: memoryview) -> Verification:
-        request, shapes = self.request, samples.usual_shapes(self.model, self.request.options)
-        reference = verify.reference_runner(self.model)
-        runner = Runner(self.toolkit, self.logger, self.log, plan, self._device(), request.options.dla_core)
+        """On each of its profiles: they have kernels of their own."""
+        options, shapes = self.request.options, samples.usual_shapes(self.model, self.request.options)
+        runner = Runner(self.toolkit, self.logger, self.log, plan, self._device(), options.dla_core)
+        result = self._compare_on(runner, shapes)
+        single = single_profiles(options, profiles(self.model, options))
+        if single and result.state == "passed":
+            runner.use_profile(1)
+            alone = {**shapes, **{name: profile[1] for name, profile in single.items()}}
+            result = verify.both(result, self._compare_on(runner, alone))
+        return result
+
+    def _compare_on(self, runner: Runner, shapes: dict[str, Shape]) -> Verification:
+        request, reference = self.request, verify.reference_runner(self.model)
         given = request.verification or request.calibration
         chosen = samples.load(given, self.model, shapes) if given else samples.noise(self.model, shapes, VERIFIED_NOISE)
         tolerance = request.tolerance or verify.TOLERANCES[request.precision]

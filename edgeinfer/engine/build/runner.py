@@ -39,6 +39,11 @@ class Runner:
         if any(self._engine.get_tensor_location(name) != toolkit.trt.TensorLocation.DEVICE for name in names):
             raise UnavailableError("the network takes shapes as data, which the check can't give it", "")
 
+    def use_profile(self, number: int) -> None:
+        """Runs on another optimization profile from now on."""
+        self._context.set_optimization_profile_async(number, self._device.stream)
+        self._device.synchronize()
+
     def __call__(self, sample: Sample) -> Sample:
         """Output name → array, in the engine's types. Raises UnavailableError with CUDA's or TensorRT's reason."""
         for name in self.inputs:

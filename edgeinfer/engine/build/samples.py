@@ -33,10 +33,19 @@ class SampleSource(msgspec.Struct, frozen=True):
     limit: int = 512
 
 
+USUAL_BATCH = 4
+"""As many at once as samples are run on, at most: ONNX Runtime takes them on the CPU, and a sample fills a batch."""
+
+
 def usual_shapes(model: OnnxModel, options: BuildOptions) -> dict[str, Shape]:
-    """Input → shape of one usual inference."""
-    free: dict[str, Profile] = profiles(model, options)
-    return {tensor.name: free[tensor.name][1] if tensor.name in free else tensor.shape for tensor in model.inputs}
+    """Input → shape of one inference on samples: the usual one, of no more than USUAL_BATCH where that can be."""
+    free = {name: _few(profile) for name, profile in profiles(model, options).items()}
+    return {tensor.name: free.get(tensor.name, tensor.shape) for tensor in model.inputs}
+
+
+def _few(profile: Profile) -> Shape:
+    low, usual, _ = profile
+    return (max(low[0], min(usual[0], USUAL_BATCH)), *usual[1:])
 
 
 def files(source: SampleSource) -> list[Path]:

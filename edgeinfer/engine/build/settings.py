@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -43,7 +43,7 @@ class BuilderSetup:
 
 
 def configure(
-    target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan, profiles: dict[str, Profile]
+    target: BuilderSetup, options: BuildOptions, precision: PrecisionPlan, profiles: Sequence[dict[str, Profile]]
 ) -> None:
     """Applies everything but calibration, timing cache and progress. Raises UnavailableError or UsageError."""
     _flags(target, options, precision)
@@ -190,10 +190,11 @@ def _layers(target: BuilderSetup, options: BuildOptions, precision: PrecisionPla
             layer.precision = data_type
 
 
-def _profiles(target: BuilderSetup, profiles: dict[str, Profile]) -> None:
+def _profiles(target: BuilderSetup, profiles: Sequence[dict[str, Profile]]) -> None:
     if not profiles:
         return
-    target.config.add_optimization_profile(make_profile(target.builder, profiles))
+    for profile in profiles:
+        target.config.add_optimization_profile(make_profile(target.builder, profile))
     sharing = member(target.toolkit.trt.PreviewFeature, "PROFILE_SHARING_0806")
     if sharing is not None:  # several contexts on one profile; always on where the name is gone
         target.config.set_preview_feature(sharing, True)

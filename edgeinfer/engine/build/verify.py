@@ -59,6 +59,14 @@ def verify(
     )
 
 
+def both(one: Verification, other: Verification) -> Verification:
+    """The check of one profile with that of another: the worst of both. `latency_ms` stays the first one's."""
+    if other.state != "passed":
+        return other
+    outputs = {name: worst(error, other.outputs[name]) for name, error in one.outputs.items()}
+    return msgspec.structs.replace(one, outputs=outputs, samples=one.samples + other.samples)
+
+
 def incomparable(expected: AnyArray, found: AnyArray) -> str:
     """Why there is no measure for how far `found` is from `expected`; "" where there is one."""
     if expected.shape != found.shape:

@@ -26,6 +26,7 @@ LABELS = {
     "dla_core": "DLA core",
     "calibration": "calibration data",
 }
+SHAPES = {"profiles": "shapes of {}", "single": "shapes of {} for single pictures"}
 
 
 def differences(old: KeyFields, new: KeyFields) -> list[str]:
@@ -39,7 +40,7 @@ def _phrases(name: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
-                label = f"shapes of {key}" if name == "profiles" else key.replace("_", " ")
+                label = SHAPES[name].format(key) if name in SHAPES else key.replace("_", " ")
                 yield f"{label} {word(old.get(key))} → {word(new.get(key))}"
     else:
         yield f"{LABELS.get(name, name)} {word(old, name)} → {word(new, name)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgeinfer.engine.options import BuildOptions, Profile, profiles
+from edgeinfer.engine.options import BuildOptions, Profile, profiles, single_profiles
 from edgeinfer.engine.store.plan import Version
 from edgeinfer.models.onnxfile import OnnxModel, file_digest
 
@@ -39,7 +39,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyFields(msgspec.Struct, frozen=True, kw_only=True):
-    """Every field of the key, readable. Two engines fit the same place if and only if these are equal, `cuda` apart."""
+    """Every field of the key, readable. Two engines fit the same place if and only if these are equal, `cuda` apart.
+
+    profiles: of the engine's first optimization profile. single: of its second, empty where it has but one.
+    """
 
     schema: int
     model: str
@@ -61,10 +64,11 @@ class KeyFields(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     calibration: str | None
     plugins: tuple[tuple[str, str], ...]
+    single: dict[str, Profile] = {}
 
 
 FLAG_OPTIONS = ("gpu_fallback", "sparsity", "refit", "version_compatible", "exclude_lean_runtime")
-OWN_FIELDS = {"precision", "dla_core", "batch", "shapes", "plugins", "calibrator", *FLAG_OPTIONS}
+OWN_FIELDS = {"precision", "dla_core", "batch", "shapes", "single", "plugins", "calibrator", *FLAG_OPTIONS}
 
 
 def key_fields(model: OnnxModel, options: BuildOptions, machine: Target, calibration: str | None = None) -> KeyFields:
@@ -72,7 +76,7 @@ def key_fields(model: OnnxModel, options: BuildOptions, machine: Target, calibra
 
     Raises UsageError where the shapes don't fit the model and InputError where a plugin can't be read.
     """
-    asked = msgspec.structs.asdict(options)
+    asked, free = msgspec.structs.asdict(options), profiles(model, options)
     return KeyFields(
         schema=SCHEMA,
         model=model.digest,
@@ -80,20 +84,23 @@ def key_fields(model: OnnxModel, options: BuildOptions, machine: Target, calibra
         **msgspec.structs.asdict(machine),
         dla_core=options.dla_core,
         precision=options.precision,
-        profiles=profiles(model, options),
+        profiles=free,
         flags={name: asked[name] for name in FLAG_OPTIONS},
         settings={name: value for name, value in asked.items() if name not in OWN_FIELDS},
         calibration=calibration,
         plugins=tuple((Path(path).name, file_digest(Path(path))) for path in options.plugins),
+        single=single_profiles(options, free),
     )
 
 
 def engine_key(fields: KeyFields) -> str:
     """SHA-256 of the fields, as 64 hex digits. The same fields give the same key on every machine and Python.
 
-    An older schema's is made as it was then.
+    An older schema's is made as it was then, and so is that of an engine with one profile, which all had once.
     """
     counted = msgspec.structs.asdict(fields)
+    if not fields.single:
+        del counted["single"]
     if fields.schema >= 2:
         del counted["cuda"]
     return hashlib.sha256(msgspec.json.encode(counted, order="sorted")).hexdigest()
