@@ -146,6 +146,14 @@ MAX_HUNG_GUESTS = _bound(
     "the process is ended, and its other sources are opened again in another",
     "test_a_process_in_which_too_many_hang_is_replaced",
 )
+MAX_SHARED_BYTES = _bound(
+    2 << 30,
+    "bytes",
+    "private memory of a process that sources share; a quarter of the machine's where that is less",
+    "it ends, and its sources are opened again in another: `crashed`. CUDA leaves no limit that the kernel could keep; "
+    "it looks four times a second",
+    "test_a_process_that_swells_ends_by_itself",
+)
 MAX_SHARED_DESCRIPTORS = _bound(
     4096,
     "descriptors",

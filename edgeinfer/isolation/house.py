@@ -73,6 +73,8 @@ class Shared:
         return bool(select.select([self.forked.peer], [], [], wait_s)[0])
 
     def _note(self, message: dict[str, Any]) -> None:
+        if "swollen" in message:
+            log.warning("process %d, which sources share, had too much memory and has ended", self.pid)
         damaged = message.get("damaged")
         if isinstance(damaged, int) and not self.damaged:
             log.warning("NVDEC met damaged pictures in what process %d decodes: see the cameras' network", self.pid)

@@ -28,7 +28,8 @@ EXACT = frozenset({".mp4", ".m4v", ".mov"})
 class Options(Struct, frozen=True, kw_only=True):
     """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end.
 
-    `decoder: av` is FFmpeg on the CPU, `auto` the best that there is here.
+    `decoder: av` is FFmpeg on the CPU; `nvdec` the GPU's, in a process that up to 16 sources share
+    (`edgeinfer[nvdec]`); `auto` is NVDEC where TensorRT is and the GPU decodes the file, else FFmpeg.
     """
 
     realtime: bool = False

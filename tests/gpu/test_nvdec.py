@@ -438,6 +438,16 @@ def test_a_process_that_sources_share_has_its_descriptors_bounded(folder: Path) 
         assert psutil.Process(opened.pid).rlimit(psutil.RLIMIT_NOFILE)[1] <= 4096
 
 
+def test_a_process_that_swells_ends_by_itself(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    swells = "from edgeinfer.isolation import shared; shared.most_bytes = lambda: 1; time.sleep(5)"
+    with shared(clip(folder, "h264"), loop=True) as other, shared(clip(folder, "h264"), then=swells) as opened:
+        for one in (opened, other):
+            with pytest.raises(CameraError) as caught:
+                one.read()
+            assert caught.value.code == "crashed"
+    assert "had too much memory and has ended" in caplog.text
+
+
 def test_no_memory_of_the_host_is_lent_for_pictures_on_the_gpu(folder: Path) -> None:
     before = frames.store.held
     with shared(clip(folder, "h264")) as opened:
