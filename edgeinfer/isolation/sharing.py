@@ -14,6 +14,8 @@ from edgeinfer.types import Capture
 
 log = logging.getLogger(__name__)
 
+HEED = 256
+"""After so many reads it is asked what the processes have said."""
 MAX_ELSEWHERE = 256
 _elsewhere: dict[tuple[str, str], str] = {}
 """Sources of which it turned out when they were read, and why; by plugin and URI."""
@@ -40,11 +42,14 @@ class SharedSource(IsolatedSource):
 
     def __init__(self, order: Order, what: str, patience_s: Patience) -> None:
         guest = house.enter(order.plugin)
-        self._order = order
+        self._order, self._reads = order, 0
         super().__init__(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
 
     def read(self) -> Capture | None:
         """See `Source.read`."""
+        self._reads += 1
+        if self._reads % HEED == 0:
+            house.heed()
         try:
             return super().read()
         except Elsewhere as error:

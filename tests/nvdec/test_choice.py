@@ -94,7 +94,8 @@ def test_it_is_asked_once_for_each_codec_and_depth(machine: Any) -> None:
     [
         (("mpeg4",), {}, "NVDEC has no mpeg4"),
         (("h264", "yuv444p"), {}, "yuv444p is not YUV 4:2:0"),
-        (("mjpeg", "yuvj422p"), {}, "yuvj422p is not YUV 4:2:0"),
+        (("hevc", "yuv422p10le"), {}, "yuv422p10le is not YUV 4:2:0"),
+        (("mjpeg", "yuvj420p"), {}, "NVDEC has no mjpeg"),
         (("h264", "yuv420p10le"), {"supported": 0}, "this GPU does not decode h264 with 10 bits"),
         (("h264", "yuv420p", (4098, 64)), {}, "4098 × 64 is more than this GPU decodes"),
         (("h264", "yuv420p", (64, 4098)), {}, "64 × 4098 is more than this GPU decodes"),
@@ -208,11 +209,12 @@ def test_elsewhere_the_reason_is_told(machine: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(video, "_enabled", [])
     path = clips.write(tmp_path / "x.mp4", "h264", pictures=1)
 
-    def why(wanted: Any = "auto") -> str:
-        return open_decoder(clips.packets(path)[0], "cam", wanted, live=True).choice.why
+    def why(wanted: Any = "auto", live: bool = True) -> str:
+        return open_decoder(clips.packets(path)[0], "cam", wanted, live).choice.why
 
     assert why("av") == "as configured"
-    assert why() == "NVDEC is for cameras, and for files beside TensorRT"
+    assert why() == "NVDEC: it decodes in processes that sources share alone"
+    assert why(live=False).startswith("a file, and no TensorRT") == (importlib.util.find_spec("tensorrt") is None)
     choice.came_from_elsewhere("this GPU does not decode h264")
     assert why() == "NVDEC: this GPU does not decode h264"
     with pytest.raises(
