@@ -34,9 +34,11 @@ from edgeinfer.isolation.house import house
 from edgeinfer.isolation.sharing import open_sharing
 from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
 from edgeinfer.pictures.host import HostSurface
+from edgeinfer.sources import rtsp
 from edgeinfer.types import Capture, DecoderChoice
 from tests.capturing import Desk, capturing
 from tests.nvdec import clips, source
+from tests.rtsp_server import RtspServer
 
 STUBBED = "EDGEINFER_STUB" in os.environ
 LIMITS = Deadlines(stall=5, timeout=10, first=30, grace=60)
@@ -295,6 +297,27 @@ def test_where_the_gpus_memory_for_pictures_is_used_up_they_come_through_the_hos
             wanted = next(expected).picture
             assert isinstance(wanted, HostSurface)
             np.testing.assert_array_equal(capture.image, wanted.image())
+
+
+@pytest.mark.parametrize("kind", ["h264", "h265"])
+def test_a_network_camera_is_decoded_from_its_first_picture_on(folder: Path, kind: str) -> None:
+    pytest.importorskip("aio_rtsp_toolkit")
+    served = folder / f"rtsp-{kind}"
+    served.mkdir(exist_ok=True)
+    path = clips.write(served / "clip.mp4", kind, (320, 240), 24)
+    server = RtspServer(served)
+    server.start()
+    opened = open_sharing(Order("rtsp", server.url(), rtsp.Options()), "cam", lambda _: 10)
+    try:
+        assert (opened.decoder.name, opened.live) == ("nvdec", True)
+        for expected, _ in zip(clips.in_software(path), range(8), strict=False):
+            capture = opened.read()
+            assert capture is not None
+            assert isinstance(capture.picture, DeviceSurface)
+            clips.assert_same(capture.picture, expected.picture)
+    finally:
+        opened.close()
+        server.kill()
 
 
 def test_several_sources_are_in_one_process_each_with_its_own_pictures(folder: Path) -> None:
