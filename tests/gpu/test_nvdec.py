@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from edgeinfer import frames
+from edgeinfer.codecs import bitstream
 from edgeinfer.codecs.choice import open_decoder
 from edgeinfer.codecs.decoder import Decoded, Elsewhere
 from edgeinfer.codecs.nvdec import NvDecoder
@@ -146,11 +147,33 @@ def test_a_stream_that_changes_its_size_goes_on(folder: Path, monkeypatch: pytes
 
 def elementary(path: Path) -> bytes:
     """The clip with start codes, without a container."""
-    from edgeinfer.codecs.bitstream import Bitstream  # noqa: PLC0415
-
     stream, packets = clips.packets(path)
-    bitstream = Bitstream(stream)
-    return b"".join(unit for packet in packets for unit in bitstream.units(packet))
+    made = bitstream.Bitstream(stream)
+    return b"".join(unit for packet in packets for unit in made.units(packet))
+
+
+@pytest.mark.parametrize(("kind", "kinds"), [("h264", (7, 8)), ("h265", (32, 33, 34))])
+def test_parameter_sets_that_are_told_beside_the_stream_are_given_first(
+    folder: Path, kind: str, kinds: tuple[int, ...]
+) -> None:
+    """As a camera's SDP does."""
+    path = clip(folder, kind)
+    stream, packets = clips.packets(path)
+    decoder = NvDecoder(stream, "clip", "")
+    whole, sets = decoder._bitstream.units, list[bytes]()
+
+    def without_sets(packet: Any) -> Iterator[bytes]:
+        for data in whole(packet):
+            units = [unit for unit in data.split(bitstream.START) if unit.strip(b"\0")]
+            own = [unit for unit in units if (unit[0] & 31 if kind == "h264" else unit[0] >> 1 & 63) in kinds]
+            sets.extend(own)
+            decoder._bitstream._head = b"".join(bitstream.START + unit for unit in sets)
+            yield b"".join(bitstream.START + unit for unit in units if unit not in own)
+
+    decoder._bitstream.units = without_sets  # type: ignore[method-assign]
+    assert len(list(decoded(decoder, packets))) == 24
+    assert sets
+    decoder.close()
 
 
 @pytest.mark.parametrize("kind", ["h264", "h265"])
