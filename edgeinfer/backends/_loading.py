@@ -33,7 +33,7 @@ class InputLoader(Protocol):
 
 
 class HostLoader:
-    """Preprocesses BGR images on the CPU and copies the input."""
+    """Preprocesses on the CPU and copies the input."""
 
     def __init__(self, card: InputCard, pair: Pair) -> None:
         self._preprocess = Preprocessor(card)
@@ -42,8 +42,8 @@ class HostLoader:
         self._input: Float32 = self._host if self._direct else np.zeros(pair.shape, np.float32)
 
     def takes(self, surface: Surface) -> bool:
-        """No."""
-        return False
+        """Host memory: the CPU does it."""
+        return not surface.on_device
 
     def load(self, pictures: Sequence[Any], stream: int) -> Sequence[Letterbox]:
         """See `Backend.load`."""

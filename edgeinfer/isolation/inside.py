@@ -69,17 +69,17 @@ class _Visit:
                 order, _ = talk.receive(self._peer, None)
                 self._borrowed.take_back(order)
                 self._slots.take_back(order)
-                talk.send(self._peer, self._picture(source))
+                talk.send(self._peer, self._answer(source))
 
-    def _picture(self, source: Source) -> dict[str, Any]:
+    def _answer(self, source: Source) -> dict[str, Any]:
         """The answer to `read`."""
         try:
             capture = source.read()
         except (StalledError, UnreadableItem) as error:
             return to_plain(error)
-        return {"end": True} if capture is None else self._described(capture)
+        return {"end": True} if capture is None else self._told(capture)
 
-    def _described(self, capture: Capture) -> dict[str, Any]:
+    def _told(self, capture: Capture) -> dict[str, Any]:
         if fault := breach(capture):
             raise ConfigError(
                 f"what it gave breaks the contract of a source: {fault}",
