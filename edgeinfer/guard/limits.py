@@ -128,9 +128,16 @@ MAX_SOURCE_DEVICE_BYTES = _bound(
 MAX_SLOTS = _bound(
     16,
     "pictures",
-    "one source's in the GPU's memory, in use at a time",
-    "a camera's oldest frame that waits is dropped (`overload`); a file waits",
+    "one camera's in the GPU's memory, in use at a time",
+    "its oldest frame that waits is dropped (`overload`)",
     "test_without_room_the_frame_that_waits_gives_way",
+)
+MAX_FILE_SLOTS = _bound(
+    64,
+    "pictures",
+    "one file's, which fills batches alone",
+    "it waits",
+    "test_a_file_without_room_waits_and_loses_nothing",
 )
 MAX_GUESTS = _bound(
     16,

@@ -10,7 +10,7 @@ from edgeinfer.gpu import cuda
 from edgeinfer.gpu.arena import Arena, arenas
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.surfaces import DeviceSurface
-from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard.limits import MAX_FILE_SLOTS, MAX_PIXELS, MAX_SLOTS
 from edgeinfer.interfaces import NoRoom
 from edgeinfer.isolation.portrait import LAYOUTS, colour_of
 from edgeinfer.isolation.talk import Nonsense, whole
@@ -43,7 +43,7 @@ class Slots:
             raise NoRoom(f"{self._arena.slots} of its pictures are in use")
         return free
 
-    def lend(self, wanted: object) -> dict[str, Any]:
+    def lend(self, wanted: object, live: bool) -> dict[str, Any]:
         """The answer to a process that wants room for pictures of so many bytes, in place of what it had.
 
         Raises Nonsense.
@@ -53,7 +53,7 @@ class Slots:
         if not cuda.in_use():
             return {"refused": NOT_YET}
         try:
-            self._arena = arenas.make(Cuda(), size)
+            self._arena = arenas.make(Cuda(), size, MAX_SLOTS if live else MAX_FILE_SLOTS)
         except EdgeinferError as error:
             return {"refused": error.message}
         return {"handle": self._arena.handle.hex(), "slot_bytes": self._arena.slot_bytes, "slots": self._arena.slots}

@@ -102,7 +102,7 @@ class IsolatedSource:
         """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
         self._process, self._what = process, what
         self._lender, self._slots = Lender(frames.store), slots
-        self._ended = False
+        self.live, self._ended = False, False
         try:
             self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
         except BaseException:
@@ -200,7 +200,7 @@ class IsolatedSource:
     def _lend_slots(self, slots: Slots, wanted: object) -> float:
         """The same for the GPU's memory."""
         began = time.monotonic()
-        talk.send(self._process.peer, slots.lend(wanted))
+        talk.send(self._process.peer, slots.lend(wanted, self.live))
         return time.monotonic() - began
 
     @contextlib.contextmanager

@@ -288,7 +288,7 @@ def test_pictures_stay_whole_while_they_are_held_and_then_their_memory_goes_roun
 
 
 def test_without_room_nothing_is_asked_until_a_picture_is_let_go(folder: Path) -> None:
-    with shared(clip(folder, "h264"), loop=True) as opened:
+    with shared(clip(folder, "h264"), loop=True, live=True) as opened:
         kept = [opened.read() for _ in range(MAX_SLOTS)]
         with pytest.raises(NoRoom):
             opened.read()
