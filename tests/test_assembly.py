@@ -112,7 +112,8 @@ def test_what_nvdec_may_decode_is_opened_where_it_does_and_a_wish_for_a_process_
     monkeypatch.setattr(assembly, "open_isolated", opens("isolated"))
     monkeypatch.setattr(rtsp, "open", opens("here"))
     config = load_config(None, [("sources.c", {"uri": "rtsp://127.0.0.1/x", **source})]).sources["c"]
-    assert assembly.open_source(config, "c") == opened
+    found: Any = assembly.open_source(config, "c")
+    assert found == opened
     assert deadlines(config).grace == (Deadlines().grace if opened == "here" else PROCESS_GRACE_S)
 
 
