@@ -27,7 +27,7 @@ class Slots:
     """Of one source's process. Used by the source's thread; surfaces are let go by any.
 
     A process that writes into a slot which is a picture of ours changes its own picture, and nothing else.
-    `unmapped`: whether the process has let go of the memory for good.
+    `unmapped`: whether the process has let go of the memory for good; it is asked once the talk has ended.
     """
 
     def __init__(self, unmapped: Callable[[], bool]) -> None:
@@ -49,7 +49,7 @@ class Slots:
         Raises Nonsense.
         """
         size = whole({"arena": wanted}, "arena", 1, MOST_BYTES)
-        self._give_up()
+        self._give_up(lambda: True)  # a process that asks for other memory has let go of this
         if not cuda.in_use():
             return {"refused": NOT_YET}
         try:
@@ -71,11 +71,11 @@ class Slots:
 
     def close(self) -> None:
         """No more pictures come."""
-        self._give_up()
+        self._give_up(self._unmapped)
 
-    def _give_up(self) -> None:
+    def _give_up(self, unmapped: Callable[[], bool]) -> None:
         if self._arena is not None:
-            self._arena.close(self._unmapped)
+            self._arena.close(unmapped)
         self._arena = None
 
 

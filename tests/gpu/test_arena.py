@@ -238,6 +238,24 @@ def test_an_absurd_size_is_nonsense(device: Simulation, arenas: Arenas, size: ob
         Slots(lambda: True).lend(size, True)
 
 
+def test_memory_in_place_of_other_memory_does_not_disturb_the_talk(device: Simulation, arenas: Arenas) -> None:
+    asked: list[bool] = []
+
+    def unmapped() -> bool:
+        asked.append(True)
+        return True
+
+    slots = Slots(unmapped)
+    slots.lend(SIZE, True)
+    first = slots.surface(PICTURE["picture"])  # type: ignore[arg-type]
+    slots.lend(4 * PAGE, True)
+    assert (arenas.held, asked) == (13 * PAGE, []), "a picture of the first is in use"
+    del first
+    assert (arenas.held, asked) == (12 * PAGE, [])
+    slots.close()
+    assert (arenas.held, asked) == (0, [True])
+
+
 def test_where_the_gpu_is_not_used_so_far_it_is_not_touched(
     device: Simulation, arenas: Arenas, monkeypatch: pytest.MonkeyPatch
 ) -> None:

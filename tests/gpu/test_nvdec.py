@@ -134,15 +134,20 @@ def test_only_key_frames_where_it_is_late(folder: Path) -> None:
 
 def test_a_stream_that_changes_its_size_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeinfer.codecs.nvdec.RENEWAL_S", 0.0)
-    paths = [clip(folder, "h264", size) for size in ((320, 240), (640, 360), (176, 144))]
-    joined = folder / "joined.h264"
-    joined.write_bytes(b"".join(elementary(path) for path in paths))
+    joined, wanted = of_three_sizes(folder)
     stream, packets = clips.packets(joined)
     decoder = NvDecoder(stream, "clip", "")
-    wanted = [picture for path in paths for picture in clips.in_software(path)]
     for got, expected in zip(decoded(decoder, packets), wanted, strict=True):
         clips.assert_same(got.picture, expected.picture)
     decoder.close()
+
+
+def of_three_sizes(folder: Path) -> tuple[Path, list[Decoded]]:
+    """A stream that changes its size twice, and its pictures."""
+    paths = [clip(folder, "h264", size) for size in ((320, 240), (640, 360), (176, 144))]
+    joined = folder / "joined.h264"
+    joined.write_bytes(b"".join(elementary(path) for path in paths))
+    return joined, [picture for path in paths for picture in clips.in_software(path)]
 
 
 def elementary(path: Path) -> bytes:
@@ -294,6 +299,18 @@ def test_without_room_nothing_is_asked_until_a_picture_is_let_go(folder: Path) -
             opened.read()
         kept.pop()
         assert opened.read() is not None
+
+
+def test_pictures_of_another_size_get_other_memory_of_the_gpu(folder: Path) -> None:
+    joined, wanted = of_three_sizes(folder)
+    at_once = "from edgeinfer.codecs import nvdec; nvdec.RENEWAL_S = 0.0"
+    held = arenas.held
+    with shared(joined, then=at_once) as opened:
+        for capture, expected in zip(read_all(opened), wanted, strict=True):
+            assert isinstance(capture.picture, DeviceSurface)
+            clips.assert_same(capture.picture, expected.picture)
+        del capture
+    assert arenas.held == held
 
 
 def test_all_memory_of_the_gpu_comes_back(folder: Path) -> None:
