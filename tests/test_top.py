@@ -18,7 +18,16 @@ from rich.console import Console
 
 from edgeinfer.commands import _overview
 from edgeinfer.commands._remote import RemoteDaemon
-from edgeinfer.messages import DAEMON, InfoMessage, MachineVitals, Reason, SinkVitals, StatusMessage, Vitals
+from edgeinfer.messages import (
+    DAEMON,
+    InfoMessage,
+    MachineVitals,
+    Reason,
+    SinkVitals,
+    StatusMessage,
+    VideoDecoderInfo,
+    Vitals,
+)
 from tests.test_messages import example
 from tests.test_zmq import Start
 
@@ -52,6 +61,11 @@ def test_the_page() -> None:
     for part in ("front", "running", "capture → publish", "3.00", "cpu 82 °C", "GPU 50%", "power mode 15W"):
         assert part in text
     assert "throttled: cpu-throttle-alert" in text
+
+
+def test_what_decodes_a_source_is_shown_with_the_reason() -> None:
+    known = overview(decoder=VideoDecoderInfo(name="nvdec", why="this GPU decodes it"))
+    assert "nvdec: this GPU decodes it" in shown(known)
 
 
 def test_control_characters_of_a_peer_do_not_reach_the_terminal() -> None:

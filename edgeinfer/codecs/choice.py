@@ -51,13 +51,14 @@ def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool) -> VideoDec
     if wanted == "nvdec":
         lack = video.likely() or (video.lacks(stream) if video.enabled() else None) or ALONE
         raise UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
-    return SoftwareDecoder(stream, what, live, _why_software(wanted))
+    return SoftwareDecoder(stream, what, live, _why_software(wanted, live))
 
 
-def _why_software(wanted: Wanted) -> str:
+def _why_software(wanted: Wanted, live: bool) -> str:
     if wanted == "av":
         return "as configured"
     if _instead:
         return f"NVDEC: {_instead[-1]}"
-    lack = video.likely()
-    return "NVDEC is for cameras, and for files beside TensorRT" if lack is None else f"NVDEC: {lack.why}"
+    if (lack := video.likely()) is not None:
+        return f"NVDEC: {lack.why}"
+    return f"NVDEC: {ALONE.why}" if wants_nvdec("auto", live) else "a file, and no TensorRT that reads the GPU's memory"

@@ -153,7 +153,8 @@ class SourceSettings(LadderConfig, frozen=True, kw_only=True):
     `isolated` sources are read and decoded in a process of their own, which may hang, crash or swell without harm to
     the others; network cameras are by default, and `isolated: false` makes them threads. Such a process may have
     `memory_mb` MiB beyond what it starts with; by default what half of the memory leaves for each, 512 at most. Sources
-    through GStreamer have a process of their own in any case.
+    through GStreamer have a process of their own in any case. What NVDEC decodes is in a process that up to 16 sources
+    share, unless `isolated` or `memory_mb` is given: then FFmpeg decodes it.
     """
 
     uri: Annotated[str, Meta(min_length=1)]

@@ -29,7 +29,6 @@ CODECS = {
     "vp8": "VP8",
     "vp9": "VP9",
     "libvpx-vp9": "VP9",
-    "mjpeg": "JPEG",
 }
 """FFmpeg's name of a codec, or of its decoder → NVIDIA's."""
 BITS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "p010le": 10, "yuv420p12le": 12}

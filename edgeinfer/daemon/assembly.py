@@ -25,7 +25,8 @@ from edgeinfer.interfaces import (
     SlowStarting,
     Source,
 )
-from edgeinfer.isolation.source import Order, open_isolated, open_sharing
+from edgeinfer.isolation.sharing import open_sharing
+from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.messages import ModelInfo
 from edgeinfer.types import Start
 

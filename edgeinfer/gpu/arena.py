@@ -14,13 +14,14 @@ from collections.abc import Callable
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.leases import Lease
-from edgeinfer.guard.limits import MAX_DEVICE_BYTES, MAX_SLOTS, MAX_SOURCE_DEVICE_BYTES
+from edgeinfer.guard.limits import MAX_DEVICE_BYTES, MAX_SOURCE_DEVICE_BYTES
 
 PAGE = 2 << 20
 ALIGNMENT = 512
 """A slot begins as cudaMalloc's memory does, or better."""
 SHARE = 4
 """All arenas have so large a part of the GPU's memory, a quarter, where that is less than MAX_DEVICE_BYTES."""
+REST = 32
 LEAST_SLOTS = 3
 """One is written, one waits, one is read."""
 
@@ -106,14 +107,17 @@ class Arenas:
             self._settle()
             return self._held
 
-    def make(self, cuda: Cuda, size: int) -> Arena:
-        """For pictures of `size` bytes. Raises OutOfMemoryError where they may have no more, and what `Cuda` does."""
+    def make(self, cuda: Cuda, size: int, wanted: int) -> Arena:
+        """For so many pictures of `size` bytes, or fewer. What is left is for others, too: one gets a 32nd of it.
+
+        Raises OutOfMemoryError where not even three find room, and what `Cuda` does.
+        """
         slot = _rounded(size, ALIGNMENT)
         with self._lock:
             self._settle()
-            allowed = min(MAX_SOURCE_DEVICE_BYTES, self._most(cuda) - self._held)
-            slots = min(MAX_SLOTS, allowed // PAGE * PAGE // slot)
-            if slots < LEAST_SLOTS:
+            left = (self._most(cuda) - self._held) // PAGE * PAGE
+            slots = max(LEAST_SLOTS, min(wanted, left // REST // slot, MAX_SOURCE_DEVICE_BYTES // slot))
+            if slots * slot > min(left, MAX_SOURCE_DEVICE_BYTES):
                 raise OutOfMemoryError(
                     f"pictures of {size} bytes find no room: {self._held >> 20} MiB are theirs already"
                 )

@@ -128,9 +128,16 @@ MAX_SOURCE_DEVICE_BYTES = _bound(
 MAX_SLOTS = _bound(
     16,
     "pictures",
-    "one source's in the GPU's memory, in use at a time",
-    "a camera's oldest frame that waits is dropped (`overload`); a file waits",
+    "one camera's in the GPU's memory, in use at a time",
+    "its oldest frame that waits is dropped (`overload`)",
     "test_without_room_the_frame_that_waits_gives_way",
+)
+MAX_FILE_SLOTS = _bound(
+    64,
+    "pictures",
+    "one file's, which fills batches alone",
+    "it waits",
+    "test_a_file_without_room_waits_and_loses_nothing",
 )
 MAX_GUESTS = _bound(
     16,
@@ -145,6 +152,14 @@ MAX_HUNG_GUESTS = _bound(
     "of a process that sources share, whose sources were given up because nothing came back",
     "the process is ended, and its other sources are opened again in another",
     "test_a_process_in_which_too_many_hang_is_replaced",
+)
+MAX_SHARED_BYTES = _bound(
+    2 << 30,
+    "bytes",
+    "private memory of a process that sources share; a quarter of the machine's where that is less",
+    "it ends, and its sources are opened again in another: `crashed`. CUDA leaves no limit that the kernel could keep; "
+    "it looks four times a second",
+    "test_a_process_that_swells_ends_by_itself",
 )
 MAX_SHARED_DESCRIPTORS = _bound(
     4096,

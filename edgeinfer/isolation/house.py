@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LEAVE_S = 1.0
 """So long a thread may take to end, once nobody talks with it. To close a session of NVDEC takes a quarter of it."""
+START_S, PAUSE_S = 12.0, 0.1
+"""So long a process is tried for, where there can be none at first."""
 GONE_S = 0.2
 """A process that ends closes its sockets one after the other: how it ended is known so much later."""
 
@@ -33,6 +35,7 @@ class Shared:
     """A process, with the sources in it. `hanging`: those of them whose threads have not come back."""
 
     forked: Forked
+    house: House
     guests: set[Guest] = field(default_factory=set)
     hanging: set[Guest] = field(default_factory=set)
     damaged: int = 0
@@ -73,6 +76,8 @@ class Shared:
         return bool(select.select([self.forked.peer], [], [], wait_s)[0])
 
     def _note(self, message: dict[str, Any]) -> None:
+        if "swollen" in message:
+            log.warning("process %d, which sources share, had too much memory and has ended", self.pid)
         damaged = message.get("damaged")
         if isinstance(damaged, int) and not self.damaged:
             log.warning("NVDEC met damaged pictures in what process %d decodes: see the cameras' network", self.pid)
@@ -94,7 +99,7 @@ class Guest:
 
     def end(self) -> str:
         """See `Process.end`. Its thread ends by itself when nobody talks with it."""
-        return house.leave(self)
+        return self.shared.house.leave(self)
 
     def is_gone(self) -> bool:
         """Whether its thread has ended, or the process: nothing of it is left that could use our memory."""
@@ -103,7 +108,7 @@ class Guest:
 
 
 class House:
-    """All of them. Thread-safe; nobody waits here for longer than a few seconds."""
+    """All of them. Thread-safe; whoever enters may wait for a process to be made, others hardly at all."""
 
     def __init__(self, own: Nursery) -> None:
         self._nursery = own
@@ -119,13 +124,20 @@ class House:
                 elif len(shared.guests) + len(shared.hanging) < MAX_GUESTS:
                     with contextlib.suppress(talk.Gone, TimeoutError):
                         return shared.invite()
-            shared = Shared(self._nursery.fork(plugin, shared=True))
+            shared = Shared(self._forked(plugin), self)
             self._shared.append(shared)
             try:
                 return shared.invite()
             except (talk.Gone, TimeoutError):
                 self._end(shared)
                 raise TemporaryError("no process for a source: it ended at once") from None
+
+    def heed(self) -> None:
+        """Takes note of what they have said of themselves meanwhile, and of those that are gone."""
+        with self._lock:
+            for shared in list(self._shared):
+                if not shared.listen():
+                    self._end(shared)
 
     def leave(self, guest: Guest) -> str:
         """See `Guest.end`. Waits a moment for its thread; a process that nobody needs any more is ended."""
@@ -152,6 +164,17 @@ class House:
         with self._lock:
             for shared in list(self._shared):
                 self._end(shared)
+
+    def _forked(self, plugin: str) -> Forked:
+        """A process. A file is opened once: it must not fail because the process that makes others is just starting."""
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                return self._nursery.fork(plugin, shared=True)
+            except TemporaryError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(PAUSE_S)
 
     def _judge(self, shared: Shared) -> None:
         """Ends a process that nobody is in, and one in which too many hang."""

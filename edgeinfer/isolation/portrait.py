@@ -48,11 +48,12 @@ def seen(told: object, lender: Lender, what: str) -> Picture:
         return image
     if told.get("kind") not in LAYOUTS:
         raise Nonsense("no such kind of picture")
-    shape, colour = Shape(told["kind"], width, height), _colour(told)
+    shape, colour = Shape(told["kind"], width, height), colour_of(told)
     return HostSurface(lender.pixels(told.get("block"), shape.size), shape, colour)
 
 
-def _colour(told: dict[str, Any]) -> Colour:
+def colour_of(told: dict[str, Any]) -> Colour:
+    """How a picture's samples are to be read. Raises Nonsense."""
     matrix, full_range = told.get("matrix"), told.get("full_range")
     for known in MATRICES:
         if known == matrix and isinstance(full_range, bool):

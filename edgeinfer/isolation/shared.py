@@ -10,11 +10,14 @@ import ctypes
 import os
 import socket
 import threading
+import time
 from collections import deque
 
 from edgeinfer import frames
 from edgeinfer.cuda import video
 from edgeinfer.frames import Block
+from edgeinfer.guard.limits import MAX_SHARED_BYTES
+from edgeinfer.guard.memory import private_bytes, total_bytes
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
 from edgeinfer.isolation.inside import visit
@@ -22,6 +25,9 @@ from edgeinfer.isolation.inside import visit
 DAMAGE = b"Decode Error"
 """How NVIDIA's library begins its word of a damaged picture. Of which stream it does not say."""
 _LINE_BUFFERED = 1
+LOOK_S = 0.25
+SHARE = 4
+"""A quarter of the machine's memory."""
 
 
 class PerThread:
@@ -55,6 +61,7 @@ def serve_many(control: socket.socket) -> None:
     frames.pool.supply = supply
     video.enable()
     _listen_to_stdout(control)
+    threading.Thread(target=_mind_memory, args=(control,), name="memory", daemon=True).start()
     with contextlib.suppress(talk.Gone, talk.Nonsense):
         while True:
             _, descriptors = talk.receive(control, None)
@@ -69,6 +76,21 @@ def _serve(peer: socket.socket, supply: PerThread) -> None:
         borrowed = Borrowed(peer)
         supply.set(borrowed)
         visit(peer, borrowed)
+
+
+def most_bytes() -> int:
+    """Of private memory."""
+    return min(MAX_SHARED_BYTES, total_bytes() // SHARE)
+
+
+def _mind_memory(control: socket.socket) -> None:
+    """Ends this process where it has swollen: the kernel can't hold one to a bound that uses CUDA."""
+    while True:
+        time.sleep(LOOK_S)
+        if (held := private_bytes()) > most_bytes():
+            with contextlib.suppress(talk.Gone):
+                talk.send(control, {"swollen": held})
+            os._exit(1)
 
 
 def _listen_to_stdout(control: socket.socket) -> None:

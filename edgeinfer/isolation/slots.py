@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import Any
 
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.gpu import cuda
 from edgeinfer.gpu.arena import Arena, arenas
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.surfaces import DeviceSurface
-from edgeinfer.guard.limits import MAX_PIXELS
+from edgeinfer.guard.limits import MAX_FILE_SLOTS, MAX_PIXELS, MAX_SLOTS
 from edgeinfer.interfaces import NoRoom
+from edgeinfer.isolation.portrait import LAYOUTS, colour_of
 from edgeinfer.isolation.talk import Nonsense, whole
-from edgeinfer.pictures.host import Layout, Shape
-from edgeinfer.types import Colour, Matrix
+from edgeinfer.pictures.host import Shape
+from edgeinfer.types import Colour
 
+DEVICE = "device"
+"""The kind of a picture that lies in such memory."""
 NOT_YET = "the GPU is not used here so far"
 MOST_BYTES = 4 * MAX_PIXELS
 
@@ -24,7 +27,7 @@ class Slots:
     """Of one source's process. Used by the source's thread; surfaces are let go by any.
 
     A process that writes into a slot which is a picture of ours changes its own picture, and nothing else.
-    `unmapped`: whether the process has let go of the memory for good.
+    `unmapped`: whether the process has let go of the memory for good; it is asked once the talk has ended.
     """
 
     def __init__(self, unmapped: Callable[[], bool]) -> None:
@@ -40,17 +43,17 @@ class Slots:
             raise NoRoom(f"{self._arena.slots} of its pictures are in use")
         return free
 
-    def lend(self, wanted: object) -> dict[str, Any]:
+    def lend(self, wanted: object, live: bool) -> dict[str, Any]:
         """The answer to a process that wants room for pictures of so many bytes, in place of what it had.
 
         Raises Nonsense.
         """
         size = whole({"arena": wanted}, "arena", 1, MOST_BYTES)
-        self._give_up()
+        self._give_up(lambda: True)  # a process that asks for other memory has let go of this
         if not cuda.in_use():
             return {"refused": NOT_YET}
         try:
-            self._arena = arenas.make(Cuda(), size)
+            self._arena = arenas.make(Cuda(), size, MAX_SLOTS if live else MAX_FILE_SLOTS)
         except EdgeinferError as error:
             return {"refused": error.message}
         return {"handle": self._arena.handle.hex(), "slot_bytes": self._arena.slot_bytes, "slots": self._arena.slots}
@@ -68,19 +71,17 @@ class Slots:
 
     def close(self) -> None:
         """No more pictures come."""
-        self._give_up()
+        self._give_up(self._unmapped)
 
-    def _give_up(self) -> None:
+    def _give_up(self, unmapped: Callable[[], bool]) -> None:
         if self._arena is not None:
-            self._arena.close(self._unmapped)
+            self._arena.close(unmapped)
         self._arena = None
 
 
 def described(picture: dict[str, Any]) -> tuple[Shape, Colour]:
     """How a picture in device memory is laid out, and its colours. Raises Nonsense."""
     width, height = (whole(picture, side, 1, MAX_PIXELS) for side in ("width", "height"))
-    layout, matrix = picture.get("layout"), picture.get("matrix")
-    if width * height > MAX_PIXELS or layout not in get_args(Layout) or matrix not in get_args(Matrix):
+    if width * height > MAX_PIXELS or picture.get("layout") not in LAYOUTS:
         raise Nonsense("a picture that is none")
-    full_range = bool(picture.get("full_range"))
-    return Shape(cast("Layout", layout), width, height), Colour(cast("Matrix", matrix), full_range)
+    return Shape(picture["layout"], width, height), colour_of(picture)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,21 +14,17 @@ from typing import Any, Protocol
 import msgspec
 
 from edgeinfer import frames
-from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codes import CAPTURE_CLOCKS
 from edgeinfer.errors import CameraError, StalledError
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.guard.printable import printable
 from edgeinfer.isolation import portrait, talk
 from edgeinfer.isolation.errors import from_plain, too_many
-from edgeinfer.isolation.house import house
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
-from edgeinfer.isolation.slots import Slots
+from edgeinfer.isolation.slots import DEVICE, Slots
 from edgeinfer.isolation.talk import whole
 from edgeinfer.types import Capture, DecoderChoice, Picture
-
-log = logging.getLogger(__name__)
 
 OPEN_S = 25.0
 """Longer than connecting may take, `connect_s`."""
@@ -39,12 +33,8 @@ LEAVE_S = 1.0
 MAX_TIME_NS = MAX_SIZE = 1 << 62
 MIN_FPS, MAX_FPS = 1 / 3600, 1e6
 """A rate beyond these is none."""
-MAX_WORDS = 300
+MAX_WORDS = 200
 """Characters of a decoder's name, and of why it was taken."""
-MAX_ELSEWHERE = 256
-_elsewhere: dict[tuple[str, str], str] = {}
-"""Sources that shared processes can't decode, as it turned out when they were read, and why."""
-_told: deque[str] = deque(maxlen=MAX_ELSEWHERE)
 MAX_NEEDS = 20
 """In one answer: a source makes a few pictures to give one."""
 
@@ -92,19 +82,6 @@ def open_isolated(
     return IsolatedSource(nursery.fork(order.plugin, memory_bytes), order.to_plain(instead), what, patience_s)
 
 
-def open_sharing(order: Order, what: str, patience_s: Patience) -> IsolatedSource:
-    """A source, opened in a process that sources share, or in one of its own where that can't decode it. The same."""
-    why = _elsewhere.get((order.plugin, order.uri), "")
-    if not why:
-        guest = house.enter(order.plugin)
-        try:
-            return SharedSource(guest, order.to_plain(), what, patience_s, slots=Slots(guest.is_gone))
-        except Elsewhere as error:
-            why = str(error)
-            _tell(what, why)
-    return open_isolated(order, what, patience_s, instead=why)
-
-
 class IsolatedSource:
     """See `Source`. Its pictures lie in memory that is shared with the process, which is ended whatever it does.
 
@@ -123,9 +100,9 @@ class IsolatedSource:
         slots: Slots | None = None,
     ) -> None:
         """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
-        self._process, self._order, self._what = process, order, what
+        self._process, self._what = process, what
         self._lender, self._slots = Lender(frames.store), slots
-        self._ended = False
+        self.live, self._ended = False, False
         try:
             self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
         except BaseException:
@@ -172,11 +149,10 @@ class IsolatedSource:
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
         camera = _camera_size(answer.get("seen"))
-        return Capture(self._picture(answer), t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
+        return Capture(self._picture(answer.get("picture")), t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
 
-    def _picture(self, answer: dict[str, Any]) -> Picture:
-        told = answer.get("picture")
-        if isinstance(told, dict) and told.get("kind") == "device" and self._slots is not None:
+    def _picture(self, told: object) -> Picture:
+        if isinstance(told, dict) and told.get("kind") == DEVICE and self._slots is not None:
             return self._slots.surface(told)
         return portrait.seen(told, self._lender, self._what)
 
@@ -224,7 +200,7 @@ class IsolatedSource:
     def _lend_slots(self, slots: Slots, wanted: object) -> float:
         """The same for the GPU's memory."""
         began = time.monotonic()
-        talk.send(self._process.peer, slots.lend(wanted))
+        talk.send(self._process.peer, slots.lend(wanted, self.live))
         return time.monotonic() - began
 
     @contextlib.contextmanager
@@ -278,25 +254,3 @@ def _camera_size(told: object) -> tuple[int, int] | None:
         raise talk.Nonsense("no such size")
     sides = dict(zip(("width", "height"), told, strict=True))
     return whole(sides, "width", 1, MAX_PIXELS), whole(sides, "height", 1, MAX_PIXELS)
-
-
-class SharedSource(IsolatedSource):
-    """One in a process that sources share. Where its first packets show that it can't be there, it is opened again."""
-
-    def read(self) -> Capture | None:
-        """See `Source.read`."""
-        try:
-            return super().read()
-        except Elsewhere as error:
-            if len(_elsewhere) >= MAX_ELSEWHERE:
-                _elsewhere.clear()
-            _elsewhere[self._order["plugin"], self._order["uri"]] = str(error)
-            _tell(self._what, str(error))
-            raise CameraError("codec", f"{self._what}: NVDEC: {error}", "it is opened again without it") from None
-
-
-def _tell(what: str, why: str) -> None:
-    """Once for each reason: a camera that comes and goes would say it again and again."""
-    level = logging.DEBUG if why in _told else logging.WARNING
-    _told.append(why)
-    log.log(level, "%s: decoded on the CPU, in a process of its own: NVDEC: %s", what, why)

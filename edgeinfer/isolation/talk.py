@@ -3,7 +3,7 @@
 Ours speaks first: `open` once, then `read` for every picture. While it works on either, the other side may say `need`
 and is answered with `lend`, or `arena` and is answered with what opens the GPU's memory. Its answers are `opened`,
 `picture`, `end` or `error`. The end of the socket is the end of the talk for both. A `picture` is told with its kind,
-its block or slot, and its size (`portrait.py`).
+its size and where it lies (`portrait.py`, `slots.py`).
 """
 
 from __future__ import annotations

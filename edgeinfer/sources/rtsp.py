@@ -56,9 +56,11 @@ class Options(Struct, frozen=True, kw_only=True):
     and in `password`; what is set here goes before what the URI holds.
 
     `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed and a Python can use it (python3-gi,
-    gir1.2-gstreamer-1.0; `python` names one), and PyAV's elsewhere. Connecting may take `connect_s`; a connection that
+    gir1.2-gstreamer-1.0; `python` names one); NVDEC where PyNvVideoCodec is installed (`edgeinfer[nvdec]`) and the GPU
+    decodes the stream, in a process that up to 16 sources share; and FFmpeg on the CPU elsewhere. `av` is FFmpeg in a
+    process of its own, `nvdec` and `gstreamer` nothing else. Connecting may take `connect_s`; a connection that
     brings nothing for `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be
-    set as ours is (NTP); only PyAV's decoder does.
+    set as ours is (NTP); GStreamer's decoder doesn't.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from edgeinfer.codecs.choice import Wanted, open_decoder
+from edgeinfer.codecs.choice import Wanted, open_decoder, wants_nvdec
 from edgeinfer.codecs.decoder import Decoded
 from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
@@ -28,7 +28,8 @@ EXACT = frozenset({".mp4", ".m4v", ".mov"})
 class Options(Struct, frozen=True, kw_only=True):
     """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end.
 
-    `decoder: av` is FFmpeg on the CPU, `auto` the best that there is here.
+    `decoder: av` is FFmpeg on the CPU; `nvdec` the GPU's, in a process that up to 16 sources share
+    (`edgeinfer[nvdec]`); `auto` is NVDEC where TensorRT is and the GPU decodes the file, else FFmpeg.
     """
 
     realtime: bool = False
@@ -39,6 +40,11 @@ class Options(Struct, frozen=True, kw_only=True):
 def open(uri: str, options: Options) -> VideoFile:  # noqa: A001 (the plugin interface)
     """Opens the file. Raises InputError, and UnavailableError where the decoder that is wanted is not here."""
     return VideoFile(Path(uri), options)
+
+
+def shares(uri: str, options: Options) -> bool:
+    """See `Sharing`."""
+    return wants_nvdec(options.decoder, options.realtime)
 
 
 class VideoFile:

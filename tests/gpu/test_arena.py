@@ -19,7 +19,7 @@ from edgeinfer.gpu.arena import PAGE, Arena, Arenas
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.leases import Lease, lease, supplied
 from edgeinfer.gpu.surfaces import DeviceSurface
-from edgeinfer.guard.limits import MAX_SLOTS, MAX_SOURCE_DEVICE_BYTES
+from edgeinfer.guard.limits import MAX_FILE_SLOTS, MAX_SLOTS, MAX_SOURCE_DEVICE_BYTES
 from edgeinfer.interfaces import NoRoom, UnreadableItem
 from edgeinfer.isolation import slots as slots_module
 from edgeinfer.isolation.slots import Slots
@@ -33,7 +33,15 @@ from tests.test_isolation import ANSWERS, Liar
 
 SIZE = 8 * 6 * 3 // 2
 PICTURE = {
-    "picture": {"kind": "device", "slot": 0, "layout": "nv12", "width": 8, "height": 6, "matrix": "bt601"},
+    "picture": {
+        "kind": "device",
+        "slot": 0,
+        "layout": "nv12",
+        "width": 8,
+        "height": 6,
+        "matrix": "bt601",
+        "full_range": False,
+    },
     "t_ns": 1,
     "t_mono_ns": 1,
     "clock": "file",
@@ -59,7 +67,7 @@ def test_an_arena_takes_whole_pages_and_is_freed_when_nobody_uses_it_here_or_the
     device: Simulation, arenas: Arenas
 ) -> None:
     there = [True]
-    arena = arenas.make(Cuda(), 1000)
+    arena = arenas.make(Cuda(), 1000, 16)
     assert (arena.slots, arena.slot_bytes, arena.size) == (MAX_SLOTS, 1024, PAGE)
     assert (len(arena.handle), arenas.held, len(device.memory)) == (64, PAGE, 1)
     first, second = arena.lease(0), arena.lease(5)
@@ -74,7 +82,7 @@ def test_an_arena_takes_whole_pages_and_is_freed_when_nobody_uses_it_here_or_the
 
 
 def test_a_slot_that_was_let_go_by_another_thread_may_be_written_again(device: Simulation, arenas: Arenas) -> None:
-    arena = arenas.make(Cuda(), 1000)
+    arena = arenas.make(Cuda(), 1000, 16)
     held = [arena.lease(number) for number in range(MAX_SLOTS)]
     assert not arena.has_room
     with pytest.raises(KeyError):
@@ -88,13 +96,24 @@ def test_a_slot_that_was_let_go_by_another_thread_may_be_written_again(device: S
 
 
 def test_beyond_its_limit_there_is_no_further_arena(device: Simulation) -> None:
-    own = Arenas(2 * PAGE)
-    first = own.make(Cuda(), PAGE // 4)
-    assert (first.slots, first.size) == (8, 2 * PAGE)
-    with pytest.raises(OutOfMemoryError, match="find no room: 4 MiB are theirs already"):
-        own.make(Cuda(), 1000)
+    own = Arenas(4 * PAGE)
+    first = own.make(Cuda(), PAGE, 16)
+    assert (first.slots, first.size) == (3, 3 * PAGE), "as many as there must be"
+    assert own.make(Cuda(), 1000, 16).size == PAGE
+    with pytest.raises(OutOfMemoryError, match="find no room: 8 MiB are theirs already"):
+        own.make(Cuda(), 1000, 16)
     first.close(lambda: True)
-    assert own.make(Cuda(), 1000).size == PAGE
+    assert own.make(Cuda(), 1000, 64).slots == 64
+
+
+def test_each_leaves_room_for_others(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cuda, "__call__", lambda self, name, *given: 0 if name == "cudaMalloc" else None)
+    monkeypatch.setattr(Cuda, "export", lambda self, address: b"")
+    own = Arenas(4 << 30)
+    files = [own.make(Cuda(), 1920 * 1080 * 3 // 2, MAX_FILE_SLOTS).slots for _ in range(64)]
+    assert files[0] > 2 * MAX_SLOTS
+    assert files == sorted(files, reverse=True)
+    assert files[-1] > 3
 
 
 def test_a_source_gets_fewer_slots_for_larger_pictures(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,16 +121,16 @@ def test_a_source_gets_fewer_slots_for_larger_pictures(device: Simulation, monke
     monkeypatch.setattr(Arena, "__init__", lambda self, *given: made.append(given[-1]))
     own = Arenas(1 << 40)
     for size in (1000, MAX_SOURCE_DEVICE_BYTES // 8, MAX_SOURCE_DEVICE_BYTES // 4):
-        own.make(Cuda(), size)
+        own.make(Cuda(), size, MAX_SLOTS)
     assert made == [MAX_SLOTS, 8, 4]
     with pytest.raises(OutOfMemoryError):
-        own.make(Cuda(), MAX_SOURCE_DEVICE_BYTES // 2)
+        own.make(Cuda(), MAX_SOURCE_DEVICE_BYTES // 2, MAX_SLOTS)
 
 
 def test_what_can_not_be_shared_takes_nothing(device: Simulation, arenas: Arenas) -> None:
     device.fail["cudaIpcGetMemHandle"] = [801]
     with pytest.raises(EdgeinferError, match="801"):
-        arenas.make(Cuda(), 1000)
+        arenas.make(Cuda(), 1000, 16)
     assert (arenas.held, len(device.memory)) == (0, 0)
 
 
@@ -182,6 +201,7 @@ def test_a_picture_in_a_slot_is_read_where_it_lies(device: Simulation, arenas: A
         {"layout": "bgr"},
         {"layout": ["nv12"]},
         {"matrix": "bt470"},
+        {"full_range": 1},
         {"kind": "nothing"},
     ],
 )
@@ -215,20 +235,38 @@ def test_a_process_of_its_own_is_lent_none(device: Simulation, arenas: Arenas) -
 @pytest.mark.parametrize("size", [0, -1, 1 << 40, "8", None, 1.5])
 def test_an_absurd_size_is_nonsense(device: Simulation, arenas: Arenas, size: object) -> None:
     with pytest.raises(Nonsense):
-        Slots(lambda: True).lend(size)
+        Slots(lambda: True).lend(size, True)
+
+
+def test_memory_in_place_of_other_memory_does_not_disturb_the_talk(device: Simulation, arenas: Arenas) -> None:
+    asked: list[bool] = []
+
+    def unmapped() -> bool:
+        asked.append(True)
+        return True
+
+    slots = Slots(unmapped)
+    slots.lend(SIZE, True)
+    first = slots.surface(PICTURE["picture"])  # type: ignore[arg-type]
+    slots.lend(4 * PAGE, True)
+    assert (arenas.held, asked) == (13 * PAGE, []), "a picture of the first is in use"
+    del first
+    assert (arenas.held, asked) == (12 * PAGE, [])
+    slots.close()
+    assert (arenas.held, asked) == (0, [True])
 
 
 def test_where_the_gpu_is_not_used_so_far_it_is_not_touched(
     device: Simulation, arenas: Arenas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_module, "_used", [])
-    assert Slots(lambda: True).lend(SIZE) == {"refused": slots_module.NOT_YET}
+    assert Slots(lambda: True).lend(SIZE, True) == {"refused": slots_module.NOT_YET}
     assert not device.calls
 
 
 def test_where_its_memory_can_not_be_shared_the_process_is_told(device: Simulation, arenas: Arenas) -> None:
     device.fail["cudaIpcGetMemHandle"] = [801]
-    answer = Slots(lambda: True).lend(SIZE)
+    answer = Slots(lambda: True).lend(SIZE, True)
     assert "801" in answer["refused"]
     assert arenas.held == 0
 

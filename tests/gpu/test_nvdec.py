@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from edgeinfer import frames
+from edgeinfer.codecs import bitstream
 from edgeinfer.codecs.choice import open_decoder
 from edgeinfer.codecs.decoder import Decoded, Elsewhere
 from edgeinfer.codecs.nvdec import NvDecoder
@@ -31,11 +32,14 @@ from edgeinfer.gpu.surfaces import DeviceSurface
 from edgeinfer.guard.limits import MAX_GUESTS, MAX_HUNG_GUESTS, MAX_SLOTS
 from edgeinfer.interfaces import NoRoom
 from edgeinfer.isolation.house import house
-from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated, open_sharing
+from edgeinfer.isolation.sharing import open_sharing
+from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
 from edgeinfer.pictures.host import HostSurface
+from edgeinfer.sources import rtsp
 from edgeinfer.types import Capture, DecoderChoice
 from tests.capturing import Desk, capturing
 from tests.nvdec import clips, source
+from tests.rtsp_server import RtspServer
 
 STUBBED = "EDGEINFER_STUB" in os.environ
 LIMITS = Deadlines(stall=5, timeout=10, first=30, grace=60)
@@ -130,24 +134,51 @@ def test_only_key_frames_where_it_is_late(folder: Path) -> None:
 
 def test_a_stream_that_changes_its_size_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeinfer.codecs.nvdec.RENEWAL_S", 0.0)
-    paths = [clip(folder, "h264", size) for size in ((320, 240), (640, 360), (176, 144))]
-    joined = folder / "joined.h264"
-    joined.write_bytes(b"".join(elementary(path) for path in paths))
+    joined, wanted = of_three_sizes(folder)
     stream, packets = clips.packets(joined)
     decoder = NvDecoder(stream, "clip", "")
-    wanted = [picture for path in paths for picture in clips.in_software(path)]
     for got, expected in zip(decoded(decoder, packets), wanted, strict=True):
         clips.assert_same(got.picture, expected.picture)
     decoder.close()
 
 
+def of_three_sizes(folder: Path) -> tuple[Path, list[Decoded]]:
+    """A stream that changes its size twice, and its pictures."""
+    paths = [clip(folder, "h264", size) for size in ((320, 240), (640, 360), (176, 144))]
+    joined = folder / "joined.h264"
+    joined.write_bytes(b"".join(elementary(path) for path in paths))
+    return joined, [picture for path in paths for picture in clips.in_software(path)]
+
+
 def elementary(path: Path) -> bytes:
     """The clip with start codes, without a container."""
-    from edgeinfer.codecs.bitstream import Bitstream  # noqa: PLC0415
-
     stream, packets = clips.packets(path)
-    bitstream = Bitstream(stream)
-    return b"".join(unit for packet in packets for unit in bitstream.units(packet))
+    made = bitstream.Bitstream(stream)
+    return b"".join(unit for packet in packets for unit in made.units(packet))
+
+
+@pytest.mark.parametrize(("kind", "kinds"), [("h264", (7, 8)), ("h265", (32, 33, 34))])
+def test_parameter_sets_that_are_told_beside_the_stream_are_given_first(
+    folder: Path, kind: str, kinds: tuple[int, ...]
+) -> None:
+    """As a camera's SDP does."""
+    path = clip(folder, kind)
+    stream, packets = clips.packets(path)
+    decoder = NvDecoder(stream, "clip", "")
+    whole, sets = decoder._bitstream.units, list[bytes]()
+
+    def without_sets(packet: Any) -> Iterator[bytes]:
+        for data in whole(packet):
+            units = [unit for unit in data.split(bitstream.START) if unit.strip(b"\0")]
+            own = [unit for unit in units if (unit[0] & 31 if kind == "h264" else unit[0] >> 1 & 63) in kinds]
+            sets.extend(own)
+            decoder._bitstream._head = b"".join(bitstream.START + unit for unit in sets)
+            yield b"".join(bitstream.START + unit for unit in units if unit not in own)
+
+    decoder._bitstream.units = without_sets  # type: ignore[method-assign]
+    assert len(list(decoded(decoder, packets))) == 24
+    assert sets
+    decoder.close()
 
 
 @pytest.mark.parametrize("kind", ["h264", "h265"])
@@ -183,8 +214,9 @@ def test_sessions_come_and_go_and_leave_nothing_on_the_gpu(folder: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(STUBBED, reason="the stub has nothing to leak for so long")
-def test_five_hundred_sessions(folder: Path) -> None:
-    churn(folder, 500)
+@pytest.mark.parametrize("half", range(2))
+def test_five_hundred_sessions(folder: Path, half: int) -> None:
+    churn(folder, 250)
 
 
 def churn(folder: Path, count: int) -> None:
@@ -262,12 +294,24 @@ def test_pictures_stay_whole_while_they_are_held_and_then_their_memory_goes_roun
 
 
 def test_without_room_nothing_is_asked_until_a_picture_is_let_go(folder: Path) -> None:
-    with shared(clip(folder, "h264"), loop=True) as opened:
+    with shared(clip(folder, "h264"), loop=True, live=True) as opened:
         kept = [opened.read() for _ in range(MAX_SLOTS)]
         with pytest.raises(NoRoom):
             opened.read()
         kept.pop()
         assert opened.read() is not None
+
+
+def test_pictures_of_another_size_get_other_memory_of_the_gpu(folder: Path) -> None:
+    joined, wanted = of_three_sizes(folder)
+    at_once = "from edgeinfer.codecs import nvdec; nvdec.RENEWAL_S = 0.0"
+    held = arenas.held
+    with shared(joined, then=at_once) as opened:
+        for capture, expected in zip(read_all(opened), wanted, strict=True):
+            assert isinstance(capture.picture, DeviceSurface)
+            clips.assert_same(capture.picture, expected.picture)
+        del capture
+    assert arenas.held == held
 
 
 def test_all_memory_of_the_gpu_comes_back(folder: Path) -> None:
@@ -294,6 +338,27 @@ def test_where_the_gpus_memory_for_pictures_is_used_up_they_come_through_the_hos
             wanted = next(expected).picture
             assert isinstance(wanted, HostSurface)
             np.testing.assert_array_equal(capture.image, wanted.image())
+
+
+@pytest.mark.parametrize("kind", ["h264", "h265"])
+def test_a_network_camera_is_decoded_from_its_first_picture_on(folder: Path, kind: str) -> None:
+    pytest.importorskip("aio_rtsp_toolkit")
+    served = folder / f"rtsp-{kind}"
+    served.mkdir(exist_ok=True)
+    path = clips.write(served / "clip.mp4", kind, (320, 240), 24)
+    server = RtspServer(served)
+    server.start()
+    opened = open_sharing(Order("rtsp", server.url(), rtsp.Options()), "cam", lambda _: 10)
+    try:
+        assert (opened.decoder.name, opened.live) == ("nvdec", True)
+        for expected, _ in zip(clips.in_software(path), range(8), strict=False):
+            capture = opened.read()
+            assert capture is not None
+            assert isinstance(capture.picture, DeviceSurface)
+            clips.assert_same(capture.picture, expected.picture)
+    finally:
+        opened.close()
+        server.kill()
 
 
 def test_several_sources_are_in_one_process_each_with_its_own_pictures(folder: Path) -> None:
@@ -435,6 +500,16 @@ def test_what_its_library_writes_goes_nowhere_but_is_counted(folder: Path, capfd
 def test_a_process_that_sources_share_has_its_descriptors_bounded(folder: Path) -> None:
     with shared(clip(folder, "h264")) as opened:
         assert psutil.Process(opened.pid).rlimit(psutil.RLIMIT_NOFILE)[1] <= 4096
+
+
+def test_a_process_that_swells_ends_by_itself(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    swells = "from edgeinfer.isolation import shared; shared.most_bytes = lambda: 1; time.sleep(5)"
+    with shared(clip(folder, "h264"), loop=True) as other, shared(clip(folder, "h264"), then=swells) as opened:
+        for one in (opened, other):
+            with pytest.raises(CameraError) as caught:
+                one.read()
+            assert caught.value.code == "crashed"
+    assert "had too much memory and has ended" in caplog.text
 
 
 def test_no_memory_of_the_host_is_lent_for_pictures_on_the_gpu(folder: Path) -> None:

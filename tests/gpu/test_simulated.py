@@ -475,7 +475,7 @@ def test_a_surface_is_copied_once_where_it_must_be(make: Make, device: Simulatio
 def test_the_cpu_is_given_what_lies_in_its_memory(make: Make) -> None:
     backend, surface = make(gpu_preprocess=False), in_host_memory("nv12", 1)
     assert backend.takes(surface)
-    surface.on_device = True  # type: ignore[misc] # (as one is that it can't read)
+    surface.on_device = True  # as one is that it can't read
     assert not backend.takes(surface)
 
 

@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 MEMBERS = json.loads((Path(__file__).parent / "members.json").read_text())
-CODECS = {"H264": "h264", "HEVC": "hevc", "AV1": "libdav1d", "VP8": "vp8", "VP9": "vp9", "JPEG": "mjpeg"}
+CODECS = {"H264": "h264", "HEVC": "hevc", "AV1": "libdav1d", "VP8": "vp8", "VP9": "vp9"}
 LARGEST = {"H264": (4096, 4096, 65536)}
 """An H100's, of H.264; for the others it has more than the tests ask for."""
 FORMATS = {"yuv420p": "NV12", "yuvj420p": "NV12", "gray": "NV12", "yuv420p10le": "P016"}

@@ -19,6 +19,7 @@ from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codecs.software import SoftwareDecoder
 from edgeinfer.cuda import access, video
 from edgeinfer.errors import UnavailableError
+from edgeinfer.recipe import RELEASE
 from edgeinfer.sources import rtsp
 from tests.nvdec import clips, stub
 
@@ -93,7 +94,8 @@ def test_it_is_asked_once_for_each_codec_and_depth(machine: Any) -> None:
     [
         (("mpeg4",), {}, "NVDEC has no mpeg4"),
         (("h264", "yuv444p"), {}, "yuv444p is not YUV 4:2:0"),
-        (("mjpeg", "yuvj422p"), {}, "yuvj422p is not YUV 4:2:0"),
+        (("hevc", "yuv422p10le"), {}, "yuv422p10le is not YUV 4:2:0"),
+        (("mjpeg", "yuvj420p"), {}, "NVDEC has no mjpeg"),
         (("h264", "yuv420p10le"), {"supported": 0}, "this GPU does not decode h264 with 10 bits"),
         (("h264", "yuv420p", (4098, 64)), {}, "4098 × 64 is more than this GPU decodes"),
         (("h264", "yuv420p", (64, 4098)), {}, "64 × 4098 is more than this GPU decodes"),
@@ -148,7 +150,7 @@ def test_without_the_module_its_installation_is_named(machine: Any, monkeypatch:
 def test_without_a_driver_nothing_is_asked(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "served", lambda: None)
     assert "no CUDA driver" in lack().why
-    assert not sys.modules[video.MODULE].asked  # type: ignore[attr-defined]
+    assert not sys.modules[video.MODULE].asked
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_jetsons_before_thors_of_today_decode_through_gstreamer(
     monkeypatch.setattr(video, "on_jetson", lambda _: True)
     if release is not None:
         (tmp_path / "etc").mkdir()
-        (tmp_path / video.RELEASE).write_text(release)
+        (tmp_path / RELEASE).write_text(release)
     found = video.likely(tmp_path)
     assert (found is None) == has
     assert found is None or found.hint == video.GSTREAMER
@@ -207,11 +209,12 @@ def test_elsewhere_the_reason_is_told(machine: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(video, "_enabled", [])
     path = clips.write(tmp_path / "x.mp4", "h264", pictures=1)
 
-    def why(wanted: Any = "auto") -> str:
-        return open_decoder(clips.packets(path)[0], "cam", wanted, live=True).choice.why
+    def why(wanted: Any = "auto", live: bool = True) -> str:
+        return open_decoder(clips.packets(path)[0], "cam", wanted, live).choice.why
 
     assert why("av") == "as configured"
-    assert why() == "NVDEC is for cameras, and for files beside TensorRT"
+    assert why() == "NVDEC: it decodes in processes that sources share alone"
+    assert why(live=False).startswith("a file, and no TensorRT") == (importlib.util.find_spec("tensorrt") is None)
     choice.came_from_elsewhere("this GPU does not decode h264")
     assert why() == "NVDEC: this GPU does not decode h264"
     with pytest.raises(
