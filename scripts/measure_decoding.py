@@ -24,8 +24,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edgeinfer.sources.demo import Demo, Options
 from measure_sources import tiny_model
+
+from edgeinfer.sources.demo import Demo, Options
 from tests.rtsp_server import RtspServer
 
 WARM_S = 6.0
