@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from edgeinfer.errors import CameraError
 from edgeinfer.guard.limits import MAX_PIXELS
@@ -53,3 +53,11 @@ def check_size(what: str, width: int, height: int) -> None:
     """Raises CameraError for pictures that are larger than any may be."""
     if width * height > MAX_PIXELS:
         raise CameraError("codec", f"{what}: {width} × {height} pixels are too many", lasting=True)
+
+
+@runtime_checkable
+class Restarting(Protocol):
+    """What a decoder has besides that is costly to make."""
+
+    def restart(self, stream: Any) -> bool:
+        """Goes on with another stream, PyAV's, from its beginning, after `flush`. False where that takes another."""

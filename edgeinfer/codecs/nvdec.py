@@ -75,6 +75,15 @@ class NvDecoder:
         if self._session is not None:
             yield from self._decoded(b"", NO_TIME)
 
+    def restart(self, stream: Any) -> bool:
+        """See `Restarting`. Making a session takes a quarter of a second."""
+        if stream.codec_context.name != self._context.name:
+            return False
+        known = self._bitstream.parameters
+        self._context, self._time_base, self._bitstream = stream.codec_context, stream.time_base, Bitstream(stream)
+        self._bitstream.parameters = known or self._bitstream.parameters
+        return True
+
     def close(self) -> None:
         """See `VideoDecoder.close`."""
         self._session = None

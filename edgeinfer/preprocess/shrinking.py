@@ -37,7 +37,7 @@ def _chroma(plane: Samples, surface: HostSurface, size: tuple[int, int]) -> Any:
     """
     across, down = surface.width / size[0], surface.height / size[1]
     place = np.array([[across / 2, 0, across / 4 - 0.25], [0, down / 2, down / 4 - 0.5]])
-    whole = plane if plane.flags.c_contiguous else np.ascontiguousarray(plane)
+    whole: Any = plane if plane.flags.c_contiguous else np.ascontiguousarray(plane)
     return cv2.warpAffine(whole, place, size, flags=_FROM_SOURCE, borderMode=cv2.BORDER_REPLICATE)
 
 

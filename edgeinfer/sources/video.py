@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from edgeinfer.codecs.choice import Wanted, open_decoder, wants_nvdec
-from edgeinfer.codecs.decoder import Decoded
+from edgeinfer.codecs.decoder import Decoded, Restarting, VideoDecoder
 from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
 from edgeinfer.sources._clock import Pacer, stamped
@@ -94,8 +94,7 @@ class VideoFile:
         self._frames += 1
 
     def _start_again(self) -> None:
-        self._playing.close()
-        self._playing = _open_again(self._path, self._options)
+        self._playing.again()
         self._frames = 0
         self._place_s += self._period_s  # time goes on from one round to the next
         self._played_s = self._place_s
@@ -113,16 +112,30 @@ class VideoFile:
 
 
 class Playing:
-    """A file from its beginning to its end, once."""
+    """A file from its beginning to its end, and from its beginning again."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        with contextlib.ExitStack() as opened:
-            self._packets = VideoPackets(path)
-            opened.callback(self._packets.close)
-            self._decoder = open_decoder(self._packets.stream, str(path), options.decoder, options.realtime)
-            opened.callback(self._decoder.close)
-            self._opened = opened.pop_all()
-        self.decoder = self._decoder.choice
+        self._path, self._options = path, options
+        self._packets = VideoPackets(path)
+        self._decoder: VideoDecoder | None = None
+        self._begin()
+
+    def again(self) -> None:
+        """From the beginning, by the same decoder where it can. Raises what the constructor raises."""
+        self._packets.close()
+        self._packets = _open_again(self._path)
+        self._begin()
+
+    def _begin(self) -> None:
+        stream, before = self._packets.stream, self._decoder
+        if not (isinstance(before, Restarting) and before.restart(stream)):
+            self._let_go()
+            try:
+                self._decoder = open_decoder(stream, str(self._path), self._options.decoder, self._options.realtime)
+            except BaseException:
+                self._packets.close()
+                raise
+            self.decoder = self._decoder.choice
         self.fps, self.expected, self.start_s = self._packets.fps, self._packets.expected, self._packets.start_s
         self._pictures: Iterator[Decoded] = iter(())
         self._ended = False
@@ -134,20 +147,27 @@ class Playing:
                 return decoded
             if self._ended:
                 return None
+            assert self._decoder is not None  # noqa: S101 (it is there until it is closed)
             packet = self._packets.next()
             self._ended = packet is None
             self._pictures = self._decoder.flush() if packet is None else self._decoder.decode(packet)
 
     def close(self) -> None:
         """Closes the file. A second call does nothing."""
-        self._opened.close()
+        self._packets.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None:
+            decoder.close()
 
 
-def _open_again(path: Path, options: Options) -> Playing:
+def _open_again(path: Path) -> VideoPackets:
     """A file that was open before. One that is there still and can't be opened lacks descriptors, for a moment."""
     for _ in range(TRIES):
         check_readable(path)
         with contextlib.suppress(InputError):
-            return Playing(path, options)
+            return VideoPackets(path)
         time.sleep(PAUSE_S)
-    return Playing(path, options)
+    return VideoPackets(path)
