@@ -110,6 +110,14 @@ class LoadedEngine:
             return self._engine.create_execution_context()
         return self._engine.create_execution_context(strategies.ON_PROFILE_CHANGE)
 
+    def profile_of(self, batch: int) -> str:
+        """The optimization profile that runs a batch, as MIN:OPT:MAX; empty for an engine of one shape."""
+        if self._tensors[self.input].shape[0] > 0:
+            return ""
+        number = int(batch == 1 and self.has_single)
+        shapes = self._engine.get_tensor_profile_shape(self.input, number)
+        return f"profile {':'.join(str(shape[0]) for shape in shapes)}"
+
     def close(self) -> None:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""
         self._engine = None

@@ -497,11 +497,41 @@ def test_an_engine_that_serves_well_loses_its_strike(make: Make, tmp_path: Path)
 
 def test_the_sweep_tries_streams_and_batches(make: Make, device: Simulation) -> None:
     backend = make(streams=2)
-    rates = _raw.sweep(backend, [picture(1), picture(2)], 0.001)
-    assert list(rates) == ["1x1", "2x1", "3x1", "1x4", "2x4", "3x4"]
-    assert all(rate > 0 for rate in rates.values())
+    _raw.sweep(backend, [picture(1), picture(2)], 0.001)
+    before = device.alive
+    found = _raw.sweep(backend, [picture(1), picture(2)], 0.001)
+    assert list(found.rates) == ["1x1", "2x1", "3x1", "1x4", "2x4", "3x4"]
+    assert all(rate > 0 for rate in found.rates.values())
+    assert found.profiles == {"1": "profile 1:1:4", "4": "profile 1:1:4"}
+    assert device.alive == before
     assert len(backend._free) == backend.slots, "the lanes are given back"
     backend.close()
+
+
+def test_the_sweep_says_which_profile_ran_a_batch(make: Make) -> None:
+    found = _raw.sweep(make(single=True), [picture(1)], 0.001, streams=(2,), batches=(1, 4))
+    assert (list(found.rates), found.profiles) == (["2x1", "2x4"], {"1": "profile 1:1:1", "4": "profile 1:1:4"})
+
+
+def test_no_more_than_two_batches_wait_in_a_stream_of_the_sweep(make: Make, device: Simulation) -> None:
+    backend = make(streams=1)
+    slot = submitted(backend, picture(1))
+    launch = _raw._Launch(Cuda(), slot, 1)
+    for _ in range(5):
+        launch()
+        assert len(device.streams[slot.stream]) <= 2
+    launch.close()
+
+
+def test_a_sweep_does_not_wait_for_ever(make: Make, device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = make(streams=1)
+    launch = _raw._Launch(Cuda(), submitted(backend, picture(1)), 1)
+    monkeypatch.setattr(PATIENCE, "deadline_s", lambda: 0.0)
+    device.hold = True
+    launch()
+    launch()
+    with pytest.raises(FatalError, match="has not finished a batch"):
+        launch()
 
 
 def test_a_sweep_without_graphs_says_where_tensorrt_fails(make: Make, device: Simulation) -> None:
@@ -532,7 +562,7 @@ def test_a_plan_with_parts_on_a_dla_is_run_whole_and_without_graphs(device: Simu
     done = ran(backend, picture(1), picture(2))
     assert shows(done, picture(1), picture(2))
     backend.release(done)
-    assert list(_raw.sweep(backend, [picture(1)], 0.001)) == ["1x4", "2x4", "3x4"]
+    assert list(_raw.sweep(backend, [picture(1)], 0.001).rates) == ["1x4", "2x4", "3x4"]
     assert "cudaStreamBeginCapture" not in device.calls
     backend.close()
     assert device.alive == 0
