@@ -34,7 +34,7 @@ from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.options import format_shape
 from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UnavailableError, UsageError
 from edgeinfer.guard.printable import one_line
 
 
@@ -81,11 +81,15 @@ def command(
 
 
 def _tuned(task: Task, name: str, batches: str, cache: Cache, on_progress: OnProgress) -> CachedEngine:
-    """The fastest of several engines. Raises UsageError where there is nothing to choose, or nothing to show it."""
+    """The fastest of several engines. Raises UsageError where nothing could be shown it, UnavailableError without a GPU."""
     from edgeinfer.backends import tensorrt  # noqa: PLC0415 (CUDA, where it is asked for)
     from edgeinfer.bench.tuning import tune  # noqa: PLC0415 (and OpenCV)
 
     _, card = find_model(name)
+    if task.machine.gpu is None:
+        raise UnavailableError(
+            "--tune measures engines, and there is no GPU that could run one", "see edgeinfer doctor"
+        )
     if card is None:
         raise UsageError(f"{name}: no card says how pictures go in, so that it can't be tuned", "write NAME.yaml first")
     low, _, high = task.options.batch

@@ -616,8 +616,20 @@ def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
 
     monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
     TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
-    assert {tuple(kind.name for kind in how) for how in asked} == {(strategy,) if strategy else ()}
-    assert len(asked) == 2 * (SETTINGS.streams + 1)
+    names = [tuple(kind.name for kind in how) for how in asked]
+    assert names == [(), (strategy,) if strategy else ()] * (SETTINGS.streams + 1)
+
+
+def test_where_a_profile_serves_one_context_there_is_one_slot_with_both_profiles(make: Make) -> None:
+    """TensorRT 8.5."""
+    backend = make(single=True, contexts=1)
+    assert backend.slots == 1
+    for count in (1, 4, 1):
+        images = [picture(seed) for seed in range(count)]
+        slot = ran(backend, *images)
+        assert shows(slot, *images)
+        backend.release(slot)
+    backend.close()
 
 
 def test_a_profile_that_can_not_be_used_is_told_with_a_way_out(make: Make) -> None:

@@ -11,9 +11,9 @@ from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.store import trust
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import KeyFields
+from edgeinfer.guard.limits import MAX_MANIFEST_BYTES
 
 FOLDER = "tuning"
-MAX_BYTES = 1 << 16
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ def recall(cache: Cache, fields: KeyFields) -> Choice | None:
     path = cache.root / FOLDER / _name(fields)
     with suppress(OSError, PlanError, UnsafeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         trust.check_folder(path.parent)
-        return msgspec.json.decode(trust.read_private(path, MAX_BYTES), type=Choice)
+        return msgspec.json.decode(trust.read_private(path, MAX_MANIFEST_BYTES), type=Choice)
     return None
 
 
