@@ -81,7 +81,7 @@ def command(
 
 
 def _tuned(task: Task, name: str, batches: str, cache: Cache, on_progress: OnProgress) -> CachedEngine:
-    """The fastest of several engines. Raises UsageError where nothing could be shown it, UnavailableError without a GPU."""
+    """The fastest of several engines. Raises UsageError without a card, and UnavailableError without a GPU."""
     from edgeinfer.backends import tensorrt  # noqa: PLC0415 (CUDA, where it is asked for)
     from edgeinfer.bench.tuning import tune  # noqa: PLC0415 (and OpenCV)
 
