@@ -627,9 +627,9 @@ def test_what_was_handed_over_is_published_before_the_end() -> None:
     recorder = Recorder()
     publisher = publisher_of({"r": recorder})
     for number in range(QUEUE_DEPTH):
-        assert publisher.room == QUEUE_DEPTH - number
-        publisher.put([result(seq=number)])
-    assert not publisher.room
+        assert not publisher.full
+        publisher.put(result(seq=number))
+    assert publisher.full
     publisher.start()
     publisher.close()
     publisher.join(WAIT_S)

@@ -659,7 +659,7 @@ def test_a_source_that_goes_is_heard_out() -> None:
     for number in range(3):
         frame = Frame("a", ledger.capture(), picture, live=True)
         ledger.infer()
-        publisher.put([Result(frame, number, Detections.empty(), Timing(0, 0, 0, 0), 0, "b", info)])
+        publisher.put(Result(frame, number, Detections.empty(), Timing(0, 0, 0, 0), 0, "b", info))
     ledger.set_state("ended", sourceset.REMOVED)
     publisher.set_sources({}, [ledger])
     publisher.start()

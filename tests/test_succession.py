@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from edgeinfer.flow import batching, succession
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.batching import Batching
 from edgeinfer.flow.delivery import Delivery
-from edgeinfer.flow.inference import Inference
+from edgeinfer.flow.inference import GLANCE_S, LONGEST_GLANCE_S, Inference
 from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.flow.network import Network
 from edgeinfer.flow.succession import Verdict
@@ -66,6 +66,7 @@ class Stub:
         self.flying: deque[Slot] = deque()
         self.closed = self.blamed = 0
         self.engine_key = name
+        self.infer_ms, self.waits = 7.0, list[float]()
 
     def fault(self, call: Call) -> None:
         assert not self.closed or call == "close", "used after its end"
@@ -98,6 +99,7 @@ class Stub:
         self.flying.append(slot)
 
     def collect(self, timeout_s: float) -> Slot | None:
+        self.waits.append(timeout_s)
         if not self.flying:
             return None
         slot = self.flying[0]
@@ -108,7 +110,7 @@ class Stub:
             raise
         self.lent.append(self.flying.popleft())
         slot.outputs = {"numbers": np.array(self.loaded[id(slot)])}
-        slot.infer_ms = 7.0
+        slot.infer_ms = self.infer_ms
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -149,13 +151,13 @@ class Receiver:
 
     def __init__(self) -> None:
         self.results: list[Result] = []
-        self.room = 99
+        self.full = False
 
     def is_alive(self) -> bool:
         return True
 
-    def put(self, results: Sequence[Result]) -> None:
-        self.results.extend(results)
+    def put(self, result: Result) -> None:
+        self.results.append(result)
 
 
 def info(name: str) -> ModelInfo:
@@ -789,13 +791,12 @@ def test_a_full_publisher_costs_a_camera_a_result_and_a_file_time(live: bool) ->
     image = np.zeros((4, 4, 3), np.uint8)
     now = time.monotonic_ns()
     scene.mailbox.put_latest(Frame("a", number, Capture(image, now, now), live))
-    looks = iter([0] if live else [0, 0, 0])
-
-    class Full(Receiver):
-        room = property(lambda _: next(looks, 1))
-
-    scene.receiver.__class__ = Full
-    scene.steps()
+    looks: Iterator[bool] = iter([True, True, True, False] if not live else [True, True])
+    type(scene.receiver).full = property(lambda _: next(looks, False))  # type: ignore[assignment]
+    try:
+        scene.steps()
+    finally:
+        type(scene.receiver).full = False
     assert len(scene.receiver.results) == (0 if live else 1)
     assert dropped(scene) == ({"publish": 1} if live else {})
 
@@ -803,7 +804,7 @@ def test_a_full_publisher_costs_a_camera_a_result_and_a_file_time(live: bool) ->
 def test_an_abort_gives_up_a_file_that_waits_for_the_publisher() -> None:
     scene = Scene()
     scene.frames(1)
-    scene.receiver.room = 0
+    scene.receiver.full = True
     scene.inference.abort()
     scene.steps()
     assert dropped(scene) == {"publish": 1}
@@ -821,3 +822,14 @@ def test_when_frames_wait_for_company(mode: Any, waits: list[int]) -> None:
     assert asked == [wait * 0.005 for wait in waits]
     batches.take(Stub(), 1, draining=True)
     assert asked[-1] == 0.0
+
+
+@pytest.mark.parametrize(("infer_ms", "glance_s"), [(0.5, GLANCE_S), (20.0, 0.001), (500.0, LONGEST_GLANCE_S)])
+def test_a_long_batch_is_looked_after_less_often_than_a_short_one(infer_ms: float, glance_s: float) -> None:
+    """Every look costs processor time, which the network needs where it runs on the CPU."""
+    scene = Scene()
+    scene.first.infer_ms = infer_ms
+    for expected in (GLANCE_S, glance_s):
+        scene.frame()
+        scene.steps()
+        assert scene.first.waits[-1] == pytest.approx(expected)

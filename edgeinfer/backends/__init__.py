@@ -66,8 +66,13 @@ class StagedBackendModule(Protocol):
 class SweepingBackendModule(Protocol):
     """One that shows what its runtime does alone, for several streams and batches."""
 
-    def raw_sweep(self, model: Model, options: Any, images: Sequence[Image], seconds: float) -> dict[str, float]:
-        """Frames per second by "STREAMSxBATCH", `seconds` for each, inputs and outputs staying on the device."""
+    def raw_sweep(
+        self, model: Model, max_batch: int | None, options: Any, images: Sequence[Image], seconds: float
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Frames per second by "STREAMSxBATCH", `seconds` for each, inputs and outputs staying on the device.
+
+        And batch → what ran it, in words.
+        """
 
 
 @runtime_checkable

@@ -67,7 +67,7 @@ class LoadedEngine:
 
     def context(self, cuda: Cuda) -> BoundContext | None:
         """A new execution context with buffers for the largest batch; None where this TensorRT gives no more."""
-        context = self._context()
+        context = self._engine.create_execution_context()
         if context is None and self._contexts and not self._capturable:
             return None  # a DLA core holds a limited number of parts
         if context is None:
@@ -92,7 +92,7 @@ class LoadedEngine:
 
     def _single(self, cuda: Cuda) -> Any:
         """A context on the second profile. Raises FatalError."""
-        context, stream = self._context(), cuda.stream()
+        context, stream = self._small_context(), cuda.stream()
         if context is None:
             raise FatalError("TensorRT can't create an execution context", "backend.profiles: 1 takes less GPU memory")
         chosen = context.set_optimization_profile_async(1, stream)
@@ -103,12 +103,19 @@ class LoadedEngine:
         context.set_input_shape(self.input, (1, *self._shape))
         return context
 
-    def _context(self) -> Any | None:
-        """With memory for its own profile alone where this TensorRT can do that (10.0), else for the largest of all."""
+    def _small_context(self) -> Any | None:
+        """With memory for the profile that it gets, where this TensorRT can do that (10.0), else for the largest."""
         strategies = getattr(self._trt, "ExecutionContextAllocationStrategy", None)
-        if strategies is None or not self.has_single:
-            return self._engine.create_execution_context()
-        return self._engine.create_execution_context(strategies.ON_PROFILE_CHANGE)
+        how = () if strategies is None else (strategies.ON_PROFILE_CHANGE,)
+        return self._engine.create_execution_context(*how)
+
+    def profile_of(self, batch: int) -> str:
+        """The optimization profile that runs a batch, as MIN:OPT:MAX; empty for an engine of one shape."""
+        if self._tensors[self.input].shape[0] > 0:
+            return ""
+        number = int(batch == 1 and self.has_single)
+        shapes = self._engine.get_tensor_profile_shape(self.input, number)
+        return f"profile {':'.join(str(shape[0]) for shape in shapes)}"
 
     def close(self) -> None:
         """Frees the engine. Its contexts must be gone; it goes before its runtime."""

@@ -93,6 +93,10 @@ class TensorRt:
             ]
         )
 
+    def profile_of(self, batch: int) -> str:
+        """See `LoadedEngine.profile_of`."""
+        return self._engine.profile_of(batch)
+
     def acquire(self) -> Slot | None:
         """See `Backend.acquire`."""
         return self._free.pop() if self._free else None

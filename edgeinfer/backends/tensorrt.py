@@ -14,12 +14,13 @@ from msgspec import Meta, Struct
 
 from edgeinfer.backends import _raw
 from edgeinfer.backends._tensorrt import Settings, TensorRt
-from edgeinfer.config.card import Model, ModelCard
+from edgeinfer.config.card import InputCard, Model, ModelCard
 from edgeinfer.engine import machine, toolkit
 from edgeinfer.engine.build.card_samples import samples_in, tolerance_of, verification_samples
 from edgeinfer.engine.build.progress import OnProgress
 from edgeinfer.engine.build.scratch import ensure_somewhere, open_cache
 from edgeinfer.engine.build.task import Extras, Task, make_task
+from edgeinfer.engine.build.tuned import tuned
 from edgeinfer.engine.errors import PlanError
 from edgeinfer.engine.options import BuildOptions, Precision, parse_size, usual_batches
 from edgeinfer.engine.store import foreign
@@ -93,9 +94,8 @@ class Preparation:
         if model.is_plan:
             self._plan, self._dla_core = accepted(model.path, here, options.dla)
         else:
-            self._task = make_task(
-                model.path, build_options(options, self._max_batch), here, extras_of(model.card, options)
-            )
+            task = make_task(model.path, build_options(options, self._max_batch), here, extras_of(model.card, options))
+            self._task = tuned(task, self._cache) if options.opt_batch is None else task
             lack = self._task.lack_of_tools()
             if lack is not None and not self.cached:
                 raise lack
@@ -181,11 +181,27 @@ def build_options(options: Options, max_batch: int) -> BuildOptions:
     )
 
 
-def raw_sweep(model: Model, options: Options, images: Sequence[Image], seconds: float) -> dict[str, float]:
-    """The engine's own frames per second by "STREAMSxBATCH", to measure against: see `_raw.py`."""
+def raw_sweep(
+    model: Model, max_batch: int | None, options: Options, images: Sequence[Image], seconds: float
+) -> tuple[dict[str, float], dict[str, str]]:
+    """What the engine that serves can do alone: see `SweepingBackendModule`, and `_raw.py` for the method."""
     wide = msgspec.structs.replace(options, streams=_raw.MOST_STREAMS, graphs=False)
-    backend = open(model, None, wide)
+    backend = open(model, max_batch, wide)
     try:
-        return _raw.sweep(backend, images, seconds)
+        found = _raw.sweep(backend, images, seconds)
+        return found.rates, found.profiles
+    finally:
+        backend.close()
+
+
+def measure(
+    task: Task, engine: CachedEngine, card: InputCard, batches: Sequence[int], images: Sequence[Image], seconds: float
+) -> dict[str, float]:
+    """Frames per second of an engine by "STREAMSxBATCH" for these batches, with as many streams as a daemon has."""
+    used = Options()
+    settings = Settings(task.options.batch[2], used.streams, False, False, True, task.options.plugins, "tuned")
+    backend = TensorRt(toolkit.load(task.machine.flavour), engine.read(), card, settings, None)
+    try:
+        return _raw.sweep(backend, images, seconds, (backend.slots,), batches).rates
     finally:
         backend.close()

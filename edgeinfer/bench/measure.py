@@ -39,7 +39,8 @@ def raw_run(config: Config, frames: int) -> RawRun:
     model = load_model(config.model.path, config.model.card, config.model.sha256)
     module = plugins.load("backends", config.backend.name)
     if isinstance(module, SweepingBackendModule):
-        return RawRun(module.raw_sweep(model, config.backend.options, images(), SWEEP_S))
+        options, largest = config.backend.options, config.model.max_batch
+        return RawRun(*module.raw_sweep(model, largest, options, images(), SWEEP_S))
     if not isinstance(module, RawBackendModule):
         raise UnavailableError(
             f"backend {config.backend.name!r} can't run without the pipeline, so there is nothing to measure it against"

@@ -45,7 +45,8 @@ def _print_raw(report: Report) -> None:
         [(batch, *(rates[number, batch] for number in streams)) for batch in batches],
     )
     for shape, engine in report.engines.items():
-        click.echo(f"batch {shape}: {engine}")
+        if engine:
+            click.echo(f"batch {shape}: {engine}")
 
 
 def _figures(row: Row) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from edgeinfer.engine.build import card_samples, samples
 from edgeinfer.engine.build.builder import BuildLimits
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, Task, make_task
+from edgeinfer.engine.build.tuned import tuned
 from edgeinfer.engine.options import PRECISIONS, BuildOptions, parse_batch, parse_shapes, parse_size, usual_batches
 from edgeinfer.engine.store.cache import Cache, default_root
 from edgeinfer.engine.store.key import Target
@@ -142,8 +143,11 @@ def find_model(name: str) -> tuple[Path, card.ModelCard | None]:
     return model.path, model.card
 
 
-def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
-    """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine."""
+def task_of(arguments: dict[str, Any], cache: Cache | None = None, with_extras: bool = False) -> Task:
+    """The build that the options of `BUILD`, and of `VERIFY_AND_LIMITS` where asked for, describe on this machine.
+
+    Where no batches are named, they are what was found best here, as the `cache` remembers it (see `tuned`).
+    """
     model, described = find_model(arguments["model"])
     usual = usual_batches(described.max_batch) if described and arguments["dla"] is None else (1, 1, 1)
     wanted = build_options(arguments, usual)
@@ -153,7 +157,8 @@ def task_of(arguments: dict[str, Any], with_extras: bool = False) -> Task:
     here = this_machine(arguments)
     calibration = samples_of(arguments["calibration_data"], prepared)
     extras = extras_of(arguments, calibration, prepared, described) if with_extras else None
-    return make_task(model, wanted, here, extras or Extras(calibration=calibration))
+    task = make_task(model, wanted, here, extras or Extras(calibration=calibration))
+    return task if arguments["batch"] or cache is None else tuned(task, cache)
 
 
 def this_machine(arguments: dict[str, Any]) -> Target:

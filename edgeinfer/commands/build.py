@@ -15,7 +15,15 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from edgeinfer.commands._drawing import console
-from edgeinfer.commands._engine_options import BUILD, COMMON, VERIFY_AND_LIMITS, open_cache, options, task_of
+from edgeinfer.commands._engine_options import (
+    BUILD,
+    COMMON,
+    VERIFY_AND_LIMITS,
+    find_model,
+    open_cache,
+    options,
+    task_of,
+)
 from edgeinfer.commands._terminal import echo, echo_json, echo_lines
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.build import verify
@@ -26,6 +34,7 @@ from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.options import format_shape
 from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
+from edgeinfer.errors import UnavailableError, UsageError
 from edgeinfer.guard.printable import one_line
 
 
@@ -33,15 +42,26 @@ from edgeinfer.guard.printable import one_line
 @options(BUILD, VERIFY_AND_LIMITS, COMMON)
 @click.option("--rebuild", is_flag=True, help="Build even where the cache has the engine.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--tune",
+    metavar="N,N,…",
+    help="Build for several usual batches, and keep what runs batches of these sizes fastest. Needs a GPU.",
+)
 def command(
-    cache_dir: Path | None, as_json: bool, verbose: bool, rebuild: bool, dry_run: bool, **arguments: Any
+    cache_dir: Path | None,
+    as_json: bool,
+    verbose: bool,
+    rebuild: bool,
+    dry_run: bool,
+    tune: str | None,
+    **arguments: Any,
 ) -> int:
     """Build the TensorRT engine of MODEL, an ONNX file or the name of a network that ships with edgeinfer.
 
     An engine that the cache holds already is not built again.
     """
     cache = open_cache(cache_dir, verbose, writing=not dry_run)
-    task = task_of(arguments, with_extras=True)
+    task = task_of(arguments, cache, with_extras=True)
     if dry_run:
         _print_plan(task, cache, as_json)
         return 0
@@ -49,12 +69,34 @@ def command(
     before = None if rebuild else cache.usable(task.key)
     try:
         with _progress_bar() as on_progress:
-            engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
+            if tune is not None:
+                engine = _tuned(task, arguments["model"], tune, cache, on_progress)
+            else:
+                engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
     except KeyboardInterrupt:
         echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
         return 130
     _print_engine(engine, as_json, reused=before is not None)
     return 0
+
+
+def _tuned(task: Task, name: str, batches: str, cache: Cache, on_progress: OnProgress) -> CachedEngine:
+    """The fastest of several engines. Raises UsageError without a card, and UnavailableError without a GPU."""
+    from edgeinfer.backends import tensorrt  # noqa: PLC0415 (CUDA, where it is asked for)
+    from edgeinfer.bench.tuning import tune  # noqa: PLC0415 (and OpenCV)
+
+    _, card = find_model(name)
+    if task.machine.gpu is None:
+        raise UnavailableError(
+            "--tune measures engines, and there is no GPU that could run one", "see edgeinfer doctor"
+        )
+    if card is None:
+        raise UsageError(f"{name}: no card says how pictures go in, so that it can't be tuned", "write NAME.yaml first")
+    low, _, high = task.options.batch
+    sizes = [int(part) if part.isdigit() else 0 for part in batches.split(",")]
+    if not all(low <= size <= high for size in sizes):
+        raise UsageError(f"--tune {batches}: expected batches from {low} to {high}", f"for instance --tune {high}")
+    return tune(task, card.input, sizes, cache, tensorrt.measure, on_progress, lambda line: echo(line, err=True))
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def _check_file(path: Path, runtime: str | None) -> dict[str, str]:
 def explain(cache_dir: Path | None, as_json: bool, verbose: bool, **arguments: Any) -> None:
     """Say whether the next start would reuse an engine of MODEL, or build one, and why."""
     cache = open_cache(cache_dir, verbose)
-    task = task_of(arguments)
+    task = task_of(arguments, cache)
     advice = advise(task, cache)
     if as_json:
         shown = {"action": advice.action, "key": task.key, "sentence": advice.sentence, "reasons": advice.reasons}

@@ -27,45 +27,33 @@ class Delivery:
         passage: Passage,
         patient: Callable[[], bool],
     ) -> None:
-        """What was found in a batch, one per frame. It is handed over in one go: waking the publisher costs more.
+        """What was found in a batch, one per frame.
 
         `patient` is asked again and again while a file's result waits for room; false gives that up.
         """
-        ready: list[Result] = []
         for frame, detections in zip(flight.frames, found, strict=True):
-            if self._takes(frame, ready, patient):
-                ready.append(self._result(flight, frame, detections, passage))
-        self._hand_over(ready)
+            if self._takes(frame, patient):
+                self._publish(flight, frame, detections, passage)
 
     def give_up(self, frames: Iterable[Frame], reason: DropReason) -> None:
         """Frames that come to nothing."""
         for frame in frames:
             self._ledgers[frame.source].drop(reason)
 
-    def _takes(self, frame: Frame, ready: list[Result], patient: Callable[[], bool]) -> bool:
-        """Whether there is room at the publisher beside what is `ready`.
-
-        A file's result waits for it; a live source's is dropped where there is none.
-        """
+    def _takes(self, frame: Frame, patient: Callable[[], bool]) -> bool:
+        """A file's result waits for room at the publisher; a live source's is dropped where there is none."""
         ledger, publisher = self._ledgers[frame.source], self._publisher
         if self.limit is not None and ledger.inferred >= self.limit:
             ledger.drop("shutdown")
             return False
-        if not frame.live and publisher.room <= len(ready):
-            self._hand_over(ready)
-            while not publisher.room and publisher.is_alive() and patient():
-                time.sleep(_POLL_S)
-        if publisher.room <= len(ready):
+        while not frame.live and publisher.full and publisher.is_alive() and patient():
+            time.sleep(_POLL_S)
+        if publisher.full:
             ledger.drop("publish")
             return False
         return True  # no other thread gives it any: what is free stays free
 
-    def _result(self, flight: Flight, frame: Frame, detections: Detections, passage: Passage) -> Result:
+    def _publish(self, flight: Flight, frame: Frame, detections: Detections, passage: Passage) -> None:
         (seq, dropped), network = self._ledgers[frame.source].infer(), flight.network
-        timing, ready_ns = timing_of(frame, flight, passage), passage.t_decoded_ns
-        return Result(frame, seq, detections, timing, dropped, network.backend.name, network.model, ready_ns)
-
-    def _hand_over(self, ready: list[Result]) -> None:
-        if ready:
-            self._publisher.put(tuple(ready))
-            ready.clear()
+        timing, ready_ns, ran_on = timing_of(frame, flight, passage), passage.t_decoded_ns, network.backend.name
+        self._publisher.put(Result(frame, seq, detections, timing, dropped, ran_on, network.model, ready_ns))

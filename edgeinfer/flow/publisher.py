@@ -50,8 +50,7 @@ class Publisher(Stage):
         self._statuses = Statuses(identity.session, ledgers, bulletin, picture)
         self._backend: tuple[str | None, Mapping[str, str]] = (None, {})
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._queue: queue.SimpleQueue[Sequence[Result]] = queue.SimpleQueue()
-        self._handed = self._published = 0  # each counted by one thread alone
+        self._queue: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._closing, self._info_due = threading.Event(), threading.Event()
         self._info_due.set()
 
@@ -73,15 +72,14 @@ class Publisher(Stage):
         """Closes some sinks and writes to others from now on; a name may be in both. From the main thread."""
         self._orders.put(lambda: self._change_sinks(removed, added))
 
-    def put(self, results: Sequence[Result]) -> None:
-        """Hands results over, no more than there is `room` for. From one thread."""
-        self._handed += len(results)
-        self._queue.put(results)
+    def put(self, result: Result) -> None:
+        """Hands a result over. Only while it is not `full`."""
+        self._queue.put(result)
 
     @property
-    def room(self) -> int:
-        """How many results may be handed over now."""
-        return QUEUE_DEPTH - (self._handed - self._published)
+    def full(self) -> bool:
+        """Whether the next result would have to wait."""
+        return self._queue.qsize() >= QUEUE_DEPTH
 
     def close(self) -> None:
         """Asks the thread to publish what is queued and the last status, and to end."""
@@ -114,25 +112,24 @@ class Publisher(Stage):
         self.sinks.service()
 
     def _publish_waiting(self) -> None:
-        """The next results, and those behind them that are there already: not so many that others would notice."""
+        """The next result, and those behind it that are there already: not for so long that others would notice."""
         with contextlib.suppress(queue.Empty):
-            end = self._published + QUEUE_DEPTH
-            self._publish(self._queue.get(timeout=_TICK_S))
-            while self._published < end:
-                self._publish(self._queue.get_nowait())
+            result = self._queue.get(timeout=_TICK_S)
+            for _ in range(QUEUE_DEPTH):
+                self._publish(result)
+                result = self._queue.get_nowait()
+            self._publish(result)
 
     def _publish_queued(self) -> None:
         """What was ready before a change is published before it."""
         for _ in range(self._queue.qsize()):
             self._publish(self._queue.get_nowait())
 
-    def _publish(self, results: Sequence[Result]) -> None:
-        for result in results:
-            self._published += 1
-            message = detections_message(result, self._identity)
-            publish_ms = result.publish_ms(message.t_publish_mono_ns)
-            self._stats.add(result.timing, message.timing_ms.total, result.frame.source, publish_ms)
-            self.sinks.write(message, result)
+    def _publish(self, result: Result) -> None:
+        message = detections_message(result, self._identity)
+        publish_ms = result.publish_ms(message.t_publish_mono_ns)
+        self._stats.add(result.timing, message.timing_ms.total, result.frame.source, publish_ms)
+        self.sinks.write(message, result)
 
     def _write_statuses(self, final: bool = False) -> None:
         for message in self._statuses.due(final):

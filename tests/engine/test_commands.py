@@ -26,6 +26,7 @@ from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.task import Extras, make_task
 from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.store import tuning
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import Target
 from edgeinfer.engine.store.manifest import DlaShare, Tolerance
@@ -169,6 +170,37 @@ def test_build_uses_the_cache(run: Any, cache: Cache, on_orin: Toolkit) -> None:
     assert "not checked against ONNX Runtime: no GPU\n" in ended.out
     shown = json.loads(run("build", "nanodet-g", "--batch", "1", "--json").out)
     assert (shown["reused"], shown["manifest"]["key"]) == (True, engine.key)
+
+
+def test_what_can_not_be_tuned_is_told_before_anything_is_built(
+    run: Any, cache: Cache, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(NANODET.read_bytes())
+    assert "no card says how pictures go in" in run("build", str(bare), "--tune", "1").err
+    for batches in ("0", "17", "x", "1,,2"):
+        ended = run("build", "nanodet-g", "--tune", batches)
+        assert (ended.code, "expected batches from 1 to 16" in ended.err) == (64, True)
+    nowhere = msgspec.structs.replace(ORIN, gpu=None)
+    monkeypatch.setattr(_engine_options, "this_machine", lambda _: nowhere)
+    ended = run("build", "nanodet-g", "--tune", "16")
+    assert (ended.code, "there is no GPU that could run one" in ended.err) == (69, True)
+    assert not list(cache.entries())
+
+
+def test_what_was_tuned_is_what_is_built(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    plain = _engine_options.task_of(arguments_of("nanodet-g"), cache)
+    assert plain.options.batch == (1, 16, 16)
+    tuning.remember(cache, plain.fields, tuning.Choice(8))
+    assert "images: 1x3x416x416 : 8x3x416x416 : 16x3x416x416" in run("build", "nanodet-g", "--dry-run").out
+    named = run("build", "nanodet-g", "--dry-run", "--batch", "1:16:16").out
+    assert "images: 1x3x416x416 : 16x3x416x416 : 16x3x416x416" in named
+
+
+def arguments_of(*arguments: str) -> dict[str, Any]:
+    context = build_command.make_context("build", list(arguments))
+    ignored = ("cache_dir", "as_json", "verbose", "rebuild", "dry_run", "tune")
+    return {name: value for name, value in context.params.items() if name not in ignored}
 
 
 def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> None:

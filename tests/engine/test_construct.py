@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeinfer.engine.build import network
+from edgeinfer.engine.build import network, samples
 from edgeinfer.engine.build.construct import Construction, make_builder
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.protocol import BuildRequest, Built, Event, Step, Warned
@@ -324,6 +324,36 @@ def test_the_engine_is_compared_with_onnx_runtime(
         assert check.outputs["y"].max_error == pytest.approx(abs(gain - 2) * 3, rel=1e-3)
         assert check.latency_ms is not None
     assert msgspec.json.decode(msgspec.json.encode(built), type=Built) == built
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_second_profile_is_built_and_checked_too(
+    version: str, double: Path, tmp_path: Path, inputs: SampleSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernels are others: they may be wrong where the first profile's are right."""
+    pytest.importorskip("onnxruntime")
+    toolkit, options = fake_toolkit(version), BuildOptions(precision="fp32", batch=(1, 16, 16), single=True)
+    built, _ = build(toolkit, double, tmp_path, verify=True, verification=inputs, options=options)
+    shapes = [profile._shapes for profile in toolkit.trt.world.config._profiles]
+    assert shapes == [{"x": ((1, 4), (16, 4), (16, 4))}, {"x": ((1, 4), (1, 4), (1, 4))}]
+    assert (built.verification.state, built.verification.samples) == ("passed", 6)
+    use = Runner.use_profile
+
+    def spoil(self: Runner, number: int) -> None:
+        use(self, number)
+        toolkit.trt.world.gain = 3.0
+
+    monkeypatch.setattr(Runner, "use_profile", spoil)
+    built, _ = build(toolkit, double, tmp_path, verify=True, verification=inputs, options=options)
+    assert built.verification.state == "exceeded"
+
+
+def test_samples_fill_no_more_than_a_few_rows_of_a_large_batch(double: Path) -> None:
+    """ONNX Runtime runs them on the CPU."""
+    model = read_model(double)
+    wanted = {(1, 16, 16): 4, (1, 2, 16): 2, (8, 16, 16): 8}
+    found = {batch: samples.usual_shapes(model, BuildOptions(batch=batch))["x"][0] for batch in wanted}
+    assert found == wanted
 
 
 def test_inputs_to_verify_on_come_before_those_to_calibrate_with(

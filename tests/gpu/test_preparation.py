@@ -16,16 +16,20 @@ import pytest
 from edgeinfer.backends import _raw, tensorrt
 from edgeinfer.backends._tensorrt import TensorRt
 from edgeinfer.backends.tensorrt import Options, Preparation
+from edgeinfer.bench import tuning as bench_tuning
 from edgeinfer.config.card import Model, ToleranceCard
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.build import card_samples
 from edgeinfer.engine.build.builder import BuildOutcome
+from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.scratch import ensure_somewhere
+from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
+from edgeinfer.engine.store import tuning
 from edgeinfer.engine.store.cache import CachedEngine
 from edgeinfer.engine.store.manifest import DlaShare, Tolerance
 from edgeinfer.engine.toolkit import Toolkit
@@ -65,6 +69,7 @@ def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
         return BuildOutcome(built(plan), (), ())
 
     monkeypatch.setattr(tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=build))
+    monkeypatch.setattr(bench_tuning, "ensure_task", functools.partial(ensure_task, build=build))
     return requests
 
 
@@ -130,6 +135,51 @@ def test_options_reach_the_engine_and_how_it_runs(prepare: Prepare, builds: list
     assert [request.options.batch for request in builds] == [(1, 2, 2), (1, 4, 4)]
 
 
+def test_the_usual_batch_is_the_one_that_was_found_best_unless_the_user_names_one(
+    prepare: Prepare, builds: list[BuildRequest]
+) -> None:
+    first = prepare()
+    assert first._task is not None
+    assert (first._task.options.batch, first._task.options.single) == ((1, 4, 4), True)
+    tuning.remember(first._cache, first._task.fields, tuning.Choice(2))
+    asked: list[dict[str, Any]] = [{}, {"opt_batch": 3}, {"profiles": 1}]
+    tasks = [task for task in (prepare(**options)._task for options in asked) if task is not None]
+    assert [(task.options.batch[1], task.options.single) for task in tasks] == [(2, True), (3, True), (2, False)]
+    assert prepare(precision="fp32")._task.options.batch == (1, 4, 4), "found for another engine"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"opt": 99}', b'{"opt": "x"}', b"[" * 50_000, b"\xff"])
+def test_a_choice_that_can_not_be_read_or_does_not_fit_is_none(prepare: Prepare, content: bytes) -> None:
+    first = prepare()
+    assert first._task is not None
+    tuning.remember(first._cache, first._task.fields, tuning.Choice(2))
+    (path,) = (first._cache.root / "tuning").iterdir()
+    path.write_bytes(content)
+    again = prepare()._task
+    assert again is not None
+    assert again.options.batch == (1, 4, 4)
+
+
+def test_the_fastest_engine_is_kept_and_remembered(prepare: Prepare, builds: list[BuildRequest]) -> None:
+    first = prepare(max_batch=16)
+    task, cache, told = first._task, first._cache, list[str]()
+    assert task is not None
+
+    def measure(candidate: Task, *_: object) -> dict[str, float]:
+        return {"3x16": 100.0 if candidate.options.batch[1] == 8 else 50.0}
+
+    engine = bench_tuning.tune(task, simulated.INPUT, [16], cache, measure, lambda _: None, told.append)
+    assert [request.options.batch for request in builds] == [(1, 16, 16), (1, 8, 16), (1, 4, 16)]
+    assert told == [f"opt {opt}: 3x16 {rate} fps" for opt, rate in ((16, 50), (8, 100), (4, 50))]
+    assert [entry.key for entry in cache.entries() if isinstance(entry, CachedEngine)] == [engine.key]
+    again = prepare(max_batch=16)
+    assert again._task is not None
+    assert (again._task.key, again.cached) == (engine.key, True), "the daemon takes it by itself"
+    choice = tuning.recall(cache, task.fields)
+    assert choice is not None
+    assert choice.fps["8"] == {"3x16": 100.0}
+
+
 def test_build_options_are_those_of_the_configuration() -> None:
     options = Options(
         precision="int8",
@@ -143,6 +193,7 @@ def test_build_options_are_those_of_the_configuration() -> None:
     assert tensorrt.build_options(options, 8) == BuildOptions(
         precision="int8",
         batch=(8, 8, 8),
+        single=True,
         pools={"WORKSPACE": 1 << 30},
         optimization_level=2,
         tactic_sources=("CUBLAS",),
@@ -150,7 +201,7 @@ def test_build_options_are_those_of_the_configuration() -> None:
         plugins=("/p.so",),
         calibrator="minmax",
     )
-    assert tensorrt.build_options(Options(), 1) == BuildOptions(batch=(1, 1, 1))
+    assert tensorrt.build_options(Options(), 1) == BuildOptions(batch=(1, 1, 1), single=True)
 
 
 def test_an_engine_is_checked_on_the_photographs_or_on_the_calibration_data(model: Model) -> None:
@@ -236,7 +287,8 @@ def test_a_sweep_frees_what_it_took(
 ) -> None:
     images = [np.zeros((9, 9, 3), np.uint8)]
     options = Options(cache=str(tmp_path / "cache"))
-    rates = tensorrt.raw_sweep(model, options, images, 0.001)
+    rates, profiles = tensorrt.raw_sweep(model, None, options, images, 0.001)
+    assert set(profiles) == {"1", "4"}
     assert list(rates) == [f"{streams}x{batch}" for batch in (1, 4) for streams in (1, 2, 4, 8)]
     assert device.alive == 0
 
@@ -245,7 +297,7 @@ def test_a_sweep_frees_what_it_took(
 
     monkeypatch.setattr(_raw, "_sweep", fail)
     with pytest.raises(FatalError):
-        tensorrt.raw_sweep(model, options, images, 0.001)
+        tensorrt.raw_sweep(model, None, options, images, 0.001)
     assert device.alive == 0
 
 

@@ -569,11 +569,41 @@ def test_an_engine_that_serves_well_loses_its_strike(make: Make, tmp_path: Path)
 
 def test_the_sweep_tries_streams_and_batches(make: Make, device: Simulation) -> None:
     backend = make(streams=2)
-    rates = _raw.sweep(backend, [picture(1), picture(2)], 0.001)
-    assert list(rates) == ["1x1", "2x1", "3x1", "1x4", "2x4", "3x4"]
-    assert all(rate > 0 for rate in rates.values())
+    _raw.sweep(backend, [picture(1), picture(2)], 0.001)
+    before = device.alive
+    found = _raw.sweep(backend, [picture(1), picture(2)], 0.001)
+    assert list(found.rates) == ["1x1", "2x1", "3x1", "1x4", "2x4", "3x4"]
+    assert all(rate > 0 for rate in found.rates.values())
+    assert found.profiles == {"1": "profile 1:1:4", "4": "profile 1:1:4"}
+    assert device.alive == before
     assert len(backend._free) == backend.slots, "the lanes are given back"
     backend.close()
+
+
+def test_the_sweep_says_which_profile_ran_a_batch(make: Make) -> None:
+    found = _raw.sweep(make(single=True), [picture(1)], 0.001, streams=(2,), batches=(1, 4))
+    assert (list(found.rates), found.profiles) == (["2x1", "2x4"], {"1": "profile 1:1:1", "4": "profile 1:1:4"})
+
+
+def test_no_more_than_two_batches_wait_in_a_stream_of_the_sweep(make: Make, device: Simulation) -> None:
+    backend = make(streams=1)
+    slot = submitted(backend, picture(1))
+    launch = _raw._Launch(Cuda(), slot, 1)
+    for _ in range(5):
+        launch()
+        assert len(device.streams[slot.stream]) <= 2
+    launch.close()
+
+
+def test_a_sweep_does_not_wait_for_ever(make: Make, device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = make(streams=1)
+    launch = _raw._Launch(Cuda(), submitted(backend, picture(1)), 1)
+    monkeypatch.setattr(PATIENCE, "deadline_s", lambda: 0.0)
+    device.hold = True
+    launch()
+    launch()
+    with pytest.raises(FatalError, match="has not finished a batch"):
+        launch()
 
 
 def test_a_sweep_without_graphs_says_where_tensorrt_fails(make: Make, device: Simulation) -> None:
@@ -604,7 +634,7 @@ def test_a_plan_with_parts_on_a_dla_is_run_whole_and_without_graphs(device: Simu
     done = ran(backend, picture(1), picture(2))
     assert shows(done, picture(1), picture(2))
     backend.release(done)
-    assert list(_raw.sweep(backend, [picture(1)], 0.001)) == ["1x4", "2x4", "3x4"]
+    assert list(_raw.sweep(backend, [picture(1)], 0.001).rates) == ["1x4", "2x4", "3x4"]
     assert "cudaStreamBeginCapture" not in device.calls
     backend.close()
     assert device.alive == 0
@@ -658,8 +688,20 @@ def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
 
     monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
     TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
-    assert {tuple(kind.name for kind in how) for how in asked} == {(strategy,) if strategy else ()}
-    assert len(asked) == 2 * (SETTINGS.streams + 1)
+    names = [tuple(kind.name for kind in how) for how in asked]
+    assert names == [(), (strategy,) if strategy else ()] * (SETTINGS.streams + 1)
+
+
+def test_where_a_profile_serves_one_context_there_is_one_slot_with_both_profiles(make: Make) -> None:
+    """TensorRT 8.5."""
+    backend = make(single=True, contexts=1)
+    assert backend.slots == 1
+    for count in (1, 4, 1):
+        images = [picture(seed) for seed in range(count)]
+        slot = ran(backend, *images)
+        assert shows(slot, *images)
+        backend.release(slot)
+    backend.close()
 
 
 def test_a_profile_that_can_not_be_used_is_told_with_a_way_out(make: Make) -> None:

@@ -127,7 +127,8 @@ def describe(network: Any, config: Any) -> dict[str, Any]:
     """What the plan holds: inputs and outputs, the largest batch, the network."""
     largest = max((shapes[2][0] for profile in config._profiles for shapes in profile._shapes.values()), default=1)
     model = base64.b64encode(network._model.path.read_bytes()).decode()
-    return {**fakes.describe(network, config), "largest": largest, "model": model}
+    single = {"single": True} if len(config._profiles) > 1 else {}
+    return {**fakes.describe(network, config), "largest": largest, "model": model, **single}
 
 
 def greet(gpu: Gpu, cuda: int, module: Any, logger: Any) -> None:

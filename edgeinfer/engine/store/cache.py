@@ -7,6 +7,7 @@ engines/KEY/strikes          one byte per start that has not ended well so far
 quarantine/KEY/              engines that crashed their process three times
 tmp/                         builds in progress and folders being removed; whoever holds the lock may empty it
 timing/, calibration/        what makes the next build faster
+tuning/                      what `build --tune` found
 build.lock
 """
 

@@ -25,7 +25,8 @@ LEFT = re.compile(r"(build-|tmp)[a-z0-9_]{8}(\.dead)?|[0-9a-f]{64}\.[0-9a-f]{8}"
 """What lies in tmp/: workspaces, also of versions without a marker, and engines that are being removed."""
 _ENGINE_FILES = frozenset({"engine.plan", "manifest.json", "strikes"})
 _HELPER = re.compile(r"[0-9a-f]{16,64}(\.[a-z]+)*")
-_ENTRIES = {"engines": KEY, "quarantine": KEY, "tmp": LEFT, "timing": _HELPER, "calibration": _HELPER}
+_HELPERS = dict.fromkeys(("timing", "calibration", "tuning"), _HELPER)
+_ENTRIES = {"engines": KEY, "quarantine": KEY, "tmp": LEFT, **_HELPERS}
 
 
 def claim(root: Path) -> None:
