@@ -17,6 +17,7 @@ from edgeinfer.cuda import video
 from edgeinfer.errors import UnavailableError
 
 Wanted = Literal["auto", "av", "nvdec"]
+TURNED = video.Lack("it does not turn pictures, as this file says they are to be", "decoder: av does")
 ALONE = video.Lack("it decodes in processes that sources share alone", "leave out isolated and memory_mb")
 _instead: list[str] = []
 
@@ -36,22 +37,27 @@ def came_from_elsewhere(why: str) -> None:
     _instead.append(why)
 
 
-def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool) -> VideoDecoder:
+def open_decoder(stream: Any, what: str, wanted: Wanted, live: bool, turned: bool = False) -> VideoDecoder:
     """A decoder for PyAV's `stream`. `what` is the source in errors, `live` whether its pictures are wanted at once.
 
-    Raises CameraError where nothing here decodes it, UnavailableError where what is wanted is not here, and Elsewhere.
+    `turned`: its pictures are to be turned, as a telephone's are. Raises CameraError where nothing here decodes it,
+    UnavailableError where what is wanted is not here, and Elsewhere.
     """
     if wanted != "av" and video.enabled():
-        lack = video.lacks(stream)
+        lack = TURNED if turned else video.lacks(stream)
         if lack is None:
             why = "as configured" if wanted == "nvdec" else "this GPU decodes it"
             return NvDecoder(stream, what, why, optional=wanted == "auto")
         if wanted == "auto":
             raise Elsewhere(lack.why)
+        raise _not_here(what, lack)
     if wanted == "nvdec":
-        lack = video.likely() or (video.lacks(stream) if video.enabled() else None) or ALONE
-        raise UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
+        raise _not_here(what, video.likely() or ALONE)
     return SoftwareDecoder(stream, what, live, _why_software(wanted, live))
+
+
+def _not_here(what: str, lack: video.Lack) -> UnavailableError:
+    return UnavailableError(f"{what}: decoder: nvdec: {lack.why}", lack.hint)
 
 
 def _why_software(wanted: Wanted, live: bool) -> str:

@@ -89,3 +89,17 @@ def _check(path: Path) -> None:
         raise InputError(f"{path}: is a directory", "a folder of images is a source too, a folder of videos is not")
     if not path.is_file():
         raise InputError(f"{path}: no regular file", "a pipe or device is no video; gst:filesrc location=… reads those")
+
+
+def is_turned(path: Path) -> bool:
+    """Whether the file's pictures are to be turned. PyAV says so of a decoded picture alone."""
+    packets = VideoPackets(path)
+    try:
+        while (packet := packets.next()) is not None:
+            for frame in packets.stream.codec_context.decode(packet):
+                return round(frame.rotation / 90) % 4 != 0
+    except av.error.FFmpegError:
+        return False
+    finally:
+        packets.close()
+    return False

@@ -14,7 +14,7 @@ from edgeinfer.codecs.decoder import Decoded, Restarting, VideoDecoder
 from edgeinfer.config.paths import check_readable
 from edgeinfer.errors import InputError
 from edgeinfer.sources._clock import Pacer, stamped
-from edgeinfer.sources._file import VideoPackets
+from edgeinfer.sources._file import VideoPackets, is_turned
 from edgeinfer.types import Capture, DecoderChoice
 
 RECONNECT = False
@@ -131,7 +131,10 @@ class Playing:
         if not (isinstance(before, Restarting) and before.restart(stream)):
             self._let_go()
             try:
-                self._decoder = open_decoder(stream, str(self._path), self._options.decoder, self._options.realtime)
+                turned = wants_nvdec(self._options.decoder, self._options.realtime) and is_turned(self._path)
+                self._decoder = open_decoder(
+                    stream, str(self._path), self._options.decoder, self._options.realtime, turned
+                )
             except BaseException:
                 self._packets.close()
                 raise

@@ -188,7 +188,7 @@ def main() -> None:
     backend.prepare(open_decoder(model, config.model).filter)
     print(f"{backend.name}: {backend.detail}", flush=True)
     show_backends(backend, given.seconds)
-    raw = tensorrt.raw_sweep(model, options, images(), 0.3)
+    raw, _ = tensorrt.raw_sweep(model, config.model.max_batch, options, images(), 0.3)
     shape, best = max(raw.items(), key=lambda item: item[1])
     print(f"raw engine: {best:.0f} fps ({shape}, streams × batch)", flush=True)
     watched = Watched()

@@ -36,6 +36,8 @@ from edgeinfer.isolation.sharing import open_sharing
 from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
 from edgeinfer.pictures.host import HostSurface
 from edgeinfer.sources import rtsp
+from edgeinfer.sources import video as video_files
+from edgeinfer.sources._file import is_turned
 from edgeinfer.types import Capture, DecoderChoice
 from tests.capturing import Desk, capturing
 from tests.nvdec import clips, source
@@ -130,6 +132,36 @@ def test_only_key_frames_where_it_is_late(folder: Path) -> None:
     found = [picture for packet in packets for picture in decoder.decode(packet, key_frames_only=True)]
     assert len(found) + len(list(decoder.flush())) == len(keys) == 2
     decoder.close()
+
+
+@pytest.mark.parametrize("kind", ["h264", "h264-b", "h265-b"])
+def test_a_file_that_begins_again_goes_on_in_its_session(folder: Path, kind: str) -> None:
+    path = clip(folder, kind)
+    stream, packets = clips.packets(path)
+    decoder, wanted = NvDecoder(stream, "clip", ""), list(clips.in_software(path))
+    for _ in range(3):
+        for got, expected in zip(decoded(decoder, packets), wanted, strict=True):
+            clips.assert_same(got.picture, expected.picture)
+        before = decoder._session
+        stream, packets = clips.packets(path)
+        assert decoder.restart(stream)
+        assert decoder._session is before
+    other, _ = clips.packets(clip(folder, "h265" if kind.startswith("h264") else "h264"))
+    assert not decoder.restart(other)
+    decoder.close()
+
+
+def test_a_file_that_is_to_be_turned_is_decoded_elsewhere(folder: Path) -> None:
+    path = clips.write(folder / "turned.mp4", "h264", turned=90)
+    stream, _ = clips.packets(path)
+    assert is_turned(path)
+    assert not is_turned(clip(folder, "h264"))
+    with pytest.raises(Elsewhere, match="does not turn"):
+        open_decoder(stream, "clip", "auto", live=False, turned=True)
+    with pytest.raises(UnavailableError, match="does not turn"):
+        open_decoder(stream, "clip", "nvdec", live=False, turned=True)
+    with pytest.raises(Elsewhere, match="does not turn"):
+        video_files.open(str(path), video_files.Options(decoder="auto", realtime=True))
 
 
 def test_a_stream_that_changes_its_size_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,12 +27,14 @@ KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
 """Encoder, its format, its options."""
 
 
-def write(path: Path, kind: str, size: tuple[int, int] = (320, 240), pictures: int = 24) -> Path:
-    """A clip at 25 pictures a second."""
+def write(path: Path, kind: str, size: tuple[int, int] = (320, 240), pictures: int = 24, turned: int = 0) -> Path:
+    """A clip at 25 pictures a second; to be turned by so many degrees."""
     codec, pixels, options = KINDS[kind]
     with av.open(str(path), "w") as file:
         stream: Any = file.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
+        if turned:
+            stream.set_display_rotation(turned)
         for index in range(pictures):
             frame = av.VideoFrame.from_ndarray(drawn(index, size), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, 25)
