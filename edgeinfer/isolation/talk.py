@@ -8,10 +8,11 @@ its size and where it lies (`portrait.py`, `slots.py`).
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from typing import Any
+
+from msgspec import json
 
 MAX_BYTES = 1 << 16
 _MAX_DESCRIPTORS = 4
@@ -33,7 +34,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def send(peer: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
     """Says something. Raises Gone; TimeoutError where nobody listens."""
     try:
-        socket.send_fds(peer, [json.dumps(message).encode()], list(descriptors))
+        socket.send_fds(peer, [json.encode(message)], list(descriptors))
     except TimeoutError:
         raise
     except OSError as error:
@@ -55,7 +56,7 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
     try:
         if not data:
             raise Gone
-        message = json.loads(data)
+        message = json.decode(data)
         if not isinstance(message, dict):
             raise Nonsense(f"a {type(message).__name__}")
     except (ValueError, RecursionError):

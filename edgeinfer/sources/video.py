@@ -47,6 +47,11 @@ def shares(uri: str, options: Options) -> bool:
     return wants_nvdec(options.decoder, options.realtime)
 
 
+def isolate(uri: str, options: Options) -> bool:
+    """See `Isolating`. In real time there may be as many as cameras, which in one interpreter would starve the network."""
+    return options.realtime
+
+
 class VideoFile:
     """See `Source`."""
 
