@@ -49,12 +49,31 @@ class Isolating(Protocol):
         """Whether this one is, since it decodes what others send; None where it makes a process of its own anyway."""
 
 
-@runtime_checkable
-class Sharing(Protocol):
-    """What a source's module has besides whose sources may be decoded in a process that several share."""
+class PacketSource(Protocol):
+    """Gives a camera's packets, as `codecs.facts` has them. Used by one thread."""
 
-    def shares(self, uri: str, options: Any) -> bool:
-        """Whether this one is to be, as long as it turns out there that it can be."""
+    @property
+    def facts(self) -> Any: ...
+
+    def next(self) -> Any:
+        """The next packet. Blocks no longer than its deadline. Raises CameraError."""
+
+    def close(self) -> None:
+        """Takes leave of the camera. Called once."""
+
+
+@runtime_checkable
+class Relaying(Protocol):
+    """What a source's module has besides whose packets may come from another process than the one that decodes them."""
+
+    def relays(self, uri: str, options: Any) -> bool:
+        """Whether this one's are to."""
+
+    def open_packets(self, uri: str, options: Any) -> PacketSource:
+        """In a process that was made for it. Raises what `open` does."""
+
+    def open_relayed(self, packets: Any, options: Any) -> Any:
+        """The source, of packets that come from there; it closes them. Raises what `open` does, and Elsewhere."""
 
 
 @runtime_checkable

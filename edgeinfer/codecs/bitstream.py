@@ -8,6 +8,8 @@ from typing import Any
 import av
 from av.bitstream import BitStreamFilterContext
 
+from edgeinfer.codecs.facts import StreamFacts
+
 START = b"\0\0\1"
 HEAD_BYTES = 4096
 """Parameter sets come first in a packet; so far they are looked for."""
@@ -21,9 +23,11 @@ class Bitstream:
 
     def __init__(self, stream: Any) -> None:
         self._codec = stream.codec_context.name
-        self._filter = BitStreamFilterContext(_FILTERS[self._codec], stream) if self._codec in _FILTERS else None
+        filtered = self._codec in _FILTERS
+        whole = isinstance(stream, StreamFacts)  # its packets have been through the filter
+        self._filter = BitStreamFilterContext(_FILTERS[self._codec], stream) if filtered and not whole else None
         extra = stream.codec_context.extradata or b""
-        self._head = extra if self._filter is not None and _starts(extra) else b""
+        self._head = extra if filtered and _starts(extra) else b""
         self.parameters = sequence_sets(self._head, self._codec)
 
     def head(self) -> bytes:

@@ -35,6 +35,10 @@ class VideoDecoder(Protocol):
 
     choice: DecoderChoice
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is memory for another picture without waiting for those that it gave."""
+
     def decode(self, packet: Any, key_frames_only: bool = False) -> Iterator[Decoded]:
         """The pictures that this packet (PyAV's) completes, in the order in which they are shown.
 

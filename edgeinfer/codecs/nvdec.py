@@ -11,12 +11,13 @@ from typing import Any
 from edgeinfer.codecs.bitstream import Bitstream
 from edgeinfer.codecs.decoder import Decoded, Elsewhere, check_size
 from edgeinfer.codecs.unpacking import colour
-from edgeinfer.cuda import video
-from edgeinfer.errors import CameraError
+from edgeinfer.cuda import video, words
+from edgeinfer.errors import CameraError, OutOfMemoryError
 from edgeinfer.frames import pool
-from edgeinfer.gpu.cuda import Cuda
-from edgeinfer.gpu.leases import lease
+from edgeinfer.gpu.arena import Arena, arenas
+from edgeinfer.gpu.cuda import Cuda, sharpen_timer
 from edgeinfer.gpu.surfaces import DeviceSurface, downloads
+from edgeinfer.guard.limits import MAX_FILE_SLOTS, MAX_SLOTS
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.types import DecoderChoice, Surface
 
@@ -26,7 +27,9 @@ NAME = "nvdec"
 DEFAULT_STREAM = 0
 """The one that PyNvVideoCodec copies its pictures on, unless it is told another."""
 RENEWAL_S = 1.0
-"""Making a session takes a quarter of a second: a stream that changes more often gets none meanwhile."""
+"""Making a session takes a quarter of a second: a live stream that changes more often gets none meanwhile."""
+WITHOUT = 300
+"""Where there was no memory for its pictures on the GPU, a stream asks for it again after so many."""
 MAX_FAILURES = 3
 NO_TIME = -(1 << 62)
 _LAYOUTS: dict[str, Layout] = {"NV12": "nv12", "P016": "p010"}
@@ -38,20 +41,29 @@ class NvDecoder:
     NVIDIA's parser goes on after damage, and gives damaged pictures as well as sound ones: it does not say which.
     """
 
-    def __init__(self, stream: Any, what: str, why: str, optional: bool = False) -> None:
+    def __init__(self, stream: Any, what: str, why: str, live: bool = True, optional: bool = False) -> None:
         """Whether this GPU decodes the stream is to be asked before: `video.lacks`. Raises what `Cuda` does.
 
-        `optional`: where it turns out with the first packets that it doesn't, Elsewhere is raised, not CameraError.
+        `stream`: PyAV's, or its facts. `optional`: where it turns out with the first packets that it doesn't, Elsewhere
+        is raised, not CameraError.
         """
         self.choice = DecoderChoice(NAME, why)
-        self._what, self._optional = what, optional
+        self._what, self._live, self._optional = what, live, optional
+        words.listen()
         self._nvc, self._cuda = video.load(), Cuda()
         self._event = self._cuda.event()
+        self._arena: Arena | None = None
+        self._size = self._without = 0
         self._context, self._time_base = stream.codec_context, stream.time_base
         self._bitstream = Bitstream(stream)
         self._session: Any = None
         self._made_s = float("-inf")
         self._failures = 0
+
+    @property
+    def has_room(self) -> bool:
+        """See `VideoDecoder.has_room`."""
+        return self._arena is None or self._arena.has_room
 
     def decode(self, packet: Any, key_frames_only: bool = False) -> Iterator[Decoded]:
         """See `VideoDecoder.decode`. It must be gone through before the next call: NVDEC's memory is used again."""
@@ -63,7 +75,7 @@ class NvDecoder:
                 yield from self.flush()
                 self._session = None
             if self._session is None:
-                if not key or time.monotonic() - self._made_s < RENEWAL_S:
+                if not key or (self._live and time.monotonic() - self._made_s < RENEWAL_S):
                     continue
                 self._begin()
                 yield from self._decoded(self._bitstream.head() + data, pts)
@@ -87,10 +99,12 @@ class NvDecoder:
     def close(self) -> None:
         """See `VideoDecoder.close`."""
         self._session = None
+        self._let_go()
         self._cuda.attempt("cudaEventDestroy", self._event)
 
     def _begin(self) -> None:
         self._made_s = time.monotonic()
+        sharpen_timer()
         try:
             self._session = self._nvc.CreateDecoder(
                 gpuid=0,
@@ -119,9 +133,10 @@ class NvDecoder:
             log.debug("%s: NVDEC: %s", self._what, error)
             return
         for frame in frames:
-            surface, stamp = self._surface(frame), frame.timestamp
             self._failures, self._optional = 0, False
-            yield Decoded(surface, None if stamp == NO_TIME else float(stamp * self._time_base))
+            stamp = frame.timestamp
+            # No name for the picture here: it would keep its slot until the next one is made.
+            yield Decoded(self._surface(frame), None if stamp == NO_TIME else float(stamp * self._time_base))
 
     def _surface(self, frame: Any) -> Surface:
         """A frame, copied before the next one takes its place."""
@@ -135,7 +150,8 @@ class NvDecoder:
         read_as = colour(self._context, height, self._context.pix_fmt)
         addresses = frame.GetPtrToPlane(0), frame.GetPtrToPlane(1)
         pitch = (addresses[1] - addresses[0]) // height  # its own word for it counts in samples or in bytes
-        own = lease(shape.size)
+        arena = self._arena_for(shape.size)
+        own = None if arena is None else arena.take()
         if own is not None:
             self._copy(own.address, addresses, pitch, shape)
             return DeviceSurface(own, shape, read_as)
@@ -144,6 +160,24 @@ class NvDecoder:
         for place, address, rows, length in _planes(shape, addresses):
             downloads().rows(memory[place : place + rows * length].reshape(rows, length), address, pitch)
         return HostSurface(memory, shape, read_as)
+
+    def _arena_for(self, size: int) -> Arena | None:
+        """Memory for pictures of that size; None where the GPU has none to spare now."""
+        if size == self._size and (self._arena is not None or self._without > 0):
+            self._without -= 1
+            return self._arena
+        self._let_go()
+        self._size, self._without = size, WITHOUT
+        try:
+            self._arena = arenas.make(self._cuda, size, MAX_SLOTS if self._live else MAX_FILE_SLOTS)
+        except OutOfMemoryError as error:
+            log.warning("%s: its pictures come through host memory: %s", self._what, error.message)
+        return self._arena
+
+    def _let_go(self) -> None:
+        arena, self._arena = self._arena, None
+        if arena is not None:
+            arena.close()
 
     def _copy(self, target: int, addresses: tuple[int, int], pitch: int, shape: Shape) -> None:
         if pitch * shape.height == shape.luma_bytes and addresses[1] - addresses[0] == shape.luma_bytes:

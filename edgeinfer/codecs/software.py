@@ -46,6 +46,8 @@ _cores = Cores(os.cpu_count() or 1)
 class SoftwareDecoder:
     """See `VideoDecoder`. Of a live stream a picture comes out at once; of others two may be worked on together."""
 
+    has_room = True
+
     def __init__(self, stream: Any, what: str, live: bool, why: str) -> None:
         """Raises CameraError where FFmpeg has no decoder for PyAV's `stream`."""
         if stream.codec_context is None:

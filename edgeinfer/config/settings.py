@@ -64,12 +64,12 @@ class LadderConfig(Struct, frozen=True, kw_only=True):
 class IsolationConfig(Struct, frozen=True, kw_only=True):
     """Whether a source is read and decoded in a process that edgeinfer makes for it, and how many MiB that may have.
 
-    `may_share`: nobody has said so or otherwise, so that it may be a process that several share: see `Sharing`.
+    `may_relay`: nobody has said so or otherwise, so that the process may leave decoding to us: see `Relaying`.
     """
 
     isolated: bool = False
     memory_mb: Mebibytes | None = None
-    may_share: bool = False
+    may_relay: bool = False
 
 
 class BatchingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,8 +153,8 @@ class SourceSettings(LadderConfig, frozen=True, kw_only=True):
     `isolated` sources are read and decoded in a process of their own, which may hang, crash or swell without harm to
     the others; network cameras are by default, and `isolated: false` makes them threads. Such a process may have
     `memory_mb` MiB beyond what it starts with; by default what half of the memory leaves for each, 512 at most. Sources
-    through GStreamer have a process of their own in any case. What NVDEC decodes is in a process that up to 16 sources
-    share, unless `isolated` or `memory_mb` is given: then FFmpeg decodes it.
+    through GStreamer have a process of their own in any case. What NVDEC decodes is demultiplexed in such a process and
+    decoded in the daemon's, unless `isolated` or `memory_mb` is given: then FFmpeg decodes it over there.
     """
 
     uri: Annotated[str, Meta(min_length=1)]
@@ -293,8 +293,8 @@ def _isolation(known: SourceSettings, module: ModuleType, uri: str, options: Str
     if known.memory_mb is not None and not isolated:
         hint = "sources through GStreamer have a bound of their own" if usual is None else "isolated: true gives it one"
         raise ConfigError(f"{path}.memory_mb: this source has no process whose memory that could bound", hint)
-    may_share = known.isolated is None and known.memory_mb is None
-    return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb, may_share=may_share)
+    may_relay = known.isolated is None and known.memory_mb is None
+    return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb, may_relay=may_relay)
 
 
 def _sinks(file: _File) -> dict[str, PluginConfig]:

@@ -18,8 +18,6 @@ INT, UINT, SIZE = ctypes.c_int, ctypes.c_uint, ctypes.c_size_t
 POINTER, U64, TEXT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p
 
 DRIVER = "libcuda.so.1"
-IPC_HANDLE_BYTES = 64
-"""CUDA_IPC_HANDLE_SIZE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,6 @@ RUNTIME_CALLS: Mapping[str, tuple[Any, ...]] = {
     "cudaMemcpyAsync": (POINTER, POINTER, SIZE, INT, POINTER),
     "cudaMemcpy2DAsync": (POINTER, SIZE, POINTER, SIZE, SIZE, SIZE, INT, POINTER),
     "cudaMemsetAsync": (POINTER, INT, SIZE, POINTER),
-    "cudaIpcCloseMemHandle": (POINTER,),
     "cudaStreamCreateWithFlags": (Out(POINTER), UINT),
     "cudaStreamDestroy": (POINTER,),
     "cudaStreamSynchronize": (POINTER,),
@@ -107,21 +104,6 @@ class CaptureMode(enum.IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
-class IpcHandle(ctypes.Structure):
-    """cudaIpcMemHandle_t, with cuda-python's property."""
-
-    _fields_ = (("_raw", ctypes.c_ubyte * IPC_HANDLE_BYTES),)
-
-    @property
-    def reserved(self) -> bytes:
-        """What another process is told."""
-        return bytes(self._raw)
-
-    @reserved.setter
-    def reserved(self, value: bytes) -> None:
-        self._raw[:] = value
-
-
 class _Library:
     """The functions of a table, each bound to the library's."""
 
@@ -171,25 +153,11 @@ class RuntimeLibrary(_Library):
     cudaStreamNonBlocking = 1
     cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
     cudaHostAllocMapped = cudaHostRegisterMapped = 2
-    cudaIpcMemHandle_t = IpcHandle
 
     def __init__(self, path: str) -> None:
         """Raises OSError or AttributeError."""
         super().__init__(path, RUNTIME_CALLS)
         self._library.cudaGetErrorName.restype = TEXT
-        self._library.cudaIpcOpenMemHandle.argtypes = (ctypes.POINTER(POINTER), IpcHandle, UINT)
-
-    def cudaIpcGetMemHandle(self, address: int) -> tuple[int, IpcHandle]:
-        """What another process opens the allocation at `address` with."""
-        handle = IpcHandle()
-        status = self._library.cudaIpcGetMemHandle(ctypes.byref(handle), POINTER(address))
-        return self._status(status), handle
-
-    def cudaIpcOpenMemHandle(self, handle: IpcHandle, flags: int) -> tuple[int, int]:
-        """Where another process's allocation lies here."""
-        address = POINTER()
-        status = self._library.cudaIpcOpenMemHandle(ctypes.byref(address), handle, flags)
-        return self._status(status), address.value or 0
 
     def _name(self, number: int) -> str:
         return (self._library.cudaGetErrorName(number) or b"unknown").decode("ascii", "replace")

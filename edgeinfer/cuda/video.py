@@ -1,7 +1,6 @@
 """Whether NVDEC decodes a stream here, through PyNvVideoCodec; and if not, why, and what helps.
 
-`likely` may be asked anywhere. The rest loads NVIDIA's libraries and makes a CUDA context: it is for processes that
-sources share (see `enable`), since those libraries write to stdout and read what others send.
+`likely` may be asked anywhere. The rest loads NVIDIA's libraries and makes a CUDA context.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ FIRST_ON_THOR = (39, 2)
 VIDEO = "a container needs NVIDIA_DRIVER_CAPABILITIES=all (or one with video); elsewhere see edgeinfer doctor"
 GSTREAMER = "decoder: gstreamer uses it"
 SOFTWARE = "decoder: av decodes on the CPU"
-_enabled: list[bool] = []
+_forbidden: list[bool] = []
 _asking = threading.Lock()
 
 
@@ -50,14 +49,14 @@ class Lack:
     hint: str
 
 
-def enable() -> None:
-    """From now on streams of this process may be decoded by NVDEC."""
-    _enabled.append(True)
+def forbid() -> None:
+    """This process decodes nothing with NVDEC: it was made for one source, and a CUDA context is for many."""
+    _forbidden.append(True)
 
 
-def enabled() -> bool:
-    """See `enable`."""
-    return bool(_enabled)
+def allowed() -> bool:
+    """See `forbid`."""
+    return not _forbidden
 
 
 def likely(root: Path = Path("/")) -> Lack | None:

@@ -18,14 +18,14 @@ from edgeinfer.interfaces import (
     Decoder,
     Isolating,
     Reconnecting,
+    Relaying,
     Scaling,
     Selective,
-    Sharing,
     Sink,
     SlowStarting,
     Source,
 )
-from edgeinfer.isolation.sharing import open_sharing
+from edgeinfer.isolation.relaying import open_relaying
 from edgeinfer.isolation.source import Order, open_isolated
 from edgeinfer.messages import ModelInfo
 from edgeinfer.types import Start
@@ -93,23 +93,18 @@ def open_source(config: SourceConfig, name: str, fit: Fit = lambda: None) -> Sou
     def patience_s(fps: float) -> float:
         return limits.at_rate(fps).timeout + ANSWER_S
 
-    if shares(config):
-        return open_sharing(order, what, patience_s)
+    module = plugins.load("sources", config.uri.plugin)
+    if config.isolation.may_relay and isinstance(module, Relaying) and module.relays(config.uri.text, config.options):
+        return open_relaying(module, order, what, patience_s)
     if config.isolation.isolated:
         memory_mb = config.isolation.memory_mb
         return open_isolated(order, what, patience_s, None if memory_mb is None else memory_mb << 20)
-    module, size = plugins.load("sources", config.uri.plugin), fit()
+    size = fit()
     if size is not None and isinstance(module, Scaling):
         fitted: Source = module.open_fitted(config.uri.text, config.options, size)
         return fitted
     source: Source = module.open(config.uri.text, config.options)
     return source
-
-
-def shares(config: SourceConfig) -> bool:
-    """Whether a source is opened in a process that several share."""
-    module = plugins.load("sources", config.uri.plugin)
-    return config.isolation.may_share and isinstance(module, Sharing) and module.shares(config.uri.text, config.options)
 
 
 def deadlines(config: SourceConfig) -> Deadlines:
@@ -130,7 +125,7 @@ def _has_a_process(config: SourceConfig) -> bool:
     """Whether a source lives in a process: one that we make for it, or its own."""
     module = plugins.load("sources", config.uri.plugin)
     own = isinstance(module, Isolating) and module.isolate(config.uri.text, config.options) is None
-    return own or config.isolation.isolated or shares(config)
+    return own or config.isolation.isolated
 
 
 def open_sinks(configs: Mapping[str, PluginConfig]) -> dict[str, Sink]:

@@ -29,6 +29,7 @@ from edgeinfer.flow.publisher import Publisher
 from edgeinfer.flow.stage import Stage
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.succession import Succession
+from edgeinfer.gpu.arena import arenas
 from edgeinfer.interfaces import Blamable, Listening, Sink
 from edgeinfer.isolation.nursery import nursery
 from edgeinfer.messages import Reason
@@ -127,6 +128,7 @@ class Daemon:
         if self._inference is None:
             return True
         self.sources.poll()
+        arenas.settle()
         self.reloader.poll()
         return not reader_gone(self.publisher.sinks) and self.sources.alive
 

@@ -1,22 +1,16 @@
-"""Device memory that another process writes pictures into: one allocation a source, in slots, shared by CUDA IPC.
-
-All of them together are bounded. What CUDA shares are whole pages of 2 MiB, so that an allocation takes whole ones:
-nothing else of this process lies in them.
-"""
+"""Device memory for decoded pictures: one allocation a stream, in slots that are used again and again; all bounded."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
 
 from edgeinfer.errors import EdgeinferError, OutOfMemoryError
 from edgeinfer.gpu.cuda import Cuda
-from edgeinfer.gpu.leases import Lease
 from edgeinfer.guard.limits import MAX_DEVICE_BYTES, MAX_SOURCE_DEVICE_BYTES
 
-PAGE = 2 << 20
 ALIGNMENT = 512
 """A slot begins as cudaMalloc's memory does, or better."""
 SHARE = 4
@@ -26,68 +20,53 @@ LEAST_SLOTS = 3
 """One is written, one waits, one is read."""
 
 
-class Arena:
-    """Slots of `slot_bytes` each, numbered from 0. A slot is lent to the process, then ours, then lent again.
+class Lease:
+    """A slot in use. It goes back when nobody refers to this any more."""
 
-    Used by the source's thread; leases are let go by any. `handle` is what the process opens it with.
-    """
+    __slots__ = ("__weakref__", "address")
+
+    def __init__(self, arena: Arena, number: int) -> None:
+        self.address = arena.address + number * arena.slot_bytes
+        weakref.finalize(self, arena.let_go.append, number).atexit = False  # in any thread, under any lock
+
+
+class Arena:
+    """Slots of `slot_bytes` each. Used by the decoder's thread; leases are let go by any (`let_go`: their numbers)."""
 
     def __init__(self, arenas: Arenas, cuda: Cuda, slot_bytes: int, slots: int) -> None:
-        self.slot_bytes, self.slots = slot_bytes, slots
-        self.size = _rounded(slot_bytes * slots, PAGE)
+        self.slot_bytes, self.slots, self.size = slot_bytes, slots, slot_bytes * slots
         self.address = int(cuda("cudaMalloc", self.size))
-        try:
-            self.handle = cuda.export(self.address)
-        except BaseException:
-            cuda.attempt("cudaFree", self.address)
-            raise
+        self.let_go: deque[int] = deque()
         self._arenas, self._cuda = arenas, cuda
-        self._lent = set(range(slots))
-        self._let_go: deque[int] = deque()
-        self._out = 0
-        self._unmapped: Callable[[], bool] | None = None
+        self._free = list(range(slots))
 
     @property
     def has_room(self) -> bool:
-        """Whether the process has a slot for another picture."""
-        return bool(self._lent)
+        """Whether there is a slot for another picture."""
+        self._collect()
+        return bool(self._free)
 
-    def freed(self) -> list[int]:
-        """Slots that nobody here uses any more: the process may, and is to be told so."""
-        free = self._collect()
-        self._lent.update(free)
-        return free
+    def take(self) -> Lease | None:
+        """A slot to write to, None while all are in use."""
+        return Lease(self, self._free.pop()) if self.has_room else None
 
-    def lease(self, number: int) -> Lease:
-        """A slot that the process has written. Ours until nobody refers to the lease. Raises KeyError, not lent."""
-        self._lent.remove(number)
-        self._out += 1
-        return Lease(self.address + number * self.slot_bytes, number, self._came_back)
-
-    def close(self, unmapped: Callable[[], bool]) -> None:
-        """No more pictures come. The memory is freed once none is used here, and `unmapped` says: nor there."""
-        self._unmapped = unmapped
+    def close(self) -> None:
+        """No more pictures come. The memory is freed once none is in use."""
         self._arenas.retire(self)
 
     def free(self) -> bool:
-        """Frees it, of a closed one, where it may be."""
+        """Frees the memory of a closed one, where none of it is in use."""
         self._collect()
-        if self._out or self._unmapped is None or not self._unmapped():
+        if len(self._free) < self.slots:
             return False
         with contextlib.suppress(EdgeinferError):  # after a CUDA error nothing can be freed, and the process ends soon
             self._cuda("cudaFree", self.address)
         return True
 
-    def _came_back(self, number: int) -> None:
-        self._let_go.append(number)
-
-    def _collect(self) -> list[int]:
-        found: list[int] = []
+    def _collect(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
-                found.append(self._let_go.popleft())
-        self._out -= len(found)
-        return found
+                self._free.append(self.let_go.popleft())
 
 
 class Arenas:
@@ -103,56 +82,54 @@ class Arenas:
     @property
     def held(self) -> int:
         """Bytes that arenas take up now."""
-        with self._lock:
-            self._settle()
-            return self._held
+        self.settle()
+        return self._held
 
     def make(self, cuda: Cuda, size: int, wanted: int) -> Arena:
         """For so many pictures of `size` bytes, or fewer. What is left is for others, too: one gets a 32nd of it.
 
         Raises OutOfMemoryError where not even three find room, and what `Cuda` does.
         """
-        slot = _rounded(size, ALIGNMENT)
+        slot = -(-size // ALIGNMENT) * ALIGNMENT
+        self.settle()
         with self._lock:
-            self._settle()
-            left = (self._most(cuda) - self._held) // PAGE * PAGE
+            left = self._most(cuda) - self._held
             slots = max(LEAST_SLOTS, min(wanted, left // REST // slot, MAX_SOURCE_DEVICE_BYTES // slot))
             if slots * slot > min(left, MAX_SOURCE_DEVICE_BYTES):
                 raise OutOfMemoryError(
                     f"pictures of {size} bytes find no room: {self._held >> 20} MiB are theirs already"
                 )
-            total = _rounded(slot * slots, PAGE)
-            self._held += total
+            self._held += slots * slot
         try:
             return Arena(self, cuda, slot, slots)
         except BaseException:
             with self._lock:
-                self._held -= total
+                self._held -= slots * slot
             raise
 
     def retire(self, arena: Arena) -> None:
-        """Frees a closed one, now or when it may be."""
+        """Frees a closed one, now or once it may be."""
         with self._lock:
             self._retired.append(arena)
-            self._settle()
+        self.settle()
 
-    def _settle(self) -> None:
-        waiting, self._retired = self._retired, []
-        for arena in waiting:
-            if arena.free():
-                self._held -= arena.size
-            else:
-                self._retired.append(arena)
+    def settle(self) -> None:
+        """Frees what may be freed by now. Cheap; to be called now and then."""
+        if not self._retired:
+            return
+        with self._lock:
+            waiting, self._retired = self._retired, []
+            for arena in waiting:
+                if arena.free():
+                    self._held -= arena.size
+                else:
+                    self._retired.append(arena)
 
     def _most(self, cuda: Cuda) -> int:
         if self._limit is None:
             _, total = cuda.memory()
             self._limit = min(MAX_DEVICE_BYTES, total // SHARE)
         return self._limit
-
-
-def _rounded(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
 
 
 arenas = Arenas()

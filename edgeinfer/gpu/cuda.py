@@ -20,15 +20,7 @@ POLL_S = 50e-6
 LATE = 1 / 16
 """By so much of its time may the end of what is waited for be noticed late, where that is more than POLL_S."""
 _PR_SET_TIMERSLACK = 29
-IPC_LAZY_PEERS = 1
-"""cudaIpcMemLazyEnablePeerAccess, the only flag that there is."""
 _thread = threading.local()
-_used: list[bool] = []
-
-
-def in_use() -> bool:
-    """Whether this process works with CUDA: a context costs some 100 MB of memory and 500 MB of the GPU's."""
-    return bool(_used)
 
 
 class Cuda:
@@ -39,7 +31,6 @@ class Cuda:
 
     def __init__(self) -> None:
         self.api = access.find().runtime
-        _used.append(True)
         self._not_ready = int(self.api.cudaError_t.cudaErrorNotReady)
         self._to_device = self.api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._to_host = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
@@ -89,16 +80,6 @@ class Cuda:
     def copy_rows(self, target: int, source: int, width: int, rows: int, pitch: int, stream: int) -> None:
         """Starts a copy on the device of `rows` rows of `width` bytes, `pitch` apart, to where they have no gaps."""
         self("cudaMemcpy2DAsync", target, width, source, pitch, width, rows, self._on_device, stream)
-
-    def export(self, address: int) -> bytes:
-        """What another process opens an allocation with. It must be a whole one: it sees 2 MiB pages, whole ones."""
-        return bytes(self("cudaIpcGetMemHandle", address).reserved)
-
-    def opened(self, handle: bytes) -> int:
-        """Where another process's allocation lies here, until `cudaIpcCloseMemHandle`."""
-        own = self.api.cudaIpcMemHandle_t()
-        own.reserved = handle
-        return int(self("cudaIpcOpenMemHandle", own, IPC_LAZY_PEERS))
 
     def stream(self) -> int:
         """A new stream that doesn't wait for the default one."""

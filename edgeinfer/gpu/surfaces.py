@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.frames import pool
+from edgeinfer.gpu.arena import Lease
 from edgeinfer.gpu.cuda import Cuda
-from edgeinfer.gpu.leases import Lease
 from edgeinfer.pictures.host import HostSurface, Shape
 from edgeinfer.types import Colour, Image, Planes
 

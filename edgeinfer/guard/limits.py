@@ -139,34 +139,12 @@ MAX_FILE_SLOTS = _bound(
     "it waits",
     "test_a_file_without_room_waits_and_loses_nothing",
 )
-MAX_GUESTS = _bound(
-    16,
-    "sources",
-    "decoded by one process that sources share",
-    "the next one gets another process",
-    "test_a_process_takes_so_many_sources_and_no_more",
-)
-MAX_HUNG_GUESTS = _bound(
-    3,
-    "threads",
-    "of a process that sources share, whose sources were given up because nothing came back",
-    "the process is ended, and its other sources are opened again in another",
-    "test_a_process_in_which_too_many_hang_is_replaced",
-)
-MAX_SHARED_BYTES = _bound(
-    2 << 30,
+MAX_PACKET_BYTES = _bound(
+    16 << 20,
     "bytes",
-    "private memory of a process that sources share; a quarter of the machine's where that is less",
-    "it ends, and its sources are opened again in another: `crashed`. CUDA leaves no limit that the kernel could keep; "
-    "it looks four times a second",
-    "test_a_process_that_swells_ends_by_itself",
-)
-MAX_SHARED_DESCRIPTORS = _bound(
-    4096,
-    "descriptors",
-    "one process that sources share",
-    "it can open no more, and sources are opened again",
-    "test_a_process_that_sources_share_has_its_descriptors_bounded",
+    "one packet of a camera that is decoded by NVDEC",
+    "its process is ended, and the camera opened again: `memory`",
+    "test_a_packet_that_is_too_large_ends_its_process",
 )
 
 # Descriptors and threads

@@ -27,15 +27,6 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
-def private_bytes() -> int:
-    """Memory that this process alone has, as far as it is resident (RssAnon in proc(5)); 0 where nobody says."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) << 10
-    return 0
-
-
 def meminfo(root: Path = Path("/")) -> dict[str, int]:
     """The kernel's account of the machine's memory in bytes (/proc/meminfo); empty where it gives none."""
     lines = (line.split() for line in _read(root / "proc/meminfo").splitlines())

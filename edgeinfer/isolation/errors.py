@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeinfer.codecs.decoder import Elsewhere
 from edgeinfer.codes import SOURCE_REASONS
 from edgeinfer.errors import (
     CameraError,
@@ -29,8 +28,6 @@ KINDS: dict[str, type[EdgeinferError]] = {
 
 def to_plain(error: BaseException) -> dict[str, Any]:
     """An error as JSON can say it. What is no error of ours is told by its type and text."""
-    if isinstance(error, Elsewhere):
-        return {"error": "Elsewhere", "message": str(error)[:MAX_TEXT]}
     if isinstance(error, UnreadableItem):
         return {"error": "UnreadableItem", "message": str(error)[:MAX_TEXT]}
     if isinstance(error, CameraError):
@@ -52,8 +49,6 @@ def from_plain(answer: dict[str, Any], what: str) -> Exception:
     kind, message, hint = (_text(answer, key) for key in ("error", "message", "hint"))
     if kind == "MemoryError":
         return too_large(what)
-    if kind == "Elsewhere":
-        return Elsewhere(message)
     if kind == "UnreadableItem":
         return UnreadableItem(message)
     if kind == "CameraError":

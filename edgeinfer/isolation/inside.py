@@ -14,14 +14,13 @@ from edgeinfer import frames
 from edgeinfer.codecs import choice
 from edgeinfer.config import plugins
 from edgeinfer.contract import breach
+from edgeinfer.cuda import video
 from edgeinfer.errors import ConfigError, StalledError
-from edgeinfer.gpu import leases
-from edgeinfer.gpu.surfaces import DeviceSurface
-from edgeinfer.interfaces import Decoding, Source, UnreadableItem
+from edgeinfer.interfaces import Decoding, PacketSource, Source, UnreadableItem
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.borrowed import Borrowed
-from edgeinfer.isolation.borrowed_slots import BorrowedSlots
 from edgeinfer.isolation.errors import to_plain
+from edgeinfer.isolation.packets import plain_facts, plain_packet
 from edgeinfer.isolation.portrait import described
 from edgeinfer.pictures.host import HostSurface
 from edgeinfer.types import Capture, Image, Picture
@@ -30,45 +29,56 @@ _here: list[bool] = []
 
 
 def serving() -> bool:
-    """Whether this process was made for sources."""
+    """Whether this process was made for one source."""
     return bool(_here)
 
 
 def serve(peer: socket.socket) -> None:
-    """Talks with the parent about one source until either has had enough. All memory for frames comes from there."""
+    """Talks with the parent until either has had enough. All memory for frames comes from there."""
+    _here.append(True)
+    video.forbid()
     borrowed = Borrowed(peer)
     frames.pool.supply = borrowed
-    visit(peer, borrowed)
-
-
-def visit(peer: socket.socket, borrowed: Borrowed) -> None:
-    """The same in a process that has other sources, too: `borrowed` supplies this thread alone."""
-    _here[:] = [True]
-    slots = BorrowedSlots(peer)
-    with contextlib.suppress(talk.Gone, talk.Nonsense), contextlib.closing(slots), leases.supplied(slots):
+    with contextlib.suppress(talk.Gone, talk.Nonsense):
         try:
-            _Visit(peer, borrowed, slots).serve()
+            order, _ = talk.receive(peer, None)
+            wanted = order["open"]
+            if wanted.get("packets"):
+                _relay(peer, wanted)
+            else:
+                _Visit(peer, borrowed).serve(wanted)
         except (talk.Gone, talk.Nonsense):
             raise
         except BaseException as error:  # a plugin's sys.exit too: the parent must hear what it was
             talk.send(peer, to_plain(error))
 
 
+def _relay(peer: socket.socket, wanted: dict[str, Any]) -> None:
+    """Demultiplexes alone: the packets are the parent's to decode."""
+    module = plugins.load("sources", wanted["plugin"])
+    packets: PacketSource = module.open_packets(wanted["uri"], _options(module, wanted))
+    with contextlib.closing(packets):
+        talk.send(peer, {"opened": {"stream": plain_facts(packets.facts)}})
+        while True:
+            talk.receive(peer, None)
+            packet = packets.next()
+            talk.send(peer, {"packet": plain_packet(packet)})
+            talk.send_bytes(peer, packet.data)
+
+
 class _Visit:
-    """One source, its talk and its memory."""
+    """One source and its talk."""
 
-    def __init__(self, peer: socket.socket, borrowed: Borrowed, slots: BorrowedSlots) -> None:
-        self._peer, self._borrowed, self._slots = peer, borrowed, slots
+    def __init__(self, peer: socket.socket, borrowed: Borrowed) -> None:
+        self._peer, self._borrowed = peer, borrowed
 
-    def serve(self) -> None:
+    def serve(self, wanted: dict[str, Any]) -> None:
         """Opens it, and reads it as long as it is asked. What ends the source is raised."""
-        order, _ = talk.receive(self._peer, None)
-        with contextlib.closing(_opened(order["open"])) as source:
+        with contextlib.closing(_opened(wanted)) as source:
             talk.send(self._peer, {"opened": _introduced(source)})
             while True:
                 order, _ = talk.receive(self._peer, None)
                 self._borrowed.take_back(order)
-                self._slots.take_back(order)
                 talk.send(self._peer, self._answer(source))
 
     def _answer(self, source: Source) -> dict[str, Any]:
@@ -95,8 +105,6 @@ class _Visit:
         }
 
     def _given(self, picture: Picture) -> dict[str, Any]:
-        if isinstance(picture, DeviceSurface) and self._slots.can_give(picture):
-            return {"picture": self._slots.give(picture)}
         lent = _lendable(picture, self._borrowed)
         block, dropped = self._borrowed.give(_memory(lent))
         return {"picture": described(lent, block), "drop": dropped}
@@ -106,8 +114,12 @@ def _opened(wanted: dict[str, Any]) -> Source:
     if "instead" in wanted:
         choice.came_from_elsewhere(wanted["instead"])
     module = plugins.load("sources", wanted["plugin"])
-    source: Source = module.open(wanted["uri"], msgspec.json.decode(wanted["options"], type=module.Options))
+    source: Source = module.open(wanted["uri"], _options(module, wanted))
     return source
+
+
+def _options(module: Any, wanted: dict[str, Any]) -> Any:
+    return msgspec.json.decode(wanted["options"], type=module.Options)
 
 
 def _introduced(source: Source) -> dict[str, Any]:

@@ -46,10 +46,7 @@ def share_of_memory(children: int, total: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A process for one source, or for several.
-
-    `peer` is our end of the talk with it, `handle` its pidfd, -1 on an old kernel.
-    """
+    """A process for one source. `peer` is our end of the talk with it, `handle` its pidfd, -1 on an old kernel."""
 
     pid: int
     peer: socket.socket
@@ -80,20 +77,16 @@ class Nursery:
         self._orphans: set[int] = set()
         self._strays: list[int] = []
 
-    def fork(self, plugin: str, memory_bytes: int | None = None, shared: bool = False) -> Forked:
-        """A process that will open a source of that plugin, `shared` several: CUDA's memory can't be held to a bound.
-
-        Raises TemporaryError where there can be none now.
-        """
+    def fork(self, plugin: str, memory_bytes: int | None = None) -> Forked:
+        """A process that will open a source of that plugin. Raises TemporaryError where there can be none now."""
         with self._held(WAIT_S):
             self._reap()
             ours, theirs = self._begin()
             share = memory_bytes or share_of_memory(len(self._living) + 1, total_bytes())
-            order = {"fork": plugin, "memory_bytes": None if shared else share, "shared": shared}
             try:
                 with theirs:
                     self._see_off_strays()
-                    answer = self._ask(order, WAIT_S, theirs.fileno())
+                    answer = self._ask({"fork": plugin, "memory_bytes": share}, WAIT_S, theirs.fileno())
                 if "pid" not in answer:
                     raise TemporaryError(f"no process for a source: {answer.get('refused')}")
             except BaseException:

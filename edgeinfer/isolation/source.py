@@ -22,9 +22,8 @@ from edgeinfer.isolation import portrait, talk
 from edgeinfer.isolation.errors import from_plain, too_many
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import nursery
-from edgeinfer.isolation.slots import DEVICE, Slots
 from edgeinfer.isolation.talk import whole
-from edgeinfer.types import Capture, DecoderChoice, Picture
+from edgeinfer.types import Capture, DecoderChoice
 
 OPEN_S = 25.0
 """Longer than connecting may take, `connect_s`."""
@@ -97,11 +96,10 @@ class IsolatedSource:
         what: str,
         patience_s: Patience,
         open_s: float | None = None,
-        slots: Slots | None = None,
     ) -> None:
-        """Opening may take `open_s`, OPEN_S where it is None. `slots` lends it the GPU's memory; None lends none."""
+        """Opening may take `open_s`, OPEN_S where it is None."""
         self._process, self._what = process, what
-        self._lender, self._slots = Lender(frames.store), slots
+        self._lender = Lender(frames.store)
         self.live, self._ended = False, False
         try:
             self.live, self.fps = self._open(order, OPEN_S if open_s is None else open_s)
@@ -126,9 +124,8 @@ class IsolatedSource:
         return self._process.pid
 
     def read(self) -> Capture | None:
-        """See `Source.read`. Without room it raises NoRoom before the process is asked."""
-        freed = {} if self._slots is None else {"slots": self._slots.freed()}
-        answer = self._ask({"read": True, **freed}, self._patience_s)
+        """See `Source.read`."""
+        answer = self._ask({"read": True}, self._patience_s)
         if "end" in answer:
             return None
         with self._guarded():
@@ -142,19 +139,15 @@ class IsolatedSource:
 
     def _capture(self, answer: dict[str, Any]) -> Capture:
         """What an answer shows. Raises talk.Nonsense."""
-        if answer.get("clock") not in CAPTURE_CLOCKS:
+        if str(answer.get("clock")) not in CAPTURE_CLOCKS:
             raise talk.Nonsense("no such clock")
         t_ns = whole(answer, "t_ns", 0, MAX_TIME_NS)
         t_mono_ns = whole(answer, "t_mono_ns", 0, time.monotonic_ns())  # from the future it would hold up what comes
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
         camera = _camera_size(answer.get("seen"))
-        return Capture(self._picture(answer.get("picture")), t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
-
-    def _picture(self, told: object) -> Picture:
-        if isinstance(told, dict) and told.get("kind") == DEVICE and self._slots is not None:
-            return self._slots.surface(told)
-        return portrait.seen(told, self._lender, self._what)
+        picture = portrait.seen(answer.get("picture"), self._lender, self._what)
+        return Capture(picture, t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
 
     def _ask(self, order: dict[str, Any], patience_s: float | None) -> dict[str, Any]:
         """The answer to an order, with the memory lent that it takes. Raises the error that it tells of."""
@@ -166,12 +159,9 @@ class IsolatedSource:
                 answer, descriptors = talk.receive(self._process.peer, left_s)
                 talk.close(descriptors)  # nobody asked for any
                 self._lender.take_back(answer.get("drop", []))
-                if "need" in answer:
-                    end += self._lend(answer)
-                elif "arena" in answer and self._slots is not None:
-                    end += self._lend_slots(self._slots, answer["arena"])
-                else:
+                if "need" not in answer:
                     break
+                end += self._lend(answer)
             else:
                 raise talk.Nonsense("it asks for memory again and again")
             error = from_plain(answer, self._what) if "error" in answer else None
@@ -195,12 +185,6 @@ class IsolatedSource:
             talk.send(self._process.peer, {"lend": number, "free": free}, descriptor)
         finally:
             os.close(descriptor)
-        return time.monotonic() - began
-
-    def _lend_slots(self, slots: Slots, wanted: object) -> float:
-        """The same for the GPU's memory."""
-        began = time.monotonic()
-        talk.send(self._process.peer, slots.lend(wanted, self.live))
         return time.monotonic() - began
 
     @contextlib.contextmanager
@@ -230,8 +214,6 @@ class IsolatedSource:
         self._ended = True
         how = self._process.end()
         self._lender.close()
-        if self._slots is not None:
-            self._slots.close()
         return how
 
 

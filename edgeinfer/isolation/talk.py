@@ -1,15 +1,16 @@
 """How a source's process and ours talk: JSON objects over a socket of packets, with descriptors beside them.
 
 Ours speaks first: `open` once, then `read` for every picture. While it works on either, the other side may say `need`
-and is answered with `lend`, or `arena` and is answered with what opens the GPU's memory. Its answers are `opened`,
-`picture`, `end` or `error`. The end of the socket is the end of the talk for both. A `picture` is told with its kind,
-its size and where it lies (`portrait.py`, `slots.py`).
+and is answered with `lend`. Its answers are `opened`, `picture`, `packet`, `end` or `error`. The end of the socket is
+the end of the talk for both. A `picture` is told with its kind, its block and its size (`portrait.py`); the bytes of a
+`packet` follow in messages of their own.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import Any
 
 from msgspec import json
@@ -46,8 +47,8 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
 
     Raises Gone, Nonsense, and TimeoutError where nothing comes.
     """
-    peer.settimeout(None if timeout_s is None else max(0.001, timeout_s))
     try:
+        peer.settimeout(None if timeout_s is None else max(0.001, timeout_s))
         data, descriptors, _, _ = socket.recv_fds(peer, MAX_BYTES, _MAX_DESCRIPTORS)
     except TimeoutError:
         raise
@@ -66,6 +67,36 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
         close(descriptors)
         raise
     return message, descriptors
+
+
+def send_bytes(peer: socket.socket, data: bytes) -> None:
+    """Says what is no JSON, in as many messages as it takes. Raises what `send` does."""
+    view = memoryview(data)
+    try:
+        for place in range(0, len(data), MAX_BYTES):
+            peer.send(view[place : place + MAX_BYTES])
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise Gone from error
+
+
+def receive_bytes(peer: socket.socket, size: int, timeout_s: float | None) -> bytes:
+    """`size` bytes that were said so. Raises what `receive` does."""
+    data, end = bytearray(size), None if timeout_s is None else time.monotonic() + timeout_s
+    view, place = memoryview(data), 0
+    try:
+        while place < size:
+            peer.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+            came = peer.recv_into(view[place:])
+            if came == 0:
+                raise Gone
+            place += came
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise Gone from error
+    return bytes(data)
 
 
 def whole(message: dict[str, Any], key: str, least: int, most: int) -> int:

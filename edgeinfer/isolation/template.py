@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 from edgeinfer.config import plugins
 from edgeinfer.errors import ConfigError, EdgeinferError
 from edgeinfer.guard.confine import confine
-from edgeinfer.guard.limits import MAX_CHILD_DESCRIPTORS, MAX_SHARED_DESCRIPTORS
+from edgeinfer.guard.limits import MAX_CHILD_DESCRIPTORS
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.errors import to_plain
 from edgeinfer.isolation.inside import serve
-from edgeinfer.isolation.shared import serve_many
 
 LEAVE_S = 1.0
 """Children learn of the parent's end as we do, and get so long to take leave of their cameras."""
@@ -62,28 +61,22 @@ def _fork(control: socket.socket, order: dict[str, Any], descriptor: int) -> int
     pid = os.fork()
     if pid == 0:
         control.close()
-        _live(socket.socket(fileno=descriptor), order["memory_bytes"], order.get("shared", False), parent)
+        _live(socket.socket(fileno=descriptor), order["memory_bytes"], parent)
     return pid
 
 
-def _live(peer: socket.socket, memory_bytes: int | None, shared: bool, parent: int) -> NoReturn:
-    """A child's life, at the head of a session of its own: what it starts ends with it.
-
-    CUDA writes files (/dev/shm, its cache) and reserves address space beyond any bound.
-    """
+def _live(peer: socket.socket, memory_bytes: int, parent: int) -> NoReturn:
+    """A child's life, at the head of a session of its own: what it starts ends with it."""
     code = 1
     try:
         os.setsid()
         try:
-            if shared:
-                confine(None, parent=parent, descriptors=MAX_SHARED_DESCRIPTORS)
-            else:
-                confine(memory_bytes, parent=parent, file_bytes=0, descriptors=MAX_CHILD_DESCRIPTORS)
+            confine(memory_bytes, parent=parent, file_bytes=0, descriptors=MAX_CHILD_DESCRIPTORS)
         except (OSError, ValueError) as error:
             hint = "isolated: false reads the source in a thread"
             talk.send(peer, to_plain(ConfigError(f"its process can't be held to its limits here: {error}", hint)))
         else:
-            (serve_many if shared else serve)(peer)
+            serve(peer)
         code = 0
     finally:
         os._exit(code)  # nothing of the template's is the child's to clean up, and a library's thread may hang

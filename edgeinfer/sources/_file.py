@@ -97,7 +97,7 @@ def is_turned(path: Path) -> bool:
     try:
         while (packet := packets.next()) is not None:
             for frame in packets.stream.codec_context.decode(packet):
-                return round(frame.rotation / 90) % 4 != 0
+                return bool(round(frame.rotation / 90) % 4)
     except av.error.FFmpegError:
         return False
     finally:

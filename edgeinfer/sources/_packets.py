@@ -59,6 +59,11 @@ class Packets:
             raise CameraError("closed", f"{self.url}: the camera ended the stream")
         return packet
 
+    @staticmethod
+    def wall_s(packet: Any) -> float | None:
+        """See `wall_clock_s`."""
+        return wall_clock_s(packet)
+
     def close(self) -> None:
         """Takes leave of the camera."""
         self._container.close()

@@ -18,16 +18,19 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from edgeinfer.codecs.choice import open_decoder, wants_nvdec
-from edgeinfer.codecs.decoder import Decoded
+from edgeinfer.codecs.bitstream import Bitstream
+from edgeinfer.codecs.choice import Wanted, open_decoder, wants_nvdec
+from edgeinfer.codecs.decoder import Decoded, VideoDecoder
+from edgeinfer.codecs.facts import RelayedPacket, StreamFacts, facts_of
 from edgeinfer.errors import StalledError, TemporaryError, UnavailableError
+from edgeinfer.interfaces import NoRoom
 from edgeinfer.isolation import inside
 from edgeinfer.recipe import BINDINGS
 from edgeinfer.sources._clock import stamped
 from edgeinfer.sources._credentials import Account, account
 from edgeinfer.sources._gst_process import FROM_NVMM_TO_SINK, TO_SINK, GstSource, Recipe, find_python, start
 from edgeinfer.sources._lateness import LATE_S, Lateness
-from edgeinfer.sources._packets import Packets, wall_clock_s
+from edgeinfer.sources._packets import Packets
 from edgeinfer.types import Capture, DecoderChoice, Start
 
 log = logging.getLogger(__name__)
@@ -57,10 +60,10 @@ class Options(Struct, frozen=True, kw_only=True):
 
     `decoder: auto` is GStreamer's where NVIDIA's `nvv4l2decoder` is installed and a Python can use it (python3-gi,
     gir1.2-gstreamer-1.0; `python` names one); NVDEC where PyNvVideoCodec is installed (`edgeinfer[nvdec]`) and the GPU
-    decodes the stream, in a process that up to 16 sources share; and FFmpeg on the CPU elsewhere. `av` is FFmpeg in a
-    process of its own, `nvdec` and `gstreamer` nothing else. Connecting may take `connect_s`; a connection that
-    brings nothing for `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be
-    set as ours is (NTP); GStreamer's decoder doesn't.
+    decodes the stream, beside the network; and FFmpeg on the CPU elsewhere. `av` is FFmpeg in a process of its own,
+    `nvdec` and `gstreamer` nothing else. Connecting may take `connect_s`; a connection that brings nothing for
+    `silence_s` is given up. `clock: rtcp` takes a frame's time from the camera, whose clock must be set as ours is
+    (NTP); GStreamer's decoder doesn't.
     """
 
     transport: Literal["tcp", "udp"] = "tcp"
@@ -82,7 +85,17 @@ def open(uri: str, options: Options) -> NetworkCamera | GstSource:  # noqa: A001
     peer = account(uri, options.user, options.password, options.password_file)
     if _through_gstreamer(uri, options):
         return GstSource(recipe(peer, options), options.python)
-    return NetworkCamera(peer, options)
+    packets = _connected(peer, options)
+    try:
+        wanted = "auto" if options.decoder == "gstreamer" else options.decoder
+        return NetworkCamera(packets, open_decoder(packets.stream, peer.url, wanted, live=True), options)
+    except BaseException:
+        packets.close()
+        raise
+
+
+def _connected(peer: Account, options: Options) -> Packets:
+    return Packets(peer.url, peer.full_url, options.transport, options.connect_s, options.silence_s)
 
 
 def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> NetworkCamera | GstSource:
@@ -98,11 +111,23 @@ def isolate(uri: str, options: Options) -> bool | None:
     return None if _through_gstreamer(uri, options) else True
 
 
-def shares(uri: str, options: Options) -> bool:
-    """See `Sharing`."""
+def relays(uri: str, options: Options) -> bool:
+    """See `Relaying`."""
     if options.decoder == "gstreamer" or _through_gstreamer(uri, options):
         return False
-    return wants_nvdec(options.decoder, live=True)
+    return wants_nvdec(options.decoder)
+
+
+def open_packets(uri: str, options: Options) -> AnnexB:
+    """See `Relaying`."""
+    return AnnexB(_connected(account(uri, options.user, options.password, options.password_file), options))
+
+
+def open_relayed(packets: Any, options: Options) -> NetworkCamera:
+    """See `Relaying`."""
+    wanted: Wanted = "nvdec" if options.decoder == "nvdec" else "auto"
+    decoder = open_decoder(packets.stream, packets.url, wanted, live=True, elsewhere=True)
+    return NetworkCamera(packets, decoder, options)
 
 
 def _through_gstreamer(uri: str, options: Options) -> bool:
@@ -166,19 +191,36 @@ def recipe(peer: Account, options: Options) -> Recipe:
     )
 
 
+class AnnexB:
+    """See `PacketSource`: packets with start codes, as NVDEC reads them."""
+
+    def __init__(self, packets: Packets) -> None:
+        self._packets = packets
+        self.facts: StreamFacts = facts_of(packets.stream)
+        self._bitstream = Bitstream(packets.stream)
+
+    def next(self) -> RelayedPacket:
+        """See `PacketSource.next`."""
+        while True:
+            packet = self._packets.next()
+            stamps, key, wall_s = (packet.pts, packet.dts), packet.is_keyframe, self._packets.wall_s(packet)
+            data = b"".join(self._bitstream.units(packet))  # which leaves nothing in the packet
+            if data:
+                return RelayedPacket(data, *stamps, self.facts.time_base, key, wall_s)
+
+    def close(self) -> None:
+        """See `PacketSource.close`."""
+        self._packets.close()
+
+
 class NetworkCamera:
     """See `Source`. What is decoded too slowly is caught up with by leaving out all but key frames."""
 
     live = True
 
-    def __init__(self, peer: Account, options: Options) -> None:
-        self._packets = Packets(peer.url, peer.full_url, options.transport, options.connect_s, options.silence_s)
-        wanted = "auto" if options.decoder == "gstreamer" else options.decoder
-        try:
-            self._decoder = open_decoder(self._packets.stream, peer.url, wanted, live=True)
-        except BaseException:
-            self._packets.close()
-            raise
+    def __init__(self, packets: Any, decoder: VideoDecoder, options: Options) -> None:
+        """Of `Packets`, or of what comes like them from another process. It closes both."""
+        self._packets, self._decoder = packets, decoder
         self.fps = float(self._packets.stream.average_rate or 0)
         self._rtcp = options.clock == "rtcp"
         self._pictures: Iterator[Decoded] = iter(())
@@ -197,6 +239,8 @@ class NetworkCamera:
         """See `Source.read`. The deadline is `silence_s` for a packet and two seconds for a picture from packets."""
         deadline = time.monotonic() + READ_DEADLINE_S
         while True:
+            if not self._decoder.has_room:
+                raise NoRoom
             for decoded in self._pictures:
                 return self._capture(decoded)
             if time.monotonic() > deadline:
@@ -204,7 +248,7 @@ class NetworkCamera:
             packet = self._packets.next()
             self._mind_lateness(packet)
             if self._rtcp:
-                self._wall_s = wall_clock_s(packet)
+                self._wall_s = self._packets.wall_s(packet)
             self._pictures = self._decoder.decode(packet, self._catching_up)
 
     def close(self) -> None:

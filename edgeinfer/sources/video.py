@@ -9,10 +9,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from edgeinfer.codecs.choice import Wanted, open_decoder, wants_nvdec
-from edgeinfer.codecs.decoder import Decoded, Restarting, VideoDecoder
+from edgeinfer.codecs.choice import Wanted, in_software, open_decoder, wants_nvdec
+from edgeinfer.codecs.decoder import Decoded, Elsewhere, Restarting, VideoDecoder
 from edgeinfer.config.paths import check_readable
+from edgeinfer.cuda import video
 from edgeinfer.errors import InputError
+from edgeinfer.interfaces import NoRoom
 from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.sources._file import VideoPackets, is_turned
 from edgeinfer.types import Capture, DecoderChoice
@@ -28,8 +30,8 @@ EXACT = frozenset({".mp4", ".m4v", ".mov"})
 class Options(Struct, frozen=True, kw_only=True):
     """`realtime` plays at the file's own rate and drops like a camera; `loop` starts again at the end.
 
-    `decoder: av` is FFmpeg on the CPU; `nvdec` the GPU's, in a process that up to 16 sources share
-    (`edgeinfer[nvdec]`); `auto` is NVDEC where TensorRT is and the GPU decodes the file, else FFmpeg.
+    `decoder: av` is FFmpeg on the CPU; `nvdec` the GPU's (`edgeinfer[nvdec]`); `auto` is NVDEC where TensorRT is and
+    the GPU decodes the file, else FFmpeg.
     """
 
     realtime: bool = False
@@ -42,14 +44,9 @@ def open(uri: str, options: Options) -> VideoFile:  # noqa: A001 (the plugin int
     return VideoFile(Path(uri), options)
 
 
-def shares(uri: str, options: Options) -> bool:
-    """See `Sharing`."""
-    return wants_nvdec(options.decoder, options.realtime)
-
-
 def isolate(uri: str, options: Options) -> bool:
-    """See `Isolating`. In real time there may be as many as cameras, which in one interpreter would starve the network."""
-    return options.realtime
+    """See `Isolating`. In real time there may be as many as cameras: in one interpreter they would starve it."""
+    return options.realtime and not wants_nvdec(options.decoder)
 
 
 class VideoFile:
@@ -136,7 +133,7 @@ class Playing:
         if not (isinstance(before, Restarting) and before.restart(stream)):
             self._let_go()
             try:
-                turned = wants_nvdec(self._options.decoder, self._options.realtime) and is_turned(self._path)
+                turned = video.allowed() and wants_nvdec(self._options.decoder) and is_turned(self._path)
                 self._decoder = open_decoder(
                     stream, str(self._path), self._options.decoder, self._options.realtime, turned
                 )
@@ -149,16 +146,30 @@ class Playing:
         self._ended = False
 
     def next(self) -> Decoded | None:
-        """The next picture, None at the end. Raises what `VideoDecoder.decode` raises."""
+        """The next picture, None at the end. Raises NoRoom, and what `VideoDecoder.decode` raises."""
         while True:
-            for decoded in self._pictures:
-                return decoded
+            assert self._decoder is not None  # noqa: S101 (it is there until it is closed)
+            if not self._decoder.has_room:
+                raise NoRoom
+            try:
+                for decoded in self._pictures:
+                    return decoded
+            except Elsewhere as error:  # before the first picture
+                self._start_in_software(error)
+                continue
             if self._ended:
                 return None
-            assert self._decoder is not None  # noqa: S101 (it is there until it is closed)
             packet = self._packets.next()
             self._ended = packet is None
             self._pictures = self._decoder.flush() if packet is None else self._decoder.decode(packet)
+
+    def _start_in_software(self, why: Elsewhere) -> None:
+        self._let_go()
+        self._packets.close()
+        self._packets = _open_again(self._path)
+        self._decoder = in_software(self._packets.stream, str(self._path), self._options.realtime, why)
+        self.decoder = self._decoder.choice
+        self._pictures = iter(())
 
     def close(self) -> None:
         """Closes the file. A second call does nothing."""

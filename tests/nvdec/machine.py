@@ -20,6 +20,8 @@ def make(folder: Path) -> dict[str, str]:
         shutil.copy(stubs.libraries() / name, libraries)
     (packages / "PyNvVideoCodec").mkdir(parents=True)
     (packages / "PyNvVideoCodec" / "__init__.py").write_text(MODULE)
+    (packages / "tensorrt").mkdir()  # it is only looked for
+    (packages / "tensorrt" / "__init__.py").touch()
     paths = [str(packages), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     stub = "integrated=0 capability=9.0 name=H100"
     return {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
+import threading
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -12,15 +15,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeinfer import frames
 from edgeinfer.codecs import choice
 from edgeinfer.codecs.bitstream import START, Bitstream, sequence_sets
 from edgeinfer.codecs.choice import open_decoder, wants_nvdec
 from edgeinfer.codecs.decoder import Elsewhere
+from edgeinfer.codecs.facts import RelayedPacket, facts_of
 from edgeinfer.codecs.software import SoftwareDecoder
 from edgeinfer.cuda import access, video
-from edgeinfer.errors import UnavailableError
+from edgeinfer.errors import CameraError, UnavailableError
+from edgeinfer.guard.limits import MAX_PACKET_BYTES
+from edgeinfer.isolation import packets as packets_module
+from edgeinfer.isolation import talk
+from edgeinfer.isolation.lender import Lender
+from edgeinfer.isolation.packets import RelayedPackets, plain_facts, plain_packet
 from edgeinfer.recipe import RELEASE
 from edgeinfer.sources import rtsp
+from edgeinfer.sources import video as video_files
 from tests.nvdec import clips, stub
 
 CAPS = {"supported": 1, "width_max": 4096, "height_max": 4096, "mb_num_max": 65536, "width_min": 48, "height_min": 16}
@@ -54,7 +65,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(video, "served", lambda: (13, 0))
     monkeypatch.setattr(video, "on_jetson", lambda _: False)
     monkeypatch.setattr(access, "find", lambda: None)
-    monkeypatch.setattr(video, "_enabled", [True])
     monkeypatch.setattr(choice, "_instead", [])
     become(Module())
     yield become
@@ -142,7 +152,7 @@ def test_why_it_can_not_be_used_at_all(
 def test_without_the_module_its_installation_is_named(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert "edgeinfer[nvdec]" in lack().hint
-    assert not wants_nvdec("auto", live=True)
+    assert not wants_nvdec("auto")
     with pytest.raises(UnavailableError, match=r"decoder: nvdec: PyNvVideoCodec is not installed; .*\[nvdec\]"):
         open_decoder(stream(), "cam", "nvdec", live=True)
 
@@ -173,54 +183,154 @@ def test_jetsons_before_thors_of_today_decode_through_gstreamer(
     found = video.likely(tmp_path)
     assert (found is None) == has
     assert found is None or found.hint == video.GSTREAMER
-    assert wants_nvdec("auto", True, tmp_path) == has
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert wants_nvdec("auto", tmp_path) == has
 
 
 # --- which decoder
 
 
-def test_cameras_are_nvdecs_and_files_where_tensorrt_reads_them(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_are_nvdecs_where_tensorrt_reads_them(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == video.MODULE or None)
-    assert wants_nvdec("auto", live=True)
-    assert not wants_nvdec("auto", live=False)
+    assert not wants_nvdec("auto")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in (video.MODULE, "tensorrt") or None)
-    assert wants_nvdec("auto", live=False)
-    for live in (False, True):
-        assert wants_nvdec("nvdec", live)
-        assert not wants_nvdec("av", live)
-    assert rtsp.shares("rtsp://x/", rtsp.Options())
-    assert not rtsp.shares("rtsp://x/", rtsp.Options(decoder="av"))
-    assert not rtsp.shares("rtsp://x/", rtsp.Options(decoder="gstreamer"))
+    assert wants_nvdec("auto")
+    assert wants_nvdec("nvdec")
+    assert not wants_nvdec("av")
+    assert rtsp.relays("rtsp://x/", rtsp.Options())
+    assert not rtsp.relays("rtsp://x/", rtsp.Options(decoder="av"))
+    assert not rtsp.relays("rtsp://x/", rtsp.Options(decoder="gstreamer"))
+    assert not video_files.isolate("x.mp4", video_files.Options(realtime=True))
+    assert video_files.isolate("x.mp4", video_files.Options(realtime=True, decoder="av"))
 
 
-def test_ffmpegs_decoders_are_never_in_a_process_that_sources_share_unless_they_are_asked_for(
-    machine: Any, tmp_path: Path
+def test_what_nvdec_can_not_decode_is_ffmpegs_here_or_elsewhere(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     found, _ = clips.packets(clips.write(tmp_path / "x.mp4", "h264", pictures=1))
     machine(Module(supported=0))
     with pytest.raises(Elsewhere, match="this GPU does not decode h264 with 8 bits"):
-        open_decoder(found, "cam", "auto", live=True)
+        open_decoder(found, "cam", "auto", live=True, elsewhere=True)
     with pytest.raises(UnavailableError, match="decoder: nvdec: this GPU does not decode h264"):
         open_decoder(found, "cam", "nvdec", live=True)
-    assert isinstance(open_decoder(found, "cam", "av", live=True), SoftwareDecoder)
+    here = open_decoder(found, "cam", "auto", live=True)
+    assert isinstance(here, SoftwareDecoder)
+    assert here.choice.why == "NVDEC: this GPU does not decode h264 with 8 bits"
 
 
-def test_elsewhere_the_reason_is_told(machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(video, "_enabled", [])
+def test_in_a_process_of_its_own_the_reason_is_told(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(video, "_forbidden", [True])
     path = clips.write(tmp_path / "x.mp4", "h264", pictures=1)
 
-    def why(wanted: Any = "auto", live: bool = True) -> str:
-        return open_decoder(clips.packets(path)[0], "cam", wanted, live).choice.why
+    def why(wanted: Any = "auto") -> str:
+        return open_decoder(clips.packets(path)[0], "cam", wanted, live=True).choice.why
 
     assert why("av") == "as configured"
-    assert why() == "NVDEC: it decodes in processes that sources share alone"
-    assert why(live=False).startswith("a file, and no TensorRT") == (importlib.util.find_spec("tensorrt") is None)
+    assert why() == "NVDEC: it decodes in the daemon's process alone"
     choice.came_from_elsewhere("this GPU does not decode h264")
     assert why() == "NVDEC: this GPU does not decode h264"
-    with pytest.raises(
-        UnavailableError, match="in processes that sources share alone; leave out isolated and memory_mb"
-    ):
+    with pytest.raises(UnavailableError, match="in the daemon's process alone; leave out isolated and memory_mb"):
         open_decoder(clips.packets(path)[0], "cam", "nvdec", live=True)
+
+
+# --- a camera's packets on their way between processes
+
+
+@given(
+    st.binary(min_size=1, max_size=200_000),
+    st.none() | st.integers(-(1 << 62), 1 << 62),
+    st.booleans(),
+    st.none() | st.floats(-1e11, 1e11),
+)
+def test_a_packet_comes_as_it_was_sent(data: bytes, stamp: int | None, key: bool, wall_s: float | None) -> None:
+    ours, theirs = talk.pair()
+    packet = RelayedPacket(data, stamp, stamp, Fraction(1, 90000), key, wall_s)
+    with ours, theirs:
+        sending = threading.Thread(target=tell, args=(theirs, {"packet": plain_packet(packet)}, data))
+        sending.start()
+        assert relayed(ours).next() == packet
+        sending.join()
+
+
+def tell(peer: socket.socket, answer: dict[str, Any], data: bytes = b"") -> None:
+    talk.receive(peer, 20)
+    talk.send(peer, answer)
+    talk.send_bytes(peer, data)
+
+
+def relayed(peer: socket.socket) -> RelayedPackets:
+    """One that is open, whose process is a test's end of the talk."""
+    packets = RelayedPackets.__new__(RelayedPackets)
+    packets._process = SimpleNamespace(peer=peer, end=lambda: "")
+    packets._what, packets._patience_s, packets._ended = "cam", 20, False
+    packets._lender = Lender(frames.store)
+    packets.stream = facts_of(stream_of_a_camera())
+    return packets
+
+
+def stream_of_a_camera() -> Any:
+    codec = SimpleNamespace(
+        name="h264", width=4, height=2, pix_fmt="yuv420p", colorspace=1, color_range=1, extradata=b"\0\0\1g"
+    )
+    return SimpleNamespace(codec_context=codec, time_base=Fraction(1, 90000), average_rate=None)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"packet": 5},
+        {"packet": {"size": 0}},
+        {"packet": {"size": "5"}},
+        {"packet": {"size": 3, "pts": 1.5}},
+        {"packet": {"size": 3, "wall_s": "x"}},
+        {"picture": {}},
+    ],
+    ids=str,
+)
+def test_a_process_that_lies_about_a_packet_is_ended(lie: dict[str, Any]) -> None:
+    ours, theirs = talk.pair()
+    with ours, theirs:
+        sending = threading.Thread(target=tell, args=(theirs, lie, b"abc"))
+        sending.start()
+        with pytest.raises(CameraError) as caught:
+            relayed(ours).next()
+        sending.join()
+    assert caught.value.code == "crashed"
+
+
+def test_a_packet_that_is_too_large_ends_its_process() -> None:
+    ours, theirs = talk.pair()
+    with ours, theirs:
+        sending = threading.Thread(target=tell, args=(theirs, {"packet": {"size": MAX_PACKET_BYTES + 1}}))
+        sending.start()
+        packets = relayed(ours)
+        with pytest.raises(CameraError) as caught:
+            packets.next()
+        sending.join()
+    assert caught.value.code == "memory"
+    assert packets._ended
+
+
+PLAIN = plain_facts(facts_of(stream_of_a_camera()))
+
+
+def test_a_stream_comes_as_it_was_told() -> None:
+    assert packets_module._facts(PLAIN) == facts_of(stream_of_a_camera())
+
+
+@given(
+    st.sampled_from(sorted(PLAIN)),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=50) | st.lists(st.integers(), max_size=3),
+)
+def test_a_stream_that_makes_no_sense_is_none(key: str, value: Any) -> None:
+    try:
+        facts = packets_module._facts({**PLAIN, key: value})
+    except talk.Nonsense:
+        return
+    assert plain_facts(facts) == {**PLAIN, key: value} or key in {"rate", "time_base", "extradata"}
 
 
 # --- packets

@@ -118,6 +118,7 @@ class Reader(threading.Thread):
             else:
                 if capture is None or not self._accept(capture, live):
                     return
+                capture = None  # it may be what the next one finds no room for
 
     def _skip(self, text: str, live: bool) -> None:
         with self._gate:
