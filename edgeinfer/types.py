@@ -63,8 +63,12 @@ class Planes:
 class Surface(Protocol):
     """A picture as a decoder gives it, YUV 4:2:0. Its memory is lent: it goes back when nobody refers to the surface.
 
-    `on_device`: whether its planes lie in the memory of GPU 0. Everything in it is complete: nobody has to wait for it.
+    `on_device`: whether its planes lie in the memory of GPU 0. `written`: a CUDA event after which they are there; it
+    is for a stream to wait for before it reads them, and 0 where they are there already.
     """
+
+    @property
+    def written(self) -> int: ...
 
     @property
     def width(self) -> int: ...

@@ -115,6 +115,8 @@ class DeviceLoader:
         if isinstance(picture, HostSurface):
             form, address = self._forms.of_block(picture), self._to_device(row, picture.memory, stream)
             return form, (address, address + form.u, address + form.v)
+        if picture.written:
+            self._cuda.follow(stream, picture.written)
         planes = picture.planes
         return self._forms.of_planes(picture, planes), (planes.luma, planes.u, planes.v)
 

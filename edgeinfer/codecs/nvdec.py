@@ -15,7 +15,7 @@ from edgeinfer.cuda import video, words
 from edgeinfer.errors import CameraError, OutOfMemoryError
 from edgeinfer.frames import pool
 from edgeinfer.gpu.arena import Arena, arenas
-from edgeinfer.gpu.cuda import Cuda, sharpen_timer
+from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.surfaces import DeviceSurface, downloads
 from edgeinfer.guard.limits import MAX_FILE_SLOTS, MAX_SLOTS
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
@@ -24,8 +24,6 @@ from edgeinfer.types import DecoderChoice, Surface
 log = logging.getLogger(__name__)
 
 NAME = "nvdec"
-DEFAULT_STREAM = 0
-"""The one that PyNvVideoCodec copies its pictures on, unless it is told another."""
 RENEWAL_S = 1.0
 """Making a session takes a quarter of a second: a live stream that changes more often gets none meanwhile."""
 WITHOUT = 300
@@ -51,7 +49,7 @@ class NvDecoder:
         self._what, self._live, self._optional = what, live, optional
         words.listen()
         self._nvc, self._cuda = video.load(), Cuda()
-        self._event = self._cuda.event()
+        self._stream, self._event = self._cuda.stream(), self._cuda.event()
         self._arena: Arena | None = None
         self._size = self._without = 0
         self._context, self._time_base = stream.codec_context, stream.time_base
@@ -101,16 +99,16 @@ class NvDecoder:
         self._session = None
         self._let_go()
         self._cuda.attempt("cudaEventDestroy", self._event)
+        self._cuda.attempt("cudaStreamDestroy", self._stream)
 
     def _begin(self) -> None:
         self._made_s = time.monotonic()
-        sharpen_timer()
         try:
             self._session = self._nvc.CreateDecoder(
                 gpuid=0,
                 codec=getattr(self._nvc.cudaVideoCodec, video.CODECS[self._context.name]),
                 cudacontext=0,
-                cudastream=DEFAULT_STREAM,
+                cudastream=self._stream,
                 usedevicememory=True,
                 latency=self._nvc.DisplayDecodeLatencyType.LOW,
             )
@@ -139,7 +137,7 @@ class NvDecoder:
             yield Decoded(self._surface(frame), None if stamp == NO_TIME else float(stamp * self._time_base))
 
     def _surface(self, frame: Any) -> Surface:
-        """A frame, copied before the next one takes its place."""
+        """A frame, copied before the next one takes its place: on the session's own stream, for which nobody waits here."""
         layout = _LAYOUTS.get(frame.format.name)
         if layout is None:
             raise self._broken(ValueError(f"it gives {frame.format.name}"))
@@ -154,8 +152,9 @@ class NvDecoder:
         own = None if arena is None else arena.take()
         if own is not None:
             self._copy(own.address, addresses, pitch, shape)
+            self._cuda.record(own.written, self._stream)
             return DeviceSurface(own, shape, read_as)
-        self._cuda.finish(self._event, DEFAULT_STREAM)
+        self._cuda.finish(self._event, self._stream)
         memory = pool.bytes(shape.size)
         for place, address, rows, length in _planes(shape, addresses):
             downloads().rows(memory[place : place + rows * length].reshape(rows, length), address, pitch)
@@ -181,11 +180,10 @@ class NvDecoder:
 
     def _copy(self, target: int, addresses: tuple[int, int], pitch: int, shape: Shape) -> None:
         if pitch * shape.height == shape.luma_bytes and addresses[1] - addresses[0] == shape.luma_bytes:
-            self._cuda.copy(target, addresses[0], shape.size, DEFAULT_STREAM)
+            self._cuda.copy(target, addresses[0], shape.size, self._stream)
         else:
             for place, address, rows, length in _planes(shape, addresses):
-                self._cuda.copy_rows(target + place, address, length, rows, pitch, DEFAULT_STREAM)
-        self._cuda.finish(self._event, DEFAULT_STREAM)
+                self._cuda.copy_rows(target + place, address, length, rows, pitch, self._stream)
 
     def _broken(self, error: Exception) -> Exception:
         text = next(iter(str(error).splitlines()), type(error).__name__)[:300]

@@ -52,6 +52,7 @@ RUNTIME_CALLS: Mapping[str, tuple[Any, ...]] = {
     "cudaEventDestroy": (POINTER,),
     "cudaEventRecord": (POINTER, POINTER),
     "cudaEventQuery": (POINTER,),
+    "cudaStreamWaitEvent": (POINTER, POINTER, UINT),
     "cudaGraphInstantiate": (Out(POINTER), POINTER, U64),
     "cudaGraphDestroy": (POINTER,),
     "cudaGraphExecDestroy": (POINTER,),

@@ -21,12 +21,15 @@ LEAST_SLOTS = 3
 
 
 class Lease:
-    """A slot in use. It goes back when nobody refers to this any more."""
+    """A slot in use. It goes back when nobody refers to this any more.
 
-    __slots__ = ("__weakref__", "address")
+    `written`: an event that happens once the picture is there. Whoever reads it has the stream wait for that.
+    """
+
+    __slots__ = ("__weakref__", "address", "written")
 
     def __init__(self, arena: Arena, number: int) -> None:
-        self.address = arena.address + number * arena.slot_bytes
+        self.address, self.written = arena.address + number * arena.slot_bytes, arena.events[number]
         weakref.finalize(self, arena.let_go.append, number).atexit = False  # in any thread, under any lock
 
 
@@ -36,6 +39,7 @@ class Arena:
     def __init__(self, arenas: Arenas, cuda: Cuda, slot_bytes: int, slots: int) -> None:
         self.slot_bytes, self.slots, self.size = slot_bytes, slots, slot_bytes * slots
         self.address = int(cuda("cudaMalloc", self.size))
+        self.events = [cuda.event() for _ in range(slots)]
         self.let_go: deque[int] = deque()
         self._arenas, self._cuda = arenas, cuda
         self._free = list(range(slots))
@@ -61,6 +65,8 @@ class Arena:
             return False
         with contextlib.suppress(EdgeinferError):  # after a CUDA error nothing can be freed, and the process ends soon
             self._cuda("cudaFree", self.address)
+            for event in self.events:
+                self._cuda("cudaEventDestroy", event)
         return True
 
     def _collect(self) -> None:

@@ -75,7 +75,17 @@ class Cuda:
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         """Starts a copy on the device."""
-        self("cudaMemcpyAsync", target, source, size, self._on_device, stream)
+        if self._quick is None:
+            self("cudaMemcpyAsync", target, source, size, self._on_device, stream)
+        elif status := self._quick.copy_device(target, source, size, stream):
+            check("cuMemcpyDtoDAsync", status)
+
+    def follow(self, stream: int, event: int) -> None:
+        """What is put into the stream from now on waits for the event; nobody waits here."""
+        if self._quick is None:
+            self("cudaStreamWaitEvent", stream, event, 0)
+        elif status := self._quick.follow(stream, event, 0):
+            check("cuStreamWaitEvent", status)
 
     def copy_rows(self, target: int, source: int, width: int, rows: int, pitch: int, stream: int) -> None:
         """Starts a copy on the device of `rows` rows of `width` bytes, `pitch` apart, to where they have no gaps."""
@@ -170,20 +180,25 @@ class _Quick:
     """
 
     copy: Callable[[int, int, int, int], int]
+    copy_device: Callable[[int, int, int, int], int]
     record: Callable[[int, int], int]
+    follow: Callable[[int, int, int], int]
 
 
 def _quick() -> _Quick | None:
     """None where the driver's library isn't to be had."""
     try:
         driver = ctypes.PyDLL(DRIVER)
-        copy, record = driver.cuMemcpyHtoDAsync_v2, driver.cuEventRecord
+        copy, device = driver.cuMemcpyHtoDAsync_v2, driver.cuMemcpyDtoDAsync_v2
+        record, follow = driver.cuEventRecord, driver.cuStreamWaitEvent
     except (OSError, AttributeError):
         return None
     pointer = ctypes.c_void_p
     copy.argtypes, copy.restype = (ctypes.c_uint64, pointer, ctypes.c_size_t, pointer), ctypes.c_int
     record.argtypes, record.restype = (pointer, pointer), ctypes.c_int
-    return _Quick(copy, record)
+    device.argtypes, device.restype = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, pointer), ctypes.c_int
+    follow.argtypes, follow.restype = (pointer, pointer, ctypes.c_uint), ctypes.c_int
+    return _Quick(copy, device, record, follow)
 
 
 def sharpen_timer() -> None:

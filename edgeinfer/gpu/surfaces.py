@@ -23,10 +23,12 @@ class Downloads:
         self._stream, self._event = cuda.stream(), cuda.event()
         self._lock = threading.Lock()
 
-    def rows(self, target: npt.NDArray[np.uint8], address: int, pitch: int) -> None:
-        """Fills `target`, (rows, width) bytes without gaps, of rows that are `pitch` bytes apart."""
+    def rows(self, target: npt.NDArray[np.uint8], address: int, pitch: int, after: int = 0) -> None:
+        """Fills `target`, (rows, width) bytes without gaps, of rows that are `pitch` bytes apart, after an event."""
         rows, width = target.shape
         with self._lock:
+            if after:
+                self._cuda.follow(self._stream, after)
             if width == pitch:
                 self._cuda.download(target.ctypes.data, address, target.nbytes, self._stream)
             else:
@@ -41,7 +43,7 @@ def downloads() -> Downloads:
 
 
 class DeviceSurface:
-    """See `Surface`. The memory of `lease` is laid out as `shape` says; it is written before this is made."""
+    """See `Surface`. The memory of `lease` is laid out as `shape` says."""
 
     on_device = True
 
@@ -53,6 +55,11 @@ class DeviceSurface:
         self._host: HostSurface | None = None
 
     @property
+    def written(self) -> int:
+        """See `Surface.written`."""
+        return self.lease.written
+
+    @property
     def planes(self) -> Planes:
         """See `Surface.planes`; addresses on the device."""
         return self.shape.planes(self.lease.address)
@@ -62,7 +69,7 @@ class DeviceSurface:
         with self._lock:
             if self._host is None:
                 memory = pool.bytes(self.shape.size)
-                downloads().rows(memory.reshape(1, -1), self.lease.address, self.shape.size)
+                downloads().rows(memory.reshape(1, -1), self.lease.address, self.shape.size, self.lease.written)
                 self._host = HostSurface(memory, self.shape, self.colour)
         return self._host.image()
 
@@ -70,6 +77,6 @@ class DeviceSurface:
         """See `Surface.sample`: so many rows come to the host, not the picture."""
         row, step = self.width * self.shape.depth, max(1, self.height // grid)
         rows = np.empty((-(-self.height // step), row), np.uint8)
-        downloads().rows(rows, self.lease.address, row * step)
+        downloads().rows(rows, self.lease.address, row * step, self.lease.written)
         samples = rows.view(np.uint16) if self.shape.depth == 2 else rows
         return samples[:, :: max(1, self.width // grid)].tobytes()

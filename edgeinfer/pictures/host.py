@@ -76,6 +76,7 @@ class HostSurface:
     """See `Surface`. `memory` is (size,) uint8 laid out as `shape` says; it is written once, before this is made."""
 
     on_device = False
+    written = 0
 
     def __init__(self, memory: npt.NDArray[np.uint8], shape: Shape, colour: Colour) -> None:
         memory.flags.writeable = False

@@ -27,7 +27,6 @@ import pytest
 
 from edgeinfer.config.card import DecoderCard, InputCard, Model, ModelCard
 from edgeinfer.cuda import access
-from edgeinfer.cuda.library import IpcHandle
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.gpu import cuda
 from edgeinfer.gpu.kernel_code import CANDIDATE
@@ -230,12 +229,6 @@ class Functions:
         for row in range(rows):
             self.cudaMemcpyAsync(target + row * target_pitch, source + row * pitch, width, kind, stream)
 
-    def cudaIpcGetMemHandle(self, address: int) -> Any:
-        assert address in self._device.memory
-        handle = IpcHandle()
-        handle.reserved = address.to_bytes(64, "little")
-        return handle
-
     def cudaMemsetAsync(self, target: int, value: int, size: int, stream: int) -> None:
         def fill() -> None:
             self._device.expect(target)
@@ -275,6 +268,11 @@ class Functions:
         stream = self._device.events[event]
         done = not stream or self._device.settle(stream)
         return Status.cudaSuccess if done else Status.cudaErrorNotReady
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> None:
+        assert stream in self._device.streams
+        if self._device.events[event]:
+            self._device.settle(self._device.events[event])
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> None:
         assert mode == CaptureMode.cudaStreamCaptureModeThreadLocal

@@ -69,7 +69,7 @@ def test_the_drivers_own_calls_are_judged_too(device: Simulation) -> None:
         given.append(arguments)
         return answers.pop(0)
 
-    cuda._quick = _Quick(answer, answer)
+    cuda._quick = _Quick(answer, answer, answer, answer)
     cuda.upload(1, 2, 3, 4)
     with pytest.raises(StickyError, match="cuMemcpyHtoDAsync: CUDA error 700"):
         cuda.upload(1, 2, 3, 4)

@@ -133,17 +133,6 @@ EXPORT int cudaMemcpy2DAsync(void *target, size_t target_pitch, const void *sour
     return kept(status);
 }
 
-typedef struct { unsigned char reserved[64]; } IpcHandle;
-EXPORT int cudaIpcGetMemHandle(IpcHandle *handle, void *address) {
-    int status = ensure();
-    return kept(status ? status : ((int (*)(IpcHandle *, Address))entry("cuIpcGetMemHandle"))(handle, (Address)(uintptr_t)address));
-}
-EXPORT int cudaIpcOpenMemHandle(void **address, IpcHandle handle, unsigned flags) {
-    int status = ensure();
-    return kept(status ? status : ((int (*)(Address *, IpcHandle, unsigned))entry("cuIpcOpenMemHandle_v2"))((Address *)address, handle, flags));
-}
-SAME(cudaIpcCloseMemHandle, "cuIpcCloseMemHandle", (void *address), ((Address)(uintptr_t)address), (Address))
-
 EXPORT int cudaMemsetAsync(void *target, int value, size_t size, void *stream) {
     int status = ensure();
     if (status) return kept(status);
@@ -161,6 +150,7 @@ SAME(cudaEventDestroy, "cuEventDestroy_v2", (void *event), (event), (void *))
 SAME(cudaEventRecord, "cuEventRecord", (void *event, void *stream), (event, stream), (void *, void *))
 SAME(cudaEventQuery, "cuEventQuery", (void *event), (event), (void *))
 SAME(cudaEventSynchronize, "cuEventSynchronize", (void *event), (event), (void *))
+SAME(cudaStreamWaitEvent, "cuStreamWaitEvent", (void *stream, void *event, unsigned flags), (stream, event, flags), (void *, void *, unsigned))
 SAME(cudaStreamBeginCapture, "cuStreamBeginCapture_v2", (void *stream, int mode), (stream, mode), (void *, int))
 SAME(cudaStreamEndCapture, "cuStreamEndCapture", (void *stream, void **graph), (stream, graph), (void *, void **))
 SAME(cudaStreamIsCapturing, "cuStreamIsCapturing", (void *stream, int *state), (stream, state), (void *, int *))

@@ -71,7 +71,7 @@ def planes(picture: Any) -> list[Any]:
     """Luma, u and v as arrays in host memory."""
     if isinstance(picture, DeviceSurface):
         memory = np.empty(picture.shape.size, np.uint8)
-        downloads().rows(memory.reshape(1, -1), picture.lease.address, memory.nbytes)
+        downloads().rows(memory.reshape(1, -1), picture.lease.address, memory.nbytes, picture.written)
         picture = HostSurface(memory, picture.shape, picture.colour)
     assert isinstance(picture, HostSurface)
     return [np.array(plane) for plane in (picture.luma, *picture.chroma)]

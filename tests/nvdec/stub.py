@@ -111,6 +111,9 @@ class _Driver:
             raise PyNvVCException(f"cuMemAlloc failed: {status}")
         return address.value
 
+    def wait(self, stream: int) -> None:
+        self._library.cuStreamSynchronize(ctypes.c_void_p(stream))
+
     def free(self, address: int) -> None:
         self._library.cuMemFree_v2(address)
 
@@ -121,8 +124,9 @@ class _Driver:
 class PyNvDecoder:
     """A session."""
 
-    def __init__(self, codec: str) -> None:
-        self._driver = _Driver()
+    def __init__(self, codec: str, stream: int) -> None:
+        """What was put into the stream before is done before the session's memory is written to again."""
+        self._driver, self._stream = _Driver(), stream
         self._driver.current()
         self._context: Any = av.CodecContext.create(CODECS[codec], "r")
         self._context.thread_count = 1
@@ -134,6 +138,7 @@ class PyNvDecoder:
     def Decode(self, packet: PacketData) -> list[DecodedFrame]:
         assert threading.get_ident() == self._owner
         self._driver.current()
+        self._driver.wait(self._stream)
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else b""
         if os.environ.get("EDGEINFER_STUB_NVDEC_HANGS", "never").encode() in data:
             threading.Event().wait()
@@ -203,7 +208,7 @@ def CreateDecoder(**given: Any) -> PyNvDecoder:
     assert given["latency"] == DisplayDecodeLatencyType["LOW"]
     if os.environ.get("EDGEINFER_STUB_NVDEC") == "broken":
         raise PyNvVCException("PyNvDecoder constructor failed")
-    return PyNvDecoder(given["codec"].name)
+    return PyNvDecoder(given["codec"].name, given["cudastream"])
 
 
 def GetDecoderCaps(**given: Any) -> dict[str, int]:

@@ -267,3 +267,5 @@ static int happened(void *handle, int wait) {
 
 EXPORT int cuEventQuery(void *handle) { ENTER(1); return happened(handle, 0); }
 EXPORT int cuEventSynchronize(void *handle) { ENTER(1); return happened(handle, 1); }
+/* It is waited for at once, which is sooner than the stream would. */
+EXPORT int cuStreamWaitEvent(void *stream, void *handle, unsigned flags) { ENTER(1); return happened(handle, 1); }
