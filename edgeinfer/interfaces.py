@@ -80,8 +80,14 @@ class Relaying(Protocol):
 class Scaling(Protocol):
     """What a source's module has besides that can have pictures made smaller in hardware, before the CPU has them."""
 
+    def scales(self, uri: str, options: Any) -> bool:
+        """Whether it would do so for this source: one that does is opened again when another size is wanted."""
+
     def open_fitted(self, uri: str, options: Any, fit: tuple[int, int]) -> Source:
-        """As `open`, where no picture need be larger than `fit`, width and height. `Capture.seen` says what it was."""
+        """As `open`, where no picture need be larger than `fit`, width and height. `Capture.seen` says what it was.
+
+        Called for a source that `scales`.
+        """
 
 
 @runtime_checkable

@@ -14,12 +14,18 @@ fits: list[tuple[int, int] | None] = []
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    pass
+    """`scaler`: whether it has something that makes pictures smaller."""
+
+    scaler: bool = True
 
 
 def open(uri: str, options: Options) -> Camera:  # noqa: A001 (the plugin interface)
     fits.append(None)
     return Camera()
+
+
+def scales(uri: str, options: Options) -> bool:
+    return options.scaler
 
 
 def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> Camera:

@@ -11,7 +11,15 @@ from edgeinfer.config.card import DecoderCard, Thresholds, load_model
 from edgeinfer.config.settings import ModelConfig, load_config
 from edgeinfer.cuda import video
 from edgeinfer.daemon import assembly
-from edgeinfer.daemon.assembly import PROCESS_GRACE_S, capture_job, close_sinks, deadlines, open_decoder
+from edgeinfer.daemon.assembly import (
+    PROCESS_GRACE_S,
+    capture_job,
+    close_sinks,
+    deadlines,
+    open_decoder,
+    scales,
+    wanted_size,
+)
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines
 from edgeinfer.flow.mailbox import Mailbox
@@ -64,6 +72,56 @@ def test_a_process_is_ended_before_its_thread_is_given_up_and_gstreamer_may_take
     job = capture_job("c", config, Ledger(lambda: 0), Mailbox())
     assert job.limits == limits
     assert bool(job.opening_why) is (opening is not None)
+
+
+class Blind:
+    """A sink that looks at no picture."""
+
+    blocks, pictures = False, False
+
+    def write(self, message: Message, result: Result | None) -> None: ...
+
+    def service(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Looking(Blind):
+    """One that does."""
+
+    pictures = True
+
+
+def test_pictures_need_not_exceed_an_input_that_keeps_their_shape_and_that_nobody_else_looks_at() -> None:
+    model = load_model("nanodet-g")
+    stretching = structs.replace(model.card, input=structs.replace(model.card.input, resize="stretch"))
+    assert wanted_size(model, [Blind()]) == (416, 416)
+    assert wanted_size(model, [Blind(), Looking()]) is None
+    assert wanted_size(structs.replace(model, card=stretching), [Blind()]) is None
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+@pytest.mark.parametrize(
+    ("uri", "scaled"),
+    [
+        ("csi://0", (True, True)),
+        ("rtsp://127.0.0.1/x", (True, False)),
+        ({"uri": "rtsp://127.0.0.1/x", "decoder": "gstreamer"}, (True, False)),
+        ({"uri": "rtsp://127.0.0.1/x", "decoder": "av"}, (False, False)),
+        ("http://127.0.0.1/x", (False, False)),
+        ("demo:", (False, False)),
+        ("tests.fitting_source:", (True, True)),
+        ({"uri": "tests.fitting_source:", "isolated": True}, (False, False)),
+    ],
+    ids=str,
+)
+def test_a_source_scales_where_hardware_does_that_for_it(
+    monkeypatch: pytest.MonkeyPatch, uri: Any, scaled: tuple[bool, bool], hardware: bool
+) -> None:
+    monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: hardware)
+    monkeypatch.setattr(rtsp, "_can_use_it", lambda _: True)
+    config = load_config(None, [("sources.c", uri)]).sources["c"]
+    assert scales(config) is scaled[0 if hardware else 1]
 
 
 def test_a_sink_that_can_not_be_closed_keeps_no_other_open(caplog: pytest.LogCaptureFixture) -> None:

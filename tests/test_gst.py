@@ -42,7 +42,7 @@ from edgeinfer.sources._gst_child import Memory, receive, send
 from edgeinfer.sources._gst_picture import colour_of
 from edgeinfer.sources._gst_pipeline import ChildPipeline, Trouble, fitted
 from edgeinfer.sources._gst_process import GstSource, Recipe, find_python
-from edgeinfer.types import Capture, Colour, size_of
+from edgeinfer.types import Capture, Colour, Matrix, size_of
 from tests.capturing import Desk, capturing
 from tests.conftest import CLIP_FRAMES, Cli, need_gst
 from tests.rtsp_server import RtspServer
@@ -479,6 +479,16 @@ def test_a_picture_that_is_small_enough_stays_as_it_is(gst_python: str) -> None:
 )
 def test_what_gstreamer_says_of_colours(colorimetry: object, height: int, colour: Colour) -> None:
     assert colour_of(colorimetry, height) == colour
+
+
+@pytest.mark.parametrize(("seen", "matrix"), [((1280, 720), "bt709"), ((640, 480), "bt601"), (None, "bt601")])
+def test_a_picture_that_was_made_smaller_has_the_colours_usual_at_its_former_size(
+    answering: Answering, seen: tuple[int, int] | None, matrix: Matrix
+) -> None:
+    source, _ = answering(({**PICTURE, "format": "NV12", "seen": seen}, PIXELS))
+    picture = read(source).picture
+    assert isinstance(picture, HostSurface)
+    assert picture.colour == Colour(matrix)
 
 
 @pytest.mark.parametrize(

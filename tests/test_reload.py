@@ -600,15 +600,18 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
 def test_pictures_come_whole_only_while_somebody_looks_at_them(run: Run, tmp_path: Path) -> None:
     fitting_source.fits.clear()
     setattr(run.recorder, "pictures", False)  # noqa: B010 (others of its kind don't say)
-    run.reload(sources={"a": SMALL, "c": "tests.fitting_source:"})
+    fitting = {"uri": "tests.fitting_source:"}
+    run.reload(sources={"a": SMALL, "c": fitting, "whole": {**fitting, "scaler": False}})
     run.until_results("c")
-    assert fitting_source.fits == [(64, 64)]
+    run.until_results("whole")
+    assert sorted(fitting_source.fits, key=bool) == [None, (64, 64)]
     assert run.reload(sinks={"video": {"path": str(tmp_path / "x.mp4")}}).ok
-    run.until(lambda: len(fitting_source.fits) == 2, "the source to be opened again")
+    run.until(lambda: len(fitting_source.fits) == 3, "the source to be opened again")
     run.until_results("c")
     assert run.reload(sinks={}).ok
-    run.until(lambda: len(fitting_source.fits) == 3, "the source to be opened again")
-    assert fitting_source.fits == [(64, 64), None, (64, 64)]
+    run.until(lambda: len(fitting_source.fits) == 4, "the source to be opened again")
+    run.until_results("c")
+    assert fitting_source.fits[2:] == [None, (64, 64)], "the other has nothing to gain from it"
     assert_untouched(run)
 
 
@@ -917,6 +920,26 @@ def test_without_frames_the_rest_of_a_reload_does_not_wait(
     run.stop()
     found = run.recorder.detections("a")
     assert [m.seq for m in found] == list(range(len(found)))
+
+
+def test_after_a_late_roll_back_pictures_come_as_the_model_wants_them_that_serves(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backends: list[Scripted]
+) -> None:
+    monkeypatch.setattr(reloading, "TRIAL_PATIENCE_S", 0.3)
+    fitting_source.fits.clear()
+    setattr(run.recorder, "pictures", False)  # noqa: B010 (others of its kind don't say)
+    rare = {"uri": "tests.fitting_source:", "max_fps": 0.01}
+    run.reload(sources={"c": rare})
+    run.until(lambda: fitting_source.fits == [(64, 64)] and run.recorder.info().sources == ["c"], "one source")
+    other = network(tmp_path, "two", ["thing"], [2, 2, 20, 20], size=32)
+    assert run.reload(model={"path": other}, backend={"name": "tests.scripted_backend", "fail_at": 3}).ok
+    run.until(lambda: fitting_source.fits == [(64, 64), (32, 32)], "pictures for the model on trial")
+    run.reload(sources={"c": rare, "a": SMALL})
+    run.until(lambda: "reload-failed" in run.recorder.codes(), "the roll-back")
+    run.until(lambda: len(fitting_source.fits) == 3, "the source to be opened again")
+    assert fitting_source.fits[2] == (64, 64)
+    run.until_results("a")
+    assert run.daemon.model.card.name == "one"
 
 
 # Networks of strangers.

@@ -334,13 +334,14 @@ class Picture:
 
     width = height = 2
     rotation = 0
+    colorspace, color_range = 2, 0
     planes = (Plane([1, 2, 3, 4, 5, 6, 99, 99, 7, 8, 9, 10, 11, 12, 99, 99]),)
 
     def __init__(self, is_corrupt: bool = False, time: float | None = None) -> None:
         self.is_corrupt, self.pts = is_corrupt, time
         self.format = SimpleNamespace(name="rgb24")
 
-    def reformat(self, format: str) -> Picture:  # noqa: A002 (PyAV's name)
+    def reformat(self, format: str, src_colorspace: int, src_color_range: int) -> Picture:  # noqa: A002 (PyAV's name)
         assert format == "bgr24"
         return self
 

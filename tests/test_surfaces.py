@@ -37,13 +37,13 @@ def reference(picture: HostSurface) -> Float32:
     """Bilinear chroma, each pixel by itself."""
     scale = 256.0 if picture.shape.depth == 2 else 1.0
     ys, xs = np.mgrid[: picture.height, : picture.width].astype(np.float64)
-    planes = [np.floor(picture.luma / scale)]
+    planes = [picture.luma / scale]
     for chroma in picture.chroma:
         at_y = np.clip(ys / 2 - 0.25, 0, chroma.shape[0] - 1)
         at_x = np.clip(xs / 2, 0, chroma.shape[1] - 1)
         top, left = np.floor(at_y).astype(int), np.floor(at_x).astype(int)
         down, right = np.minimum(top + 1, chroma.shape[0] - 1), np.minimum(left + 1, chroma.shape[1] - 1)
-        c, fy, fx = np.floor(chroma / scale), at_y - top, at_x - left
+        c, fy, fx = chroma / scale, at_y - top, at_x - left
         above, below = c[top, left] * (1 - fx) + c[top, right] * fx, c[down, left] * (1 - fx) + c[down, right] * fx
         planes.append(above * (1 - fy) + below * fy)
     luma, u, v = (plane.astype(np.float32) for plane in planes)

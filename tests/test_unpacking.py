@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,30 @@ def test_colours_are_what_the_stream_says_or_what_is_usual(
     one.colorspace, one.color_range = colorspace, color_range
     assert colour_of(one) == expected
     assert colour_of(av.VideoFrame(16, 16, "yuvj420p")).full_range
+
+
+@pytest.mark.parametrize("name", ["yuv444p", "yuv422p10le"])
+@pytest.mark.parametrize(
+    ("matrix", "lines", "told"),
+    [
+        (Colorspace.ITU709, 720, (2, 0)),
+        (Colorspace.ITU601, 96, (2, 0)),
+        (Colorspace.ITU601, 720, (6, 1)),
+        (Colorspace.ITU709, 96, (1, 2)),
+        (Colorspace.BT2020, 720, (9, 1)),
+    ],
+)
+def test_what_swscale_reads_has_the_colours_of_any_other_of_its_size(
+    name: str, matrix: Colorspace, lines: int, told: tuple[int, int]
+) -> None:
+    image = np.asarray(cv2.resize(DEMO.render(0), (lines * 16 // 9, lines)), np.uint8)
+    one: Any = av.VideoFrame.from_ndarray(image, format="bgr24")
+    one = one.reformat(format=name, dst_colorspace=matrix, dst_color_range=max(1, told[1]))
+    one.colorspace, one.color_range = told
+    found = picture_of(one)
+    assert isinstance(found, np.ndarray)
+    assert cv2.PSNR(found, image) > (44 if lines == 720 else 34)
+    assert (one.colorspace, one.color_range) == told
 
 
 @given(st.sampled_from([*LAYOUTS, "bgr"]), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))

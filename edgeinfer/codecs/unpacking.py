@@ -27,8 +27,10 @@ _MATRICES: dict[int, Matrix] = {
     **dict.fromkeys((9, 10), "bt2020"),
 }
 """Rec. ITU-T H.273, table 4 (MatrixCoefficients), each with the nearest of ours."""
-_FULL_RANGE = 2
-"""AVCOL_RANGE_JPEG."""
+_FULL_RANGE, _NARROW_RANGE = 2, 1
+"""AVCOL_RANGE_JPEG and AVCOL_RANGE_MPEG."""
+_SWSCALES: dict[Matrix, int] = {"bt709": 1, "bt601": 5, "bt2020": 9}
+"""SWS_CS_ITU709, SWS_CS_ITU601 and SWS_CS_BT2020."""
 
 
 def upright(frame: Any) -> Picture:
@@ -103,7 +105,13 @@ def _rows(plane: Any, height: int, length: int) -> Memory:
 
 
 def _bgr(frame: Any) -> Image:
-    plane = frame.reformat(format="bgr24").planes[0]
+    """Through swscale, which would read a frame that names no matrix as BT.601 whatever its size."""
+    colour = colour_of(frame)
+    plane = frame.reformat(
+        format="bgr24",
+        src_colorspace=_SWSCALES[colour.matrix],
+        src_color_range=_FULL_RANGE if colour.full_range else _NARROW_RANGE,
+    ).planes[0]
     image = pool.empty(frame.height, frame.width)
     np.copyto(image.reshape(frame.height, -1), _rows(plane, frame.height, frame.width * 3))
     return image

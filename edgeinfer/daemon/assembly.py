@@ -51,20 +51,28 @@ def model_info(model: Model) -> ModelInfo:
     )
 
 
-Fit = Callable[[], tuple[int, int] | None]
-"""Width and height that pictures need not exceed, None where they are wanted whole; asked when a source is opened."""
+Size = tuple[int, int]
+"""Width and height, in pixels."""
+Fit = Callable[[], Size | None]
+"""What pictures need not exceed, None where they are wanted whole; asked when a source is opened."""
 
 
-def wanted_size(model: Model, sinks: Iterable[Sink]) -> tuple[int, int] | None:
-    """The network's input size, unless somebody looks at pictures: see `Fit`."""
-    if any(not isinstance(sink, Selective) or sink.pictures for sink in sinks):
+def wanted_size(model: Model, sinks: Iterable[Sink]) -> Size | None:
+    """The network's input size, unless somebody looks at pictures: see `Fit`.
+
+    None for an input that pictures are stretched to: a smaller one keeps its shape, and would lose rows or columns.
+    """
+    card = model.card.input
+    if card.resize == "stretch" or any(not isinstance(sink, Selective) or sink.pictures for sink in sinks):
         return None
-    return model.card.input.width, model.card.input.height
+    return card.width, card.height
 
 
 def scales(config: SourceConfig) -> bool:
-    """Whether a source may be opened with smaller pictures than it sees."""
-    return isinstance(plugins.load("sources", config.uri.plugin), Scaling)
+    """Whether a source is opened with smaller pictures than it sees where those do; never in a process of ours."""
+    module = plugins.load("sources", config.uri.plugin)
+    elsewhere = config.isolation.isolated or shares(config)
+    return not elsewhere and isinstance(module, Scaling) and module.scales(config.uri.text, config.options)
 
 
 def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox, fit: Fit = lambda: None) -> Job:
@@ -100,7 +108,7 @@ def open_source(config: SourceConfig, name: str, fit: Fit = lambda: None) -> Sou
         memory_mb = config.isolation.memory_mb
         return open_isolated(order, what, patience_s, None if memory_mb is None else memory_mb << 20)
     size = fit()
-    if size is not None and isinstance(module, Scaling):
+    if size is not None and scales(config):
         fitted: Source = module.open_fitted(config.uri.text, config.options, size)
         return fitted
     source: Source = module.open(config.uri.text, config.options)

@@ -85,21 +85,25 @@ class Daemon:
         except EdgeinferError:
             close_sinks(sinks)
             raise
-        self.sources = SourceSet(
-            config.sources, config.frames, self.instruments.governor, self._sources_changed, lambda: self._fit
-        )
+        self.sources = SourceSet(config.sources, config.frames, self.instruments.governor, self._sources_changed)
         identity = Identity.new(model_info(self._first_model), list(config.sources))
         all_sinks = {**sinks, **(extra_sinks or {})}
         self._sinks = all_sinks
-        self._fit = wanted_size(self._first_model, all_sinks.values())
         self.publisher = Publisher(
             identity, self.sources.ledgers, all_sinks, self.stats, self.bulletin, picture=self.snapshot
         )
         self.serving = Serving(self._begin, self._announce, self.bulletin, self._workshop)
         around = Surroundings(
-            self.serving, self._apply, read, lambda: list(self.publisher.sinks.troubles), self.bulletin, self._workshop
+            self.serving,
+            self._apply,
+            self._fit,
+            read,
+            lambda: list(self.publisher.sinks.troubles),
+            self.bulletin,
+            self._workshop,
         )
         self.reloader = Reloader(config, around)
+        self._fit()
 
     def start(self) -> None:
         """Publishes `info` and begins to load the model; `run` goes on from there."""
@@ -259,12 +263,12 @@ class Daemon:
         assert self._inference is not None  # noqa: S101 (`turn` polls the reloader only once it is there)
         self._inference.delivery.limit = config.frames
         self._inference.batching.config = config.batching
-        self.sources.apply(config.sources, plan.restart | self._resized(plan, sinks), config.frames)
+        self._sinks = {name: sink for name, sink in self._sinks.items() if name not in plan.close_sinks} | dict(sinks)
+        self._fit()
+        self.sources.apply(config.sources, plan.restart, config.frames)
         if plan.close_sinks or sinks:
             self.publisher.change_sinks(plan.close_sinks, sinks)
 
-    def _resized(self, plan: ReloadPlan, opened: Mapping[str, Sink]) -> frozenset[str]:
-        """Sources to open anew since pictures of another size are wanted now."""
-        self._sinks = {name: sink for name, sink in self._sinks.items() if name not in plan.close_sinks} | dict(opened)
-        before, self._fit = self._fit, wanted_size(self.model, self._sinks.values())
-        return frozenset() if self._fit == before else self.sources.resized()
+    def _fit(self) -> None:
+        """Has sources give pictures as the model and the sinks want them that there are now."""
+        self.sources.fit(wanted_size(self.model, self._sinks.values()))

@@ -77,12 +77,14 @@ class PendingReload:
 class Surroundings:
     """What a reload changes, and asks. `apply` does what can't fail: it changes sources, sinks and limits.
 
+    `rolled_back` hears that the model that serves is no longer the one that did when `apply` was called last.
     `read` gives the configuration anew and raises EdgeinferError; None where the daemon was started without a file.
     `failed_sinks` names the sinks that have been given up.
     """
 
     serving: Serving
     apply: Callable[[Config, ReloadPlan, Mapping[str, Sink]], None]
+    rolled_back: Callable[[], None]
     read: Callable[[], Config] | None
     failed_sinks: Callable[[], Collection[str]]
     bulletin: Bulletin
@@ -234,6 +236,7 @@ class Reloader:
     def _rolled_back_late(self, error: EdgeinferError) -> None:
         """The rest of the reload stays; its model does not."""
         self._keep_model()
+        self._around.rolled_back()
         log.warning("%s", error)
         self._around.bulletin.news = Reason("reload-failed", str(error))
         self._tell(msgspec.structs.replace(self.report, ok=False, text=str(error), changes=()))

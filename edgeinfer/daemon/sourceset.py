@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgeinfer.config.settings import SourceConfig
-from edgeinfer.daemon.assembly import Fit, capture_job, scales
+from edgeinfer.daemon.assembly import Size, capture_job, scales
 from edgeinfer.errors import EdgeinferError, FatalError
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import CaptureThread, Hung
@@ -39,14 +39,14 @@ class SourceSet:
         limit: int | None,
         governor: Governor,
         changed: Callable[[], None],
-        fit: Fit = lambda: None,
     ) -> None:
         """`limit` ends each source after so many results; `changed` hears of every change of `books`."""
         self.ledgers = {name: Ledger(time.monotonic_ns) for name in configs}
         self.captures: dict[str, CaptureThread] = {}
         self._wanted = dict(configs)
         self._hung: defaultdict[str, Hung] = defaultdict(Hung)
-        self._governor, self._limit, self._changed, self._fit = governor, limit, changed, fit
+        self._governor, self._limit, self._changed = governor, limit, changed
+        self._size: Size | None = None
         self._leaving: dict[str, float] = {}
         self._listed = list(configs)
         self._mailbox: Mailbox | None = None
@@ -72,9 +72,17 @@ class SourceSet:
         self._changed()
         self.poll()
 
-    def resized(self) -> frozenset[str]:
-        """The sources whose pictures may be of another size if they are opened anew."""
-        return frozenset(name for name in self._wanted if scales(self._wanted[name]))
+    def fit(self, size: Size | None) -> None:
+        """Pictures need not exceed `size`, or are wanted whole: sources that scale are opened anew if that is new.
+
+        What has to be waited for is done by `poll`.
+        """
+        if size == self._size:
+            return
+        self._size = size
+        for name, config in self._wanted.items():
+            if scales(config):
+                self._leave(name)
 
     def poll(self) -> None:
         """Takes the steps that waited for a source to let go."""
@@ -123,7 +131,7 @@ class SourceSet:
         assert self._mailbox is not None  # noqa: S101 (`start` comes first)
         config, ledger = self._wanted[name], self.ledgers[name]
         job = replace(
-            capture_job(name, config, ledger, self._mailbox, self._fit),
+            capture_job(name, config, ledger, self._mailbox, lambda: self._size),
             limit=self._limit,
             hung=self._hung[name],
             governor=self._governor,

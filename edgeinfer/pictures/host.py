@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -113,23 +113,24 @@ class HostSurface:
 
     def _converted(self) -> Image:
         image = pool.empty(self.height, self.width)
-        yuv = cv2.merge([eight_bits(self.luma), *(_widened(eight_bits(c), self) for c in self.chroma)])
+        planes = self.luma, *(_widened(chroma, self) for chroma in self.chroma)
+        yuv = cv2.merge([eight_bits(plane) for plane in planes])
         cv2.transform(yuv, matrix(self.colour), dst=image)
         image.flags.writeable = False
         return image
 
 
 def eight_bits(samples: Samples) -> npt.NDArray[np.uint8]:
-    """Samples on the scale of 8 bits."""
+    """Samples on the scale of 8 bits, rounded."""
     if samples.dtype == np.uint8:
         return np.asarray(samples, np.uint8)
-    return (samples >> 8).astype(np.uint8)
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=1 / 256), np.uint8)
 
 
-def _widened(chroma: npt.NDArray[np.uint8], surface: HostSurface) -> npt.NDArray[np.uint8]:
+def _widened(chroma: Samples, surface: HostSurface) -> Any:
     """A chroma plane at the luma's size: column x of it lies on column 2 x, row y between rows 2 y and 2 y + 1."""
     still = np.array([[0.5, 0, 0], [0, 0.5, -0.25]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    whole = np.ascontiguousarray(chroma)
+    whole: Any = np.ascontiguousarray(chroma)
     size = (surface.width, surface.height)
-    return np.asarray(cv2.warpAffine(whole, still, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    return cv2.warpAffine(whole, still, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -10,22 +10,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edgeinfer.pictures.colour import matrix
-from edgeinfer.pictures.host import HostSurface, Samples
+from edgeinfer.pictures.host import HostSurface, Samples, eight_bits
 from edgeinfer.types import Image
 
-Plane = npt.NDArray[np.uint8]
 _FROM_SOURCE = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def shrunk(surface: HostSurface, width: int, height: int) -> Image:
     """(height, width, 3) uint8 BGR, in new memory."""
     size = width, height
-    luma = cv2.resize(surface.luma, size, interpolation=cv2.INTER_LINEAR)
+    luma: Any = cv2.resize(surface.luma, size, interpolation=cv2.INTER_LINEAR)
     u, v = (_chroma(plane, surface, size) for plane in surface.chroma)
-    yuv = cv2.merge([_eight_bits(luma), _eight_bits(u), _eight_bits(v)])
+    yuv = cv2.merge([eight_bits(luma), eight_bits(u), eight_bits(v)])
     return np.asarray(cv2.transform(yuv, matrix(surface.colour)), np.uint8)
 
 
@@ -39,10 +37,3 @@ def _chroma(plane: Samples, surface: HostSurface, size: tuple[int, int]) -> Any:
     place = np.array([[across / 2, 0, across / 4 - 0.25], [0, down / 2, down / 4 - 0.5]])
     whole: Any = plane if plane.flags.c_contiguous else np.ascontiguousarray(plane)
     return cv2.warpAffine(whole, place, size, flags=_FROM_SOURCE, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _eight_bits(samples: Any) -> Plane:
-    """Samples on the scale of 8 bits."""
-    if samples.dtype == np.uint8:
-        return np.asarray(samples, np.uint8)
-    return np.asarray(cv2.convertScaleAbs(samples, alpha=1 / 256), np.uint8)

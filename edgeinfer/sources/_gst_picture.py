@@ -120,7 +120,9 @@ def raw_picture(answer: dict[str, Any], what: str) -> RawPicture:
         last = planes_of(name, width, height)[-1]
         least = last.at + last.rows * last.stride
     size = whole(answer, "size", least, 8 * height * MAX_PIXELS)
-    return RawPicture(name, width, height, size, colour_of(answer.get("colorimetry"), height), _seen(answer))
+    seen = _seen(answer)
+    colour = colour_of(answer.get("colorimetry"), height if seen is None else seen[1])
+    return RawPicture(name, width, height, size, colour, seen)
 
 
 def _seen(answer: dict[str, Any]) -> tuple[int, int] | None:
@@ -134,7 +136,10 @@ def _seen(answer: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def colour_of(colorimetry: object, height: int) -> Colour:
-    """GStreamer's colorimetry as ours; where it says nothing, or what we don't know, what is usual at that height."""
+    """GStreamer's colorimetry as ours; where it says nothing, or what we don't know, what is usual at that height.
+
+    It is the camera's, in lines: a picture that was made smaller has the colours that it had before.
+    """
     parts = NAMED.get(str(colorimetry), str(colorimetry)).split(":")
     usually = usual(height)
     if len(parts) < 2:

@@ -44,6 +44,11 @@ def open(uri: str, options: Options) -> GstSource:  # noqa: A001 (the plugin int
     return GstSource(recipe(uri, options), options.python)
 
 
+def scales(uri: str, options: Options) -> bool:
+    """See `Scaling`."""
+    return True
+
+
 def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> GstSource:
     """See `Scaling`."""
     return GstSource(replace(recipe(uri, options), fit=fit), options.python)

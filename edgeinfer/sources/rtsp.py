@@ -98,10 +98,13 @@ def _connected(peer: Account, options: Options) -> Packets:
     return Packets(peer.url, peer.full_url, options.transport, options.connect_s, options.silence_s)
 
 
-def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> NetworkCamera | GstSource:
+def scales(uri: str, options: Options) -> bool:
     """See `Scaling`. NVIDIA's elements scale on their way out of the decoder; elsewhere pictures stay as they are."""
-    if not _through_gstreamer(uri, options):
-        return open(uri, options)
+    return _through_gstreamer(uri, options) and has_hardware_decoder()
+
+
+def open_fitted(uri: str, options: Options, fit: tuple[int, int]) -> GstSource:
+    """See `Scaling`."""
     peer = account(uri, options.user, options.password, options.password_file)
     return GstSource(replace(recipe(peer, options), fit=fit), options.python)
 
