@@ -344,10 +344,18 @@ def test_a_sweep_frees_what_it_took(
 ) -> None:
     images = [np.zeros((9, 9, 3), np.uint8)]
     options = Options(cache=str(tmp_path / "cache"))
+    with_singles = list[bool]()
+
+    def noted(kit: Toolkit, plan: bytes, card: Any, settings: Any, probation: Any) -> TensorRt:
+        with_singles.append(settings.singles)
+        return TensorRt(kit, plan, card, settings, probation)
+
+    monkeypatch.setattr(tensorrt, "TensorRt", noted)
     rates, profiles = tensorrt.raw_sweep(model, None, options, images, 0.001)
     assert set(profiles) == {"1", "4"}
     assert list(rates) == [f"{streams}x{batch}" for batch in (1, 4) for streams in (1, 2, 4, 8)]
     assert device.alive == 0
+    assert with_singles == [True, False], "for batches of one they are needed, and from the others they take memory"
 
     def fail(*_: object) -> None:
         raise FatalError("no")
