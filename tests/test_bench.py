@@ -560,6 +560,7 @@ def order(way: Way, *overrides: tuple[str, Any], frames: int = 40) -> Order:
     return Order(way, [*plain, *overrides], frames, "/none/clip.mp4", "", os.getpid())
 
 
+@pytest.mark.slow
 def test_a_run_is_of_a_fresh_process_and_its_errors_are_raised_here() -> None:
     before = len(memory.images())
     found = run_apart(order(Way("memory", 1)))
