@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -104,6 +104,23 @@ class Supply(Protocol):
         """A block of `size` bytes, after waiting for one where need be. Raises StalledError, InputError."""
 
 
+class _Thread(threading.local):
+    patient = True
+
+
+_thread = _Thread()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """In this block the thread waits for no frame of others: where there is no room StalledError comes at once."""
+    _thread.patient, before = False, _thread.patient
+    try:
+        yield
+    finally:
+        _thread.patient = before
+
+
 class Store:
     """The blocks of this process: at most `limit` bytes, those that nobody uses included."""
 
@@ -140,14 +157,14 @@ class Store:
     def _waited(self, size: int, attempt: Callable[[], T | None]) -> T:
         if size > self.limit:
             raise InputError(f"a picture of {size} bytes is more than all frames may hold, {self.limit}")
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + (PATIENCE_S if _thread.patient else 0.0)
         while True:
             with self._lock:
                 self._settle()
                 found = attempt()
             if found is not None:
                 return found
-            if time.monotonic() > end:
+            if time.monotonic() >= end:
                 raise StalledError(f"no room for a picture: frames hold {self._held >> 20} MiB, all that they may")
             time.sleep(_POLL_S)
 

@@ -63,7 +63,7 @@ class TimingMs(Struct, frozen=True, kw_only=True):
 
     queue: Annotated[float, _about("from capture to preprocessing")]
     preprocess: Annotated[float, _about("of the whole batch that the frame was in")]
-    infer: Annotated[float, _about("of the whole batch")]
+    infer: Annotated[float, _about("of the whole batch; with TensorRT since its launch, others before or beside it")]
     decode: Annotated[float, _about("of the whole batch")]
     total: Annotated[
         float, _about("from capture to publish: queue + preprocess + wait + infer + decode + publish, to the rounding")
@@ -73,7 +73,10 @@ class TimingMs(Struct, frozen=True, kw_only=True):
     ] = UNSET
     wait: Annotated[
         float | UnsetType,
-        _about("of the whole batch: handed to the backend and not run yet, or done and not fetched yet"),
+        _about(
+            "of the whole batch: handed to the backend and not run yet, or done and not fetched yet; "
+            "with TensorRT its waiting on the GPU is in `infer`"
+        ),
     ] = UNSET
     publish: Annotated[float | UnsetType, _about("from the result to its message")] = UNSET
 

@@ -6,10 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import click
@@ -17,23 +17,28 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeinfer.bench import clip as clips
 from edgeinfer.bench import memory
 from edgeinfer.bench import report as reports
+from edgeinfer.bench.apart import Order, run_apart
 from edgeinfer.bench.clip import write_clip
 from edgeinfer.bench.figures import Feed, PipelineRun, RawRun, Report, Spread, by_shape, table_row
 from edgeinfer.bench.figures import Testbed as Machine
 from edgeinfer.bench.footprint import BUSY_LOOK_S, Family, Footprint, Growth
+from edgeinfer.bench.growth import COLOURS as GROWTH_COLOURS
 from edgeinfer.bench.growth import draw_growth, lines
-from edgeinfer.bench.plot import COLOURS, draw, shares
+from edgeinfer.bench.plot import COLOURS, check_place, draw, shares
 from edgeinfer.bench.report import benchmark
+from edgeinfer.bench.sampler import Sampler
 from edgeinfer.bench.stopwatch import LOOK_S, WARM_UP, Stopwatch, rate
 from edgeinfer.bench.tables import print_report
-from edgeinfer.bench.ways import KINDS, BenchPlan
+from edgeinfer.bench.ways import KINDS, BenchPlan, Way
+from edgeinfer.commands.bench import command as bench_command
 from edgeinfer.commands.bench import parse_kinds, parse_numbers
 from edgeinfer.config.settings import Config
-from edgeinfer.errors import InputError, TemporaryError
+from edgeinfer.errors import FatalError, InputError, TemporaryError, UsageError
 from edgeinfer.flow.statistics import STAGES
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
@@ -216,15 +221,15 @@ class Recorded:
         self.configs: list[Config] = []
         self._round = 0
         monkeypatch.setattr(reports, "raw_run", self.raw)
-        monkeypatch.setattr(reports, "pipeline_run", self.pipeline)
+        monkeypatch.setattr(reports, "run_apart", self.pipeline)
 
     def raw(self, config: Config, frames: int) -> RawRun:
         self._round += 1
         self.steps.append(f"raw {frames}")
         return RawRun({"1x1": 10.0 / self._round, "2x1": 100.0 / self._round})
 
-    def pipeline(self, config: Config, others: Collection[int]) -> PipelineRun:
-        self.others = others
+    def pipeline(self, order: Order) -> PipelineRun:
+        config = order.config()
         self.configs.append(config)
         self.steps.append(f"{len(config.sources)}")
         return run(80.0 / self._round)
@@ -282,6 +287,19 @@ def test_a_clip_is_made_where_none_is_named_and_one_that_is_not_there_is_refused
     assert str(file.uri).endswith("demo.mp4")
     with pytest.raises(InputError, match="no such file"):
         benchmark(SMALL, BenchPlan(str(tmp_path / "none.mp4"), (1,), rounds=1, frames=20), lambda _: None)
+
+
+def test_where_no_way_is_left_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recorded = Recorded(monkeypatch)
+    text = tmp_path / "t.txt"
+    text.write_text("no video")
+    for plan in (
+        BenchPlan(None, (1,), rounds=1, frames=20, only=("rtsp",)),
+        BenchPlan(str(text), (1,), rounds=1, frames=20, rtsp=(1,), only=("rtsp",)),
+    ):
+        with pytest.raises(UsageError, match="no way of feeding the pipeline is left to measure"):
+            benchmark(SMALL, plan, lambda _: None)
+    assert recorded.steps == []
 
 
 # What is shown
@@ -343,6 +361,33 @@ def test_the_plot_shows_the_stages_each_once(report: Report, tmp_path: Path) -> 
         draw(report, tmp_path / "none" / "plot.png")
 
 
+@pytest.mark.parametrize("name", ["plot.xyz", "plot", "none/plot.png"])
+def test_where_no_plot_can_be_written_is_told_before_anything_is_measured(name: str, tmp_path: Path) -> None:
+    check_place(tmp_path / "plot.png")
+    with pytest.raises(UsageError, match="no plot can be written there"):
+        check_place(tmp_path / name)
+    ended = CliRunner().invoke(bench_command, ["--plot", str(tmp_path / name), "--source", "none.mp4"])
+    assert isinstance(ended.exception, UsageError)
+
+
+def test_a_plot_that_fails_costs_no_measurement(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bool:
+        raise cv2.error("the disk is full")
+
+    monkeypatch.setattr(cv2, "imwrite", refuse)
+    monkeypatch.setattr("edgeinfer.commands.bench.benchmark", lambda *_: report)
+    ended = CliRunner().invoke(bench_command, ["--plot", str(tmp_path / "plot.png"), "--json"])
+    assert json.loads(ended.stdout)["rounds"] == 1
+    assert isinstance(ended.exception, InputError)
+
+
+def test_every_way_has_a_colour_of_its_own() -> None:
+    assert set(GROWTH_COLOURS) == set(KINDS)
+    assert len(set(GROWTH_COLOURS.values())) == len(KINDS)
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("1", (1,)), ("1,4,16", (1, 4, 16)), ("256", (256,))])
 def test_numbers_of_sources(text: str, numbers: tuple[int, ...]) -> None:
     assert parse_numbers(text) == numbers
@@ -389,21 +434,20 @@ def test_the_second_plot_has_a_line_for_what_grows(report: Report, tmp_path: Pat
 # What it takes
 
 
-def test_the_children_count_and_those_that_are_no_part_do_not() -> None:
+def test_the_children_count() -> None:
     code = "import sys\nx = sum(i * i for i in range(3_000_000))\nprint(flush=True)\nsys.stdin.read()"
-    command = [sys.executable, "-c", code]
+    command, family = [sys.executable, "-c", code], Family()
+    before, spent_s = family.footprint(), family.children_cpu_s()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        whole, without = Family(), Family(but=[child.pid])
-        assert child.pid in whole.members()
-        assert os.getpid() in without.members()
-        assert child.pid not in without.members()
-        more, less = whole.footprint(), without.footprint()
-        assert (more.processes - less.processes, more.threads - less.threads) == (1, 1)
-        assert more.memory > less.memory
-        assert whole.children_cpu_s() > without.children_cpu_s()
-    assert child.pid not in whole.members()
+        assert {os.getpid(), child.pid} <= set(family.members())
+        after = family.footprint()
+        assert (after.processes - before.processes, after.threads - before.threads) == (1, 1)
+        assert after.memory > before.memory
+        assert family.children_cpu_s() > spent_s
+    assert child.pid not in family.members()
+    assert family.children_cpu_s() > spent_s, "those that have ended count still"
 
 
 class Footprints:
@@ -418,12 +462,11 @@ class Footprints:
 
 def test_what_sources_add_is_the_most_beyond_a_daemon_that_waits_for_them() -> None:
     clock, state = Clock(), {"idle": True, "warm": False}
-    family: Any = Footprints(50_000_000, 100_000_000, 180_000_000, 140_000_000)
+    family: Any = Footprints(40_000_000, 50_000_000, 100_000_000, 180_000_000, 140_000_000)
     growth = Growth(family, lambda: state["idle"], lambda: state["warm"], clock)
     assert growth.memory_mb(1) is None
-    for _ in range(2):
-        growth.look()
-        clock.s += 0.2
+    growth.look()
+    growth.look()
     assert growth.threads(1) is None, "nothing has come yet"
     state["idle"] = False
     growth.look()  # no look: neither idle nor warm
@@ -432,7 +475,25 @@ def test_what_sources_add_is_the_most_beyond_a_daemon_that_waits_for_them() -> N
         growth.look()
         growth.look()
         clock.s += BUSY_LOOK_S
-    assert (growth.memory_mb(4), growth.threads(4)) == (20.0, 2_000_000.0)
+    clock.s -= BUSY_LOOK_S / 2
+    growth.look(last=True)
+    assert (growth.memory_mb(4), growth.threads(4)) == (32.5, 3_250_000.0)
+
+
+def test_a_look_in_which_a_source_was_opened_is_none_at_a_daemon_that_waits() -> None:
+    idle = iter([True, True, True, False])
+    growth = Growth(cast("Family", Footprints(50, 500, 100)), lambda: next(idle, False), lambda: True, Clock())
+    for _ in range(3):
+        growth.look()
+    assert growth.threads(1) == 5
+
+
+def test_memory_that_was_given_back_is_no_measurement() -> None:
+    idle = iter([True, True])
+    growth = Growth(cast("Family", Footprints(500, 100)), lambda: next(idle, False), lambda: True, Clock())
+    growth.look()
+    growth.look()
+    assert (growth.memory_mb(1), growth.threads(1)) == (None, None)
 
 
 def test_what_children_compute_is_part_of_a_frames_cost() -> None:
@@ -442,5 +503,75 @@ def test_what_children_compute_is_part_of_a_frames_cost() -> None:
         wall.s += LOOK_S
         children.s += 100 if number < WARM_UP else 0.5
         stopwatch.write(example("detections"), None)
+        stopwatch.look()
     assert stopwatch.is_warm
     assert stopwatch.per_frame() == pytest.approx((LOOK_S, 0.5))
+
+
+def test_of_a_run_that_is_shorter_than_the_time_between_two_looks_the_last_look_counts() -> None:
+    children = Clock()
+    stopwatch = Stopwatch(Clock(), Clock(), children)
+    for _ in range(WARM_UP + 9):
+        children.s += 0.5
+        stopwatch.write(example("detections"), None)
+        stopwatch.look()
+    assert stopwatch.per_frame()[1] == 0
+    stopwatch.look(last=True)
+    assert stopwatch.per_frame()[1] == pytest.approx(0.5)
+
+
+def test_nobody_but_the_sampler_looks_at_the_children() -> None:
+    def looked() -> float:
+        raise AssertionError("on the publisher's thread")
+
+    stopwatch = Stopwatch(children=looked)
+    for _ in range(WARM_UP + 9):
+        stopwatch.write(example("detections"), None)
+    assert min(stopwatch.per_frame()) >= 0
+
+
+def test_the_sampler_knows_its_own_time_and_looks_once_more_at_the_end() -> None:
+    sampler, seen, several = Sampler(), list[tuple[bool, str]](), threading.Event()
+
+    def look(last: bool) -> None:
+        sum(number * number for number in range(100_000))
+        seen.append((last, threading.current_thread().name))
+        if len(seen) == 2:
+            several.set()
+
+    with sampler.sampling(look):
+        assert several.wait(30)
+    assert [last for last, _ in seen] == [False] * (len(seen) - 1) + [True]
+    assert {name for _, name in seen} == {"sampler"}
+    assert sampler.spent_s > 0
+
+    def fail(last: bool) -> None:
+        raise InputError("no /proc")
+
+    with pytest.raises(InputError, match="no /proc"), Sampler().sampling(fail):
+        pass
+
+
+# A run in a process of its own
+
+
+def order(way: Way, *overrides: tuple[str, Any], frames: int = 40) -> Order:
+    plain = [("backend.name", "onnxruntime"), ("model.path", "nanodet-g")]
+    return Order(way, [*plain, *overrides], frames, "/none/clip.mp4", "", os.getpid())
+
+
+@pytest.mark.slow
+def test_a_run_is_of_a_fresh_process_and_its_errors_are_raised_here() -> None:
+    before = len(memory.images())
+    found = run_apart(order(Way("memory", 1)))
+    assert (found.published, found.model.partition("@")[0], before) == (40, "nanodet-g", memory.DISTINCT)
+    assert found.cpu_ms > 0
+    with pytest.raises(InputError, match="no such file") as caught:
+        run_apart(order(Way("file", 1)))
+    assert caught.value.exit_code == InputError.exit_code
+
+
+def test_a_run_whose_process_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(FatalError, match="ended with code 1"):
+        run_apart(order(Way("memory", 1)))

@@ -14,19 +14,32 @@ from hypothesis import strategies as st
 
 from edgeinfer.bench import report as reports
 from edgeinfer.bench.cameras import cameras
-from edgeinfer.bench.packets import MAX_PAYLOAD, pack_h264, pack_h265, read_clip, split
+from edgeinfer.bench.packets import CLOCK_HZ, MAX_PAYLOAD, pack_h264, pack_h265, read_clip, split
 from edgeinfer.bench.ways import BenchPlan, Way, configured
 from edgeinfer.errors import InputError
-from tests.conftest import write_camera_clip
+from tests.conftest import write_camera_clip, write_h264
 
 SIZE = (160, 96)
 
 
-@pytest.fixture(scope="module", params=["libx264", "libx265"])
+@pytest.fixture(scope="module", params=["libx264", "libx265", "with B-frames"])
 def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / f"{request.param}.mp4"
-    write_camera_clip(path, request.param, frames=15, size=SIZE)
+    if request.param == "with B-frames":
+        write_h264(path, 15, *SIZE)
+    else:
+        write_camera_clip(path, request.param, frames=15, size=SIZE)
     return path
+
+
+def test_every_picture_is_stamped_with_the_time_when_it_is_shown(clip: Path) -> None:
+    found = read_clip(clip)
+    step = CLOCK_HZ // 30
+    assert [picture.due for picture in found.pictures] == [step * number for number in range(15)]
+    assert sorted(picture.shown for picture in found.pictures) == [step * number for number in range(15)]
+    assert found.ticks == 15 * step
+    in_order = [picture.shown for picture in found.pictures] == sorted(picture.shown for picture in found.pictures)
+    assert in_order is ("B-frames" not in clip.name)
 
 
 @given(st.binary(min_size=3, max_size=4 * MAX_PAYLOAD), st.sampled_from([1, 5, 7]))
@@ -60,8 +73,8 @@ def test_units_are_found_after_start_codes_of_both_lengths() -> None:
 
 
 def test_a_client_plays_the_clip_over_and_over_and_another_is_not_disturbed(clip: Path) -> None:
-    with cameras(clip) as server:
-        opened = [av.open(server.url, options={"rtsp_transport": "tcp"}) for _ in range(2)]
+    with cameras(clip) as url:
+        opened = [av.open(url, options={"rtsp_transport": "tcp"}) for _ in range(2)]
         for container in opened:
             frames = container.decode(video=0)
             seen = [next(frames) for _ in range(20)]
@@ -79,8 +92,8 @@ def asked(port: int, request: str) -> str:
 
 
 def test_what_the_server_does_not_do_it_says(clip: Path) -> None:
-    with cameras(clip) as server:
-        port = int(server.url.rpartition(":")[2].partition("/")[0])
+    with cameras(clip) as url:
+        port = int(url.rpartition(":")[2].partition("/")[0])
         over_udp = "SETUP rtsp://x/camera RTSP/1.0\r\nCSeq: 7\r\nTransport: RTP/AVP;unicast;client_port=4-5\r\n\r\n"
         assert asked(port, over_udp).startswith("RTSP/1.0 461 Unsupported Transport\r\nCSeq: 7\r\n")
         assert asked(port, "RECORD rtsp://x RTSP/1.0\r\nCSeq: 8\r\n\r\n").startswith("RTSP/1.0 501 ")
@@ -100,7 +113,7 @@ def test_a_video_that_no_camera_sends_is_refused_and_the_benchmark_goes_on_witho
     with pytest.raises(InputError, match="no video that can be read"):
         read_clip(tmp_path / "none.mp4")
     with ExitStack() as stack:
-        assert reports._cameras(str(path), stack, told.append) is None
+        assert reports._cameras(str(path), stack, told.append) == ""
     assert told[0].startswith("no network cameras: ")
 
 

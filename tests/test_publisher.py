@@ -11,25 +11,27 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import edgeinfer
+from edgeinfer import frames
 from edgeinfer.commands._journal import Changes
 from edgeinfer.commands._report import SceneLines
 from edgeinfer.daemon.failures import failures, reader_gone
-from edgeinfer.errors import InputError, StalledError
+from edgeinfer.errors import EdgeinferError, InputError, OutOfMemoryError, StalledError
 from edgeinfer.flow import statuses
 from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.compose import Identity, detection_list, detections_message, info_message
-from edgeinfer.flow.outbox import DEPTH, SLOW
+from edgeinfer.flow.outbox import DEPTH, SLOW, in_host_memory
 from edgeinfer.flow.publisher import QUEUE_DEPTH, Publisher
 from edgeinfer.flow.sinkset import SinkSet
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.flow.statuses import Statuses
-from edgeinfer.frames import pool
+from edgeinfer.frames import FramePool, Store, pool
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, ModelInfo, Reason, SinkVitals, StatusMessage
 from edgeinfer.pictures.host import HostSurface, Shape
@@ -37,7 +39,7 @@ from edgeinfer.sinks.jsonl import JsonLines
 from edgeinfer.sinks.video import AnnotatedVideo
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
-from edgeinfer.types import Capture, Colour, Detections, Frame, Result, Timing
+from edgeinfer.types import Capture, Colour, Detections, Frame, Image, Result, Timing
 from tests.test_messages import example
 from tests.test_reload import WAIT_S, Recorder
 
@@ -253,16 +255,65 @@ def test_what_waits_for_a_sink_takes_no_place_on_the_device(pictures: bool, live
         assert sink.results[0].frame.capture.picture is image, "converted once, for all who look at it"
 
 
-def test_a_sink_that_gets_no_memory_for_a_picture_loses_that_one() -> None:
+class Full(OnDevice):
+    """One whose picture finds no room."""
+
+    def __init__(self, trouble: Exception | None) -> None:
+        shape = Shape("nv12", 4, 2)
+        super().__init__(pool.bytes(shape.size), shape, Colour())
+        self._trouble, self._own = trouble, FramePool(Store(limit=100))
+        self._held = self._own.bytes(100)
+
+    def image(self) -> Image:
+        if self._trouble is not None:
+            raise self._trouble
+        return self._own.empty(2, 4)
+
+
+@pytest.mark.parametrize("trouble", [None, OutOfMemoryError("no room on the device"), InputError("too large")])
+def test_a_picture_without_room_stays_on_the_device_and_nobody_waits_for_it(
+    trouble: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        raise AssertionError("the publisher waits")
+
+    monkeypatch.setattr(frames, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    given, surface = result(), Full(trouble)
+    given = replace(given, frame=replace(given.frame, capture=replace(given.frame.capture, picture=surface)))
+    assert in_host_memory(given).frame.capture.picture is surface
+
+
+def test_the_publisher_beats_with_every_result() -> None:
+    events = list[str]()
+
+    class Noting(Recorder):
+        def write(self, message: Message, result: Result | None) -> None:
+            if result is not None:
+                events.append("result")
+
+    publisher = publisher_of({"noting": Noting()})
+    publisher.heart.beat = lambda *_: events.append("beat")  # type: ignore[method-assign]
+    for _ in range(5):
+        publisher.put(result())
+    publisher.close()
+    publisher.start()
+    publisher.join(WAIT_S)
+    assert events.count("result") == 5
+    assert all(events[at - 1] == "beat" for at, event in enumerate(events) if event == "result")
+
+
+@pytest.mark.parametrize("error", [StalledError, OutOfMemoryError])
+def test_a_sink_that_gets_no_memory_for_a_picture_loses_that_one(error: type[EdgeinferError]) -> None:
     class Looking(Recorder):
         blocks = True
-        seen: ClassVar[list[Message]] = []
+        seen: ClassVar[list[Message]]
 
         def write(self, message: Message, result: Result | None) -> None:
             if message == example("detections", 3):
-                raise StalledError("no room for a picture")
+                raise error("no room for a picture")
             self.seen.append(message)
 
+    Looking.seen = []
     sinks = SinkSet({"looking": Looking()}, nothing)
     for number in range(6):
         sinks.write(example("detections", number), result(live=False))

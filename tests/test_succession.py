@@ -181,13 +181,13 @@ class Scene:
         self.inference = Inference(self.proven, batches, delivery)
         self.networks = self.inference.networks
 
-    def frame(self, source: str = "a") -> int:
+    def frame(self, source: str = "a", live: bool = False) -> int:
         """A picture that shows its own frame_id."""
         number = self.ledgers[source].capture()
         image = np.zeros((4, 4, 3), np.uint8)
         image[0, 0, :2] = divmod(number, 256)
         now = time.monotonic_ns()
-        assert self.mailbox.put_wait(Frame(source, number, Capture(image, now, now), live=False), 0)
+        assert self.mailbox.put_wait(Frame(source, number, Capture(image, now, now), live), 0)
         return number
 
     def frames(self, count: int) -> None:
@@ -414,6 +414,20 @@ def test_frames_that_are_run_again_come_before_those_that_wait() -> None:
     scene.frames(12)
     scene.steps()
     assert [result.frame.frame_id for result in scene.receiver.results] == list(range(12))
+
+
+def test_every_slot_is_filled_as_soon_as_there_is_a_frame_however_long_batches_take() -> None:
+    """Which of a backend's streams is free next is the backend's secret: one that waits for work loses its time."""
+    scene = Scene(Stub(slots=3))
+    scene.first.infer_ms = 500.0
+    scene.frame(live=True)
+    scene.steps()
+    for number in range(3):
+        scene.frame(SOURCES[number % 2], live=True)
+        scene.inference.step()
+    assert len(scene.networks.flights) == 3
+    scene.end()
+    scene.check()
 
 
 @pytest.mark.parametrize("call", ["load", "submit", "collect"])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgeinfer.backends._lane import BoundContext
 from edgeinfer.config.card import InputCard
 from edgeinfer.engine import diagnose, toolkit
+from edgeinfer.engine.options import format_shape
 from edgeinfer.engine.toolkit import DTYPES, Toolkit, make_logger, make_runtime, member
-from edgeinfer.errors import ConfigError, FatalError
+from edgeinfer.errors import ConfigError, FatalError, OutOfMemoryError
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.memory import Pair
 from edgeinfer.types import TensorSpec
@@ -49,6 +52,7 @@ class LoadedEngine:
         self._dtypes = {name: _dtype(kit, self._engine, name) for name in self._tensors}
         self._shape = (3, card.height, card.width)
         self._contexts = 0
+        self._has_singles = False
         self._capturable = dla_core is None  # what a DLA does is no part of a CUDA graph
         fixed = self._tensors[self.input].shape[0]
         least, _, most = (int(shape[0]) for shape in self._engine.get_tensor_profile_shape(self.input, 0))
@@ -75,33 +79,57 @@ class LoadedEngine:
         if context.active_optimization_profile < 0:
             return None  # TensorRT 8.5: a profile serves one context; later ones share it
         self._contexts += 1
-        context.set_input_shape(self.input, (self.max_batch, *self._shape))
+        self._set_batch(context, self.max_batch)
         pairs = {name: Pair(cuda, _known_shape(context, name), self._dtypes[name]) for name in self._tensors}
-        single = self._single(cuda) if self.has_single else None
         for name, pair in pairs.items():
-            for bound in filter(None, (context, single)):
-                bound.set_tensor_address(name, pair.device)
-        return BoundContext(context, self.input, self._shape, pairs, self._capturable, single)
+            context.set_tensor_address(name, pair.device)
+        return BoundContext(context, self.input, self._shape, pairs, self._capturable)
 
-    @property
-    def has_single(self) -> bool:
-        """Whether it has a second profile, for single pictures, and may be given some."""
+    def with_singles(self, cuda: Cuda, networks: Sequence[BoundContext]) -> list[BoundContext]:
+        """The same with a context each on the second profile, for single pictures; empty where it takes none.
+
+        They are a gain and no need: where one can't be had, all go without, and single pictures run as batches do.
+        """
+        if not self._takes_singles():
+            return []
+        try:
+            found = [replace(network, single=self._single(cuda, network)) for network in networks]
+        except (OutOfMemoryError, FatalError) as error:
+            log.warning("%s; they run on the profile for batches", error.message)
+            return []
+        self._has_singles = bool(found)
+        return found
+
+    def _takes_singles(self) -> bool:
+        """Whether it has a second profile that takes single pictures, and may be given some."""
         if self.batches[0] > 1 or self._engine.num_optimization_profiles < 2:
             return False
-        return int(self._engine.get_tensor_profile_shape(self.input, 1)[2][0]) == 1
+        least, _, most = self._engine.get_tensor_profile_shape(self.input, 1)
+        wanted = (1, *self._shape)
+        return all(low <= size <= high for low, size, high in zip(least, wanted, most, strict=True))
 
-    def _single(self, cuda: Cuda) -> Any:
-        """A context on the second profile. Raises FatalError."""
-        context, stream = self._small_context(), cuda.stream()
+    def _single(self, cuda: Cuda, network: BoundContext) -> Any:
+        """A context on the second profile, bound to the buffers of `network`. Raises OutOfMemoryError, FatalError."""
+        context = self._small_context()
         if context is None:
-            raise FatalError("TensorRT can't create an execution context", "backend.profiles: 1 takes less GPU memory")
-        chosen = context.set_optimization_profile_async(1, stream)
-        cuda("cudaStreamSynchronize", stream)
-        cuda("cudaStreamDestroy", stream)
+            raise FatalError("TensorRT can't create an execution context for single pictures")
+        stream = cuda.stream()
+        try:
+            chosen = context.set_optimization_profile_async(1, stream)
+            cuda("cudaStreamSynchronize", stream)
+        finally:
+            cuda("cudaStreamDestroy", stream)
         if not chosen:
-            raise FatalError("TensorRT can't use the profile for single pictures", "backend.profiles: 1")
-        context.set_input_shape(self.input, (1, *self._shape))
+            raise FatalError("TensorRT can't use the profile for single pictures")
+        self._set_batch(context, 1)
+        for name, pair in network.pairs.items():
+            context.set_tensor_address(name, pair.device)
         return context
+
+    def _set_batch(self, context: Any, batch: int) -> None:
+        shape = (batch, *self._shape)
+        if not context.set_input_shape(self.input, shape):
+            raise FatalError(f"TensorRT takes no input of {format_shape(shape)}: {self.last_words}")
 
     def _small_context(self) -> Any | None:
         """With memory for the profile that it gets, where this TensorRT can do that (10.0), else for the largest."""
@@ -113,7 +141,7 @@ class LoadedEngine:
         """The optimization profile that runs a batch, as MIN:OPT:MAX; empty for an engine of one shape."""
         if self._tensors[self.input].shape[0] > 0:
             return ""
-        number = int(batch == 1 and self.has_single)
+        number = int(batch == 1 and self._has_singles)
         shapes = self._engine.get_tensor_profile_shape(self.input, number)
         return f"profile {':'.join(str(shape[0]) for shape in shapes)}"
 

@@ -43,6 +43,11 @@ class BoundContext:
         """The context that runs batches of `rows`."""
         return self.single if rows == 1 and self.single is not None else self.context
 
+    def set_rows(self, context: Any, rows: int) -> None:
+        """Readies the context for batches of `rows`. Raises NotStartedError."""
+        if not context.set_input_shape(self.input, (rows, *self.shape)):
+            raise NotStartedError(f"TensorRT did not take a batch of {rows}")
+
     @property
     def outputs(self) -> dict[str, Pair]:
         """The buffers of the outputs."""
@@ -78,7 +83,7 @@ class ContextSlot(Slot):
         """Puts the whole way of a batch into the stream."""
         network, context = self.network, self.network.serving(rows)
         if self._rows != rows:
-            context.set_input_shape(network.input, (rows, *network.shape))
+            network.set_rows(context, rows)
             self._rows = rows
         self.loader.record(rows, self.stream)
         if not context.execute_async_v3(self.stream):

@@ -86,7 +86,7 @@ class _Launch:
     def __init__(self, cuda: Cuda, lane: ContextSlot, batch: int) -> None:
         self._cuda, self._lane = cuda, lane
         network, context = lane.network, lane.network.serving(batch)
-        context.set_input_shape(network.input, (batch, *network.shape))
+        network.set_rows(context, batch)
         self._enqueue = partial(context.execute_async_v3, lane.stream)
         self._enqueue()
         lane.finish()

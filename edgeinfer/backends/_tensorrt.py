@@ -27,6 +27,7 @@ class Settings:
     """How an engine is run. `label` ends the backend's name.
 
     `dla_core`: of an engine with parts on a DLA. `note`: what else there is to know of the engine, for `detail`.
+    `singles`: whether single pictures are run on a profile of their own where the engine has one.
     """
 
     max_batch: int
@@ -38,6 +39,7 @@ class Settings:
     label: str
     dla_core: int | None = None
     note: str = ""
+    singles: bool = True
 
 
 class TensorRt:
@@ -51,8 +53,11 @@ class TensorRt:
         cuda = Cuda()
         self._engine = LoadedEngine(kit, plan, card, settings.max_batch, settings.plugins, settings.dla_core)
         self._maker = LaneMaker(cuda, card, settings.gpu_preprocess)
-        networks = (self._engine.context(cuda) for _ in range(settings.streams + 1))
-        self._lanes = [self._maker.lane(network) for network in networks if network is not None]
+        made = (self._engine.context(cuda) for _ in range(settings.streams + 1))
+        self._lanes = [self._maker.lane(network) for network in made if network is not None]
+        networks = [lane.network for lane in self._lanes] if settings.singles else []
+        for lane, network in zip(self._lanes, self._engine.with_singles(cuda, networks), strict=False):
+            lane.network = network  # after all else, as it is no need
         self._free = list(self._lanes)
         self._in_flight: deque[ContextSlot] = deque()
         self._wanted: Filter | None = None

@@ -82,8 +82,9 @@ class Preparation:
     own, `foreign.accept` raise.
     """
 
-    def __init__(self, model: Model, max_batch: int | None, options: Options) -> None:
-        self._options, self._card = options, model.card
+    def __init__(self, model: Model, max_batch: int | None, options: Options, singles: bool = True) -> None:
+        """`singles`: see `Settings`."""
+        self._options, self._card, self._singles = options, model.card, singles
         self._toolkit = toolkit.load()
         here = machine.detect(self._toolkit, needs_gpu=True)
         self._max_batch = max_batch or (model.card.max_batch if options.dla is None else DLA_BATCH)
@@ -134,6 +135,7 @@ class Preparation:
             options.precision if probation else "plan",
             self._dla_core,
             note,
+            self._singles,
         )
         try:
             return TensorRt(self._toolkit, plan, self._card.input, settings, probation)
@@ -186,12 +188,17 @@ def raw_sweep(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """What the engine that serves can do alone: see `SweepingBackendModule`, and `_raw.py` for the method."""
     wide = msgspec.structs.replace(options, streams=_raw.MOST_STREAMS, graphs=False)
-    backend = open(model, max_batch, wide)
-    try:
-        found = _raw.sweep(backend, images, seconds)
-        return found.rates, found.profiles
-    finally:
-        backend.close()
+    rates, profiles = dict[str, float](), dict[str, str]()
+    for batches in (_raw.BATCHES[:1], _raw.BATCHES[1:]):  # contexts for single pictures take memory from the others
+        backend = Preparation(model, max_batch, wide, singles=1 in batches).open(lambda _: None, threading.Event())
+        try:
+            found = _raw.sweep(backend, images, seconds, batches=batches)
+        finally:
+            backend.close()
+        rates, profiles = {**rates, **found.rates}, {**profiles, **found.profiles}
+        if len(backend.batches) == 1:
+            break  # there is no other
+    return rates, profiles
 
 
 def measure(
@@ -199,7 +206,8 @@ def measure(
 ) -> dict[str, float]:
     """Frames per second of an engine by "STREAMSxBATCH" for these batches, with as many streams as a daemon has."""
     used = Options()
-    settings = Settings(task.options.batch[2], used.streams, False, False, True, task.options.plugins, "tuned")
+    plugins, singles = task.options.plugins, 1 in batches
+    settings = Settings(task.options.batch[2], used.streams, False, False, True, plugins, "tuned", singles=singles)
     backend = TensorRt(toolkit.load(task.machine.flavour), engine.read(), card, settings, None)
     try:
         return _raw.sweep(backend, images, seconds, (backend.slots,), batches).rates

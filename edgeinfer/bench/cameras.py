@@ -6,23 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgeinfer.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Cameras:
-    """A server that is running: where each camera is, and its process."""
-
-    url: str
-    pid: int
-
-
 @contextmanager
-def cameras(clip: Path) -> Iterator[Cameras]:
-    """The server, as long as the block lasts. Raises InputError where it can't play the clip."""
+def cameras(clip: Path) -> Iterator[str]:
+    """Where each camera is, as long as the block lasts. Raises InputError where it can't play the clip."""
     command = [sys.executable, "-m", "edgeinfer.bench.server", str(clip)]
     with subprocess.Popen(  # noqa: S603 (our own program)
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -32,6 +23,6 @@ def cameras(clip: Path) -> Iterator[Cameras]:
             line = process.stdout.readline()
             if not line:
                 raise InputError(process.communicate()[1].strip() or f"{clip}: the RTSP server did not start")
-            yield Cameras(f"rtsp://127.0.0.1:{int(line)}/camera", process.pid)
+            yield f"rtsp://127.0.0.1:{int(line)}/camera"
         finally:
             process.kill()

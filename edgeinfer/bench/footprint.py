@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-IDLE_LOOK_S, BUSY_LOOK_S = 0.1, 3.0
-"""Looking takes milliseconds, which count as the daemon's while it works."""
+BUSY_LOOK_S = 1.0
+"""Looking takes milliseconds, which the daemon lacks where there is but one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +41,37 @@ class Growth:
         self._busy: Footprint | None = None
         self._next_s = 0.0
 
-    def look(self) -> None:
-        """Takes a look where it is time for one: while nothing has begun, and every few seconds after the warm-up."""
+    def look(self, last: bool = False) -> None:
+        """Takes a look where it is time for one: while nothing has begun, every second after the warm-up, and last."""
         now = self._clock()
-        if self._is_idle() and now >= self._next_s:
-            self._idle, self._next_s = self._family.footprint(), now + IDLE_LOOK_S
-        elif self._is_warm() and now >= self._next_s:
+        if self._is_idle():
+            seen = self._family.footprint()
+            self._idle = seen if self._is_idle() else self._idle  # a source may have been opened meanwhile
+        elif self._is_warm() and (last or now >= self._next_s):
             seen, self._next_s = self._family.footprint(), now + BUSY_LOOK_S
             self._busy = seen if self._busy is None or seen.memory > self._busy.memory else self._busy
 
     def memory_mb(self, sources: int) -> float | None:
-        """Megabytes for each source; None where there was no time to look."""
-        if self._idle is None or self._busy is None:
+        """Megabytes for each source; None where there was no time to look, or other memory went back meanwhile."""
+        if self._idle is None or self._busy is None or self._busy.memory < self._idle.memory:
             return None
         return round((self._busy.memory - self._idle.memory) / sources / 1e6, 1)
 
     def threads(self, sources: int) -> float | None:
-        """Threads for each source."""
-        if self._idle is None or self._busy is None:
+        """Threads for each source; None as above."""
+        if self._idle is None or self._busy is None or self._busy.threads < self._idle.threads:
             return None
         return round((self._busy.threads - self._idle.threads) / sources, 1)
 
 
 class Family:
-    """A process and all below it, but for some children and what is below those.
+    """A process and all below it.
 
     `root` is where /proc is looked for.
     """
 
-    def __init__(self, pid: int | None = None, but: Collection[int] = (), root: Path = Path("/")) -> None:
-        self._pid, self._but, self._proc = os.getpid() if pid is None else pid, but, root / "proc"
+    def __init__(self, pid: int | None = None, root: Path = Path("/")) -> None:
+        self._pid, self._proc = os.getpid() if pid is None else pid, root / "proc"
 
     def footprint(self) -> Footprint:
         """What they take now. Some milliseconds of work."""
@@ -94,7 +95,7 @@ class Family:
         found, waiting = dict[int, list[str]](), [self._pid]
         while waiting:
             pid = waiting.pop()
-            if pid in everybody and pid not in self._but:
+            if pid in everybody:
                 found[pid] = everybody[pid]
                 waiting += below.get(pid, [])
         return found

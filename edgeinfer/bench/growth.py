@@ -10,10 +10,15 @@ import cv2
 import numpy as np
 
 from edgeinfer.bench.figures import Report, Row
-from edgeinfer.bench.plot import BLACK, Canvas, text
-from edgeinfer.errors import InputError
+from edgeinfer.bench.plot import BLACK, Canvas, save, text
 
-COLOURS = {"video": (219, 152, 52), "rtsp": (18, 156, 243), "live": (113, 204, 46), "memory": (182, 89, 155)}
+COLOURS = {
+    "memory": (182, 89, 155),
+    "file": (60, 76, 231),
+    "video": (219, 152, 52),
+    "rtsp": (18, 156, 243),
+    "live": (113, 204, 46),
+}
 """BGR."""
 PANELS = ("CPU ms per frame", "MB a source", "capture to publish, p99 ms")
 WIDTH, HEIGHT, LEFT, TOP, FOOT, GAP = 1100, 420, 60, 90, 50, 70
@@ -47,8 +52,7 @@ def draw_growth(report: Report, path: Path) -> None:
     for index, (kind, colour) in enumerate(COLOURS.items()):
         cv2.rectangle(canvas, (LEFT + index * 120, 48), (LEFT + index * 120 + 16, 64), colour, -1)
         text(canvas, kind, (LEFT + index * 120 + 24, 62), 0.5)
-    if not cv2.imwrite(str(path), canvas):
-        raise InputError(f"{path}: the plot can't be written", "a path in an existing folder that ends in .png")
+    save(canvas, path)
 
 
 def _panel(canvas: Canvas, title: str, by_kind: Mapping[str, Line], left: int, width: int) -> None:

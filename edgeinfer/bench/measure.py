@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection
+import time
 
 import numpy as np
 
@@ -13,17 +13,17 @@ from edgeinfer.backends import RawBackendModule, SweepingBackendModule
 from edgeinfer.bench.figures import PipelineRun, RawRun, Testbed
 from edgeinfer.bench.footprint import Family, Growth
 from edgeinfer.bench.memory import images
+from edgeinfer.bench.sampler import Sampler
 from edgeinfer.bench.stopwatch import Stopwatch, rate
 from edgeinfer.config import plugins
 from edgeinfer.config.card import Model, load_model
 from edgeinfer.config.settings import Config
-from edgeinfer.daemon.assembly import open_source
 from edgeinfer.daemon.daemon import Daemon
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import EdgeinferError, UnavailableError
 from edgeinfer.gpu.device import free_memory
-from edgeinfer.interfaces import Decoding
 from edgeinfer.preprocess.letterbox import Preprocessor
+from edgeinfer.telemetry.snapshot import SourceSnapshot
 from edgeinfer.types import Float32
 
 SWEEP_S = 0.5
@@ -56,18 +56,19 @@ def free_gpu_memory() -> int | None:
         return None
 
 
-def pipeline_run(config: Config, others: Collection[int] = ()) -> PipelineRun:
+def pipeline_run(config: Config) -> PipelineRun:
     """The daemon as it is, with the config's sources, publishing on its socket. Every source must come to an end.
 
-    `others` are children that are no part of it.
+    Memory is that of a fresh process, see `run_apart`.
     """
-    family, free, decoder = Family(but=others), free_gpu_memory(), decoder_of(config)
-    stopwatch = Stopwatch(children=family.children_cpu_s)
+    family, free, sampler = Family(), free_gpu_memory(), Sampler()
+    stopwatch = Stopwatch(cpu=lambda: time.process_time() - sampler.spent_s, children=family.children_cpu_s)
     daemon = Daemon(config, {"stopwatch": stopwatch})
     growth = Growth(family, lambda: daemon.loading, lambda: stopwatch.is_warm)
     with Signals() as signals:
-        daemon.start()
-        daemon.run(lambda: bool(signals.received), growth.look)
+        with sampler.sampling(stopwatch.look, growth.look):
+            daemon.start()
+            daemon.run(lambda: bool(signals.received))
         left = free_gpu_memory()
         summary = daemon.stop(Patience(signals))
     if signals.received:
@@ -88,21 +89,13 @@ def pipeline_run(config: Config, others: Collection[int] = ()) -> PipelineRun:
         detail=summary.detail,
         source_mb=growth.memory_mb(len(config.sources)),
         source_threads=growth.threads(len(config.sources)),
-        decoder=decoder,
+        decoder=_decoder(next(iter(summary.sources.values()))),
     )
 
 
-def decoder_of(config: Config) -> str:
-    """What decodes the first source, and why that; empty where it doesn't say or can't be opened now."""
-    name, first = next(iter(config.sources.items()))
-    try:
-        source = open_source(first, name)
-    except EdgeinferError:
-        return ""
-    try:
-        return f"{source.decoder.name} ({source.decoder.why})" if isinstance(source, Decoding) else ""
-    finally:
-        source.close()
+def _decoder(first: SourceSnapshot) -> str:
+    """What has decoded the first source, and why that; empty where it didn't say."""
+    return "" if first.decoder is None else "{} ({})".format(*first.decoder)
 
 
 def testbed(run: PipelineRun) -> Testbed:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,24 @@ START = b"\0\0\0\1"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One picture: its RTP payloads, and how long it is shown, in ticks of CLOCK_HZ."""
+    """One picture: its RTP payloads, when they are due and when it is shown, in ticks of CLOCK_HZ from the beginning.
+
+    With B-frames the two have another order.
+    """
 
     payloads: tuple[bytes, ...]
-    ticks: int
+    due: int
+    shown: int
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip's pictures in order of decoding, and what SDP says of it."""
+    """A clip's pictures in order of decoding, how long they take together, and what SDP says of it."""
 
     codec: str
     parameters: str
     pictures: tuple[Access, ...]
+    ticks: int
 
     @property
     def sdp(self) -> str:
@@ -59,17 +66,32 @@ def _read(av: Any, path: Path, container: Any, stream: Any) -> Clip:
     if codec not in ("h264", "hevc"):
         raise InputError(f"{path}: {codec} can't be sent as a camera's stream here", "give a clip in H.264 or H.265")
     filtered = av.BitStreamFilterContext(f"{codec}_mp4toannexb", stream)
-    ticks = round(CLOCK_HZ / float(stream.average_rate or 30))
     pack = pack_h264 if codec == "h264" else pack_h265
-    pictures, parameters = list[Access](), dict[int, bytes]()
+    units, parameters = list[list[bytes]](), dict[int, bytes]()
+    times = list[tuple[int | None, int | None]]()
     for packet in container.demux(stream):
         for part in filtered.filter(packet if packet.size else None):
-            units = split(bytes(part))
-            _note(codec, units, parameters)
-            pictures.append(Access(tuple(payload for unit in units for payload in pack(unit)), ticks))
-    if not pictures:
+            units.append(split(bytes(part)))
+            times.append((part.dts, part.pts))
+            _note(codec, units[-1], parameters)
+    if not units:
         raise InputError(f"{path}: holds no picture")
-    return Clip({"h264": "H264", "hevc": "H265"}[codec], _sdp_parameters(codec, parameters), tuple(pictures))
+    each = round(CLOCK_HZ / float(stream.average_rate or 30))
+    due, shown = (_from_zero(list(column), stream.time_base, each) for column in zip(*times, strict=True))
+    pictures = tuple(
+        Access(tuple(payload for unit in access for payload in pack(unit)), *when)
+        for access, *when in zip(units, due, shown, strict=True)
+    )
+    name = {"h264": "H264", "hevc": "H265"}[codec]
+    return Clip(name, _sdp_parameters(codec, parameters), pictures, max(*due, *shown) + each)
+
+
+def _from_zero(times: Sequence[int | None], unit: Fraction, each: int) -> list[int]:
+    """Times in `unit` of a second as ticks from the first; in steps of `each` where the file does not say."""
+    known = [time for time in times if time is not None]
+    if len(known) < len(times):
+        return [number * each for number in range(len(times))]
+    return [round((time - min(known)) * unit * CLOCK_HZ) for time in known]
 
 
 def split(stream: bytes) -> list[bytes]:

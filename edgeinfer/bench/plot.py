@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 
 from edgeinfer.bench.figures import Report, Row
-from edgeinfer.errors import InputError
+from edgeinfer.errors import InputError, UsageError
 
 COLOURS = {
     "receive": (120, 120, 120),
@@ -22,6 +23,7 @@ COLOURS = {
 }
 """BGR."""
 WIDTH, LEFT, TOP, BAR, GAP = 1100, 190, 90, 34, 22
+WHERE = "give a path in an existing folder that ends in .png"
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 BLACK = (40, 40, 40)
 Canvas = np.ndarray[Any, np.dtype[np.uint8]]
@@ -45,8 +47,23 @@ def draw(report: Report, path: Path) -> None:
         top = TOP + index * (BAR + GAP)
         text(canvas, name.replace("×", "x"), (20, top + BAR - 10), 0.55)
         _bar(canvas, stages, top, (WIDTH - LEFT - 110) / longest)
-    if not cv2.imwrite(str(path), canvas):
-        raise InputError(f"{path}: the plot can't be written", "a path in an existing folder that ends in .png")
+    save(canvas, path)
+
+
+def check_place(path: Path) -> None:
+    """Raises UsageError where no picture can be written, before hours of measuring end there."""
+    if not cv2.haveImageWriter(str(path)) or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: no plot can be written there", WHERE)
+
+
+def save(canvas: Canvas, path: Path) -> None:
+    """Writes a picture. Raises InputError."""
+    try:
+        written = cv2.imwrite(str(path), canvas)
+    except cv2.error:
+        written = False
+    if not written:
+        raise InputError(f"{path}: the plot can't be written", WHERE)
 
 
 def _legend(canvas: Canvas) -> None:

@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from edgeinfer.bench.cameras import Cameras, cameras
+from edgeinfer.bench.apart import Order, run_apart
+from edgeinfer.bench.cameras import cameras
 from edgeinfer.bench.clip import write_clip
 from edgeinfer.bench.figures import PipelineRun, RawRun, Report, Spread, by_shape, table_row
-from edgeinfer.bench.measure import pipeline_run, raw_run, testbed
-from edgeinfer.bench.ways import BenchPlan, Overrides, Way, configured
+from edgeinfer.bench.measure import raw_run, testbed
+from edgeinfer.bench.ways import BenchPlan, Overrides, Way
 from edgeinfer.config.card import load_model
 from edgeinfer.config.paths import check_readable
-from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, Config, load_config
+from edgeinfer.config.settings import AUTO, FALLBACK, TENSORRT, load_config
 from edgeinfer.daemon.selection import choose
-from edgeinfer.errors import EdgeinferError
+from edgeinfer.errors import EdgeinferError, UsageError
 
 CLIP_FRAMES = 600
+NOTHING_LEFT, NAME_OTHERS = "no way of feeding the pipeline is left to measure", "name others with --only"
 
 Tell = Callable[[str], None]
 
 
 def benchmark(overrides: Overrides, plan: BenchPlan, tell: Tell) -> Report:
     """Runs the raw network and the pipeline in each of the plan's ways, in turn, in rounds."""
+    if not plan.ways():
+        raise UsageError(NOTHING_LEFT, NAME_OTHERS)
     with ExitStack() as stack:
         clip = _clip(plan, stack, tell)
         overrides = [*overrides, ("backend.name", concrete_backend(overrides))]
-        ways, server = plan.ways(), None
-        if any(way.kind == "rtsp" for way in ways):
-            server = _cameras(clip, stack, tell)
-            ways = [way for way in ways if way.kind != "rtsp" or server is not None]
-        url = server.url if server is not None else ""
-        configs = {way: configured(way, overrides, plan.frames, clip, url) for way in ways}
-        raw, runs = _rounds(configs, plan, server, tell)
+        camera = _cameras(clip, stack, tell) if any(way.kind == "rtsp" for way in plan.ways()) else ""
+        orders = [
+            Order(way, overrides, plan.frames, clip, camera, os.getpid())
+            for way in plan.ways()
+            if way.kind != "rtsp" or camera
+        ]
+        if not orders:
+            raise UsageError(NOTHING_LEFT, NAME_OTHERS)
+        configs = {order.way: order.config() for order in orders}
+        raw, runs = _rounds(orders, plan, tell)
     rows = {way.label: table_row(way.feed(config), runs[way], raw) for way, config in configs.items()}
     some, best = next(iter(runs.values()))[0], Spread.of([run.best for run in raw])
     shapes = by_shape(raw)
     return Report(testbed(some), some.detail, plan.rounds, plan.frames, best, shapes, rows, raw[0].engines)
 
 
-def _rounds(
-    configs: dict[Way, Config], plan: BenchPlan, server: Cameras | None, tell: Tell
-) -> tuple[list[RawRun], dict[Way, list[PipelineRun]]]:
-    raw, runs = list[RawRun](), {way: list[PipelineRun]() for way in configs}
+def _rounds(orders: Sequence[Order], plan: BenchPlan, tell: Tell) -> tuple[list[RawRun], dict[Way, list[PipelineRun]]]:
+    raw, runs = list[RawRun](), {order.way: list[PipelineRun]() for order in orders}
     for number in range(1, plan.rounds + 1):
         tell(f"round {number} of {plan.rounds}: raw network")
-        raw.append(raw_run(next(iter(configs.values())), plan.frames))
-        for way, config in configs.items():
-            tell(f"round {number} of {plan.rounds}: pipeline, {way.label}")
-            runs[way].append(pipeline_run(config, () if server is None else (server.pid,)))
+        raw.append(raw_run(orders[0].config(), plan.frames))
+        for order in orders:
+            tell(f"round {number} of {plan.rounds}: pipeline, {order.way.label}")
+            runs[order.way].append(run_apart(order))
     return raw, runs
 
 
@@ -66,13 +72,13 @@ def _clip(plan: BenchPlan, stack: ExitStack, tell: Tell) -> str:
     return clip
 
 
-def _cameras(clip: str, stack: ExitStack, tell: Tell) -> Cameras | None:
-    """The server for network cameras; None where it can't play this video, or the machine lacks what it takes."""
+def _cameras(clip: str, stack: ExitStack, tell: Tell) -> str:
+    """Where the network cameras are; empty where it can't play this video, or the machine lacks what it takes."""
     try:
         return stack.enter_context(cameras(Path(clip)))
     except EdgeinferError as error:
         tell(f"no network cameras: {error.message}")
-        return None
+        return ""
 
 
 def concrete_backend(overrides: Overrides) -> str:

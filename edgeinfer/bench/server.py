@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import struct
 import sys
@@ -92,17 +93,16 @@ class Session:
 
 def _stream(clip: Clip) -> Iterator[tuple[int, bytes]]:
     """For ever: when a picture is due, in ticks, and its interleaved RTP packets."""
-    sequence = at = 0
-    while True:
+    sequence = 0
+    for begun in itertools.count(0, clip.ticks):
         for picture in clip.pictures:
-            packets = []
+            packets, shown = list[bytes](), begun + picture.shown & 0xFFFFFFFF
             for number, payload in enumerate(picture.payloads, 1):
                 marker = (number == len(picture.payloads)) << 7
-                header = struct.pack(">BBHII", 0x80, marker | 96, sequence & 0xFFFF, at & 0xFFFFFFFF, 1)
+                header = struct.pack(">BBHII", 0x80, marker | 96, sequence & 0xFFFF, shown, 1)
                 packets += [struct.pack(">BBH", 0x24, 0, len(header) + len(payload)), header, payload]
                 sequence += 1
-            yield at, b"".join(packets)
-            at += picture.ticks
+            yield begun + picture.due, b"".join(packets)
 
 
 async def serve(clip: Clip) -> None:

@@ -13,7 +13,7 @@ from edgeinfer.types import Result
 
 WARM_UP = 10
 """So many frames go first, while libraries load and caches fill."""
-LOOK_S = 0.2
+LOOK_S = 1.0
 """So often the children's processor time is looked at, which takes longer than a frame."""
 
 Seconds = Callable[[], float]
@@ -32,16 +32,27 @@ def rate(infer: Callable[[T], object], inputs: Sequence[T], frames: int, clock: 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """So many results had come out at a time; processor time of this process and of its children until then."""
+    """So many results had come out at a time; processor time of this process until then."""
 
     count: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    children_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """Processor time of the children when so many results had come out."""
+
+    count: int
+    wall_s: float
+    children_s: float
 
 
 class Stopwatch:
-    """A sink that notes when the last result of the warm-up and the last of all came out, on all clocks."""
+    """A sink that notes when the last result of the warm-up and the last of all came out, on all clocks.
+
+    `look` is called by another thread: the children's time takes longer to find out than a result may wait.
+    """
 
     blocks = False
 
@@ -50,18 +61,23 @@ class Stopwatch:
     ) -> None:
         self.count = 0
         self._wall, self._cpu, self._children = wall, cpu, children
-        self._first = self._last = self._looked = Mark()
+        self._first = self._last = Mark()
+        self._glances: list[Glance] = []
 
     def write(self, message: Message, result: Result | None) -> None:
         """See `Sink.write`."""
         if not isinstance(message, DetectionsMessage):
             return
+        self._last = Mark(self.count + 1, self._wall(), self._cpu())
         self.count += 1
-        self._last = Mark(self.count, self._wall(), self._cpu())
         if self.count == WARM_UP:
-            self._first = self._looked = self._look()
-        elif self.count > WARM_UP and self._last.wall_s - self._looked.wall_s >= LOOK_S:
-            self._looked = self._look()
+            self._first = self._last
+
+    def look(self, last: bool = False) -> None:
+        """Looks at the children's time where that is due: after the warm-up, from then on every second, and last."""
+        now = self._wall()
+        if self.is_warm and (last or not self._glances or now - self._glances[-1].wall_s >= LOOK_S):
+            self._glances.append(Glance(self.count, now, self._children()))
 
     def service(self) -> None:
         """See `Sink.service`."""
@@ -77,7 +93,7 @@ class Stopwatch:
     def per_frame(self) -> tuple[float, float]:
         """Seconds and CPU seconds per frame. Raises InputError where no more than WARM_UP frames came.
 
-        The children's are of the frames until they were last looked at.
+        The children's are of the frames between the first look and the last.
         """
         frames = self.count - WARM_UP
         if frames < 1:
@@ -85,10 +101,12 @@ class Stopwatch:
                 f"{self.count} frames came out, and measuring takes more than {WARM_UP}",
                 "give more --frames, or a longer video",
             )
-        first, last, looked = self._first, self._last, self._looked
+        first, last = self._first, self._last
         own_s = (last.cpu_s - first.cpu_s) / frames
-        children_s = (looked.children_s - first.children_s) / max(1, looked.count - first.count)
-        return (last.wall_s - first.wall_s) / frames, own_s + children_s
+        return (last.wall_s - first.wall_s) / frames, own_s + self._children_per_frame()
 
-    def _look(self) -> Mark:
-        return Mark(self.count, self._last.wall_s, self._last.cpu_s, self._children())
+    def _children_per_frame(self) -> float:
+        if len(self._glances) < 2:
+            return 0.0
+        first, last = self._glances[0], self._glances[-1]
+        return (last.children_s - first.children_s) / max(1, last.count - first.count)

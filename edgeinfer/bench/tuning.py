@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from edgeinfer.bench.memory import images
 from edgeinfer.config.card import InputCard
-from edgeinfer.engine.build.ensure import ensure_task
-from edgeinfer.engine.build.progress import OnProgress
 from edgeinfer.engine.build.task import Task
 from edgeinfer.engine.build.tuned import candidates
+from edgeinfer.engine.errors import CacheError, UnsafeError
 from edgeinfer.engine.store import tuning
 from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.types import Image
@@ -22,6 +21,9 @@ Rates = Mapping[str, float]
 Measure = Callable[[Task, CachedEngine, InputCard, Sequence[int], Sequence[Image], float], Rates]
 """Frames per second of an engine by "STREAMSxBATCH", for these batches."""
 
+Build = Callable[[Task], CachedEngine]
+"""The engine, from the cache or built now."""
+
 
 def tune(
     task: Task,
@@ -29,24 +31,37 @@ def tune(
     batches: Sequence[int],
     cache: Cache,
     measure: Measure,
-    on_progress: OnProgress,
+    build: Build,
     tell: Callable[[str], None] = lambda _: None,
-) -> CachedEngine:
+) -> tuple[CachedEngine, bool]:
     """Builds and measures the candidates, remembers the best for all who build this model here, and removes the others.
 
-    Best is the highest geometric mean over the `batches` that count. Raises what building and measuring raise.
+    Returns it, and whether the cache had it. Best is the highest geometric mean over the `batches` that count; what
+    the cache had before stays there. Raises what building and measuring raise.
     """
-    found: dict[int, tuple[CachedEngine, Rates, bool]] = {}
+    found: dict[int, _Tried] = {}
     for candidate in candidates(task):
         opt, had = candidate.options.batch[1], cache.usable(candidate.key) is not None
-        engine = ensure_task(candidate, cache, on_progress, threading.Event())
+        engine = build(candidate)
         rates = measure(candidate, engine, card, batches, images(), MEASURE_S)
-        found[opt] = engine, rates, had
+        found[opt] = _Tried(engine, rates, had)
         tell(f"opt {opt}: {', '.join(f'{shape} {rate:.0f} fps' for shape, rate in rates.items())}")
-    best = max(found, key=lambda opt: statistics.geometric_mean(found[opt][1].values()))
-    fps = {str(opt): dict(rates) for opt, (_, rates, _) in found.items()}
-    tuning.remember(cache, task.fields, tuning.Choice(best, fps))
-    for opt, (engine, _, had) in found.items():
-        if opt != best and not had:
-            cache.remove(engine.key)
-    return found[best][0]
+    opt = max(found, key=lambda opt: statistics.geometric_mean(found[opt].rates.values()))
+    best = found[opt]
+    try:
+        tuning.remember(cache, task.fields, tuning.Choice(opt, {str(opt): dict(t.rates) for opt, t in found.items()}))
+    except (CacheError, UnsafeError) as error:
+        tell(f"warning: the choice is not remembered, so that opt {opt} must be named: {error.message}")
+    for other in found.values():
+        if other.engine.key != best.engine.key and not other.had:
+            cache.remove(other.engine.key)
+    return best.engine, best.had
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """An engine and how fast it is; whether the cache had one of its key."""
+
+    engine: CachedEngine
+    rates: Rates
+    had: bool

@@ -16,6 +16,7 @@ Kind = Literal["memory", "file", "video", "rtsp", "live"]
 at 30 a second, which come by themselves."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LIVE = ("video", "rtsp", "live")
+FROM_MEMORY = ("memory", "live")
 
 MEMORY = "edgeinfer.bench.memory:"
 LIVE_FPS, LIVE_FRAMES = 30, 150

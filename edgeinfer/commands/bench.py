@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from edgeinfer.bench.growth import draw_growth
-from edgeinfer.bench.plot import draw
+from edgeinfer.bench.plot import check_place, draw
 from edgeinfer.bench.report import benchmark
 from edgeinfer.bench.tables import print_report
 from edgeinfer.bench.ways import KINDS, BenchPlan
@@ -70,15 +70,17 @@ def command(as_json: bool, plot: str | None, settings: tuple[str, ...], **option
         options["growth"],
         parse_kinds(options["only"]),
     )
-    report = benchmark(overrides, plan, lambda text: echo(f"edgeinfer: {text}", err=True))
     if plot is not None:
-        draw(report, Path(plot))
-        if plan.growth:
-            draw_growth(report, Path(plot).with_stem(f"{Path(plot).stem}-growth"))
+        check_place(Path(plot))
+    report = benchmark(overrides, plan, lambda text: echo(f"edgeinfer: {text}", err=True))
     if as_json:
         echo_json(msgspec.json.format(msgspec.json.encode(report.to_json()), indent=2))
     else:
         print_report(report)
+    if plot is not None:
+        draw(report, Path(plot))
+        if plan.growth:
+            draw_growth(report, Path(plot).with_stem(f"{Path(plot).stem}-growth"))
 
 
 def _cameras(text: str) -> tuple[int, ...]:

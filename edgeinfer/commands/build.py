@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from edgeinfer.engine.build.ensure import ensure_task
 from edgeinfer.engine.build.precision import plan_precision
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.task import Task
+from edgeinfer.engine.build.tuned import candidates, tunable
 from edgeinfer.engine.options import format_shape
 from edgeinfer.engine.store.cache import PLAN, Cache, CachedEngine
 from edgeinfer.errors import UnavailableError, UsageError
@@ -62,41 +63,57 @@ def command(
     """
     cache = open_cache(cache_dir, verbose, writing=not dry_run)
     task = task_of(arguments, cache, with_extras=True)
+    sizes = [] if tune is None else _batches_to_tune(task, arguments["model"], tune)
     if dry_run:
-        _print_plan(task, cache, as_json)
+        _print_plan(task, cache, as_json, [one.options.batch[1] for one in candidates(task)] if sizes else [])
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = None if rebuild else cache.usable(task.key)
+    had = cache.usable(task.key) is not None
     try:
         with _progress_bar() as on_progress:
-            if tune is not None:
-                engine = _tuned(task, arguments["model"], tune, cache, on_progress)
+            build = _builder(cache, on_progress, rebuild)
+            if sizes:
+                engine, had = _tuned(task, arguments["model"], sizes, cache, build)
             else:
-                engine = ensure_task(task, cache, on_progress, threading.Event(), rebuild)
+                engine = build(task)
     except KeyboardInterrupt:
         echo("edgeinfer: the build was interrupted; nothing is left of it", err=True)
         return 130
-    _print_engine(engine, as_json, reused=before is not None)
+    _print_engine(engine, as_json, reused=had and not rebuild)
     return 0
 
 
-def _tuned(task: Task, name: str, batches: str, cache: Cache, on_progress: OnProgress) -> CachedEngine:
-    """The fastest of several engines. Raises UsageError without a card, and UnavailableError without a GPU."""
-    from edgeinfer.backends import tensorrt  # noqa: PLC0415 (CUDA, where it is asked for)
-    from edgeinfer.bench.tuning import tune  # noqa: PLC0415 (and OpenCV)
-
-    _, card = find_model(name)
+def _batches_to_tune(task: Task, name: str, text: str) -> list[int]:
+    """The sizes of batches that count. Raises UsageError, also without a card, and UnavailableError without a GPU."""
     if task.machine.gpu is None:
         raise UnavailableError(
             "--tune measures engines, and there is no GPU that could run one", "see edgeinfer doctor"
         )
-    if card is None:
+    if find_model(name)[1] is None:
         raise UsageError(f"{name}: no card says how pictures go in, so that it can't be tuned", "write NAME.yaml first")
+    if not tunable(task):
+        raise UsageError(f"{name}: nothing of this engine depends on the usual batch", "leave out --tune")
     low, _, high = task.options.batch
-    sizes = [int(part) if part.isdigit() else 0 for part in batches.split(",")]
+    sizes = [int(part) if part.isdecimal() and len(part) < 6 else 0 for part in text.split(",")]
     if not all(low <= size <= high for size in sizes):
-        raise UsageError(f"--tune {batches}: expected batches from {low} to {high}", f"for instance --tune {high}")
-    return tune(task, card.input, sizes, cache, tensorrt.measure, on_progress, lambda line: echo(line, err=True))
+        raise UsageError(f"--tune {text}: expected batches from {low} to {high}", f"for instance --tune {high}")
+    return sizes
+
+
+def _tuned(
+    task: Task, name: str, sizes: Sequence[int], cache: Cache, build: Callable[[Task], CachedEngine]
+) -> tuple[CachedEngine, bool]:
+    """The fastest of several engines, and whether the cache had it."""
+    from edgeinfer.backends import tensorrt  # noqa: PLC0415 (CUDA, where it is asked for)
+    from edgeinfer.bench.tuning import tune  # noqa: PLC0415 (and OpenCV)
+
+    _, card = find_model(name)
+    assert card is not None  # noqa: S101 (looked for before)
+    return tune(task, card.input, sizes, cache, tensorrt.measure, build, lambda line: echo(line, err=True))
+
+
+def _builder(cache: Cache, on_progress: OnProgress, rebuild: bool) -> Callable[[Task], CachedEngine]:
+    return lambda task: ensure_task(task, cache, on_progress, threading.Event(), rebuild)
 
 
 @contextmanager
@@ -141,7 +158,7 @@ def _print_engine(engine: CachedEngine, as_json: bool, reused: bool) -> None:
     echo(f"plan {engine.folder / PLAN}")
 
 
-def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
+def _print_plan(task: Task, cache: Cache, as_json: bool, opts: Sequence[int]) -> None:
     found, advice = toolkit.load(task.machine.flavour), advise(task, cache)
     dla = task.options.dla_core is not None
     ways = {p: plan_precision(found.trt, task.model, p, task.options.calibrator, dla).how for p in task.precisions()}
@@ -152,11 +169,14 @@ def _print_plan(task: Task, cache: Cache, as_json: bool) -> None:
             "reason": advice.sentence,
             "precision": ways,
             "fields": task.fields,
+            "tune": opts,
         }
         echo_json(msgspec.json.encode(shown))
         return
     echo(advice.sentence)
     echo(f"with {found} on {task.machine.gpu or 'no known GPU'}, key {task.key[:12]}")
+    if opts:
+        echo(f"the fastest would be kept of those for usual batches of {', '.join(map(str, opts))}")
     for precision, way in ways.items():
         echo(f"{precision}: {way}")
     for name, profile in task.fields.profiles.items():

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from edgeinfer.errors import FatalError, OutOfMemoryError
 from edgeinfer.flow.batching import IDLE_S, Batching
 from edgeinfer.flow.delivery import Delivery
-from edgeinfer.flow.foresight import Foresight
 from edgeinfer.flow.network import Network, Passage, decoded
 from edgeinfer.flow.slots import Loan, collected
 from edgeinfer.flow.stage import Stage
@@ -33,7 +32,7 @@ class Inference(Stage):
         super().__init__("inference")
         self.batching, self.delivery = batching, delivery
         self.networks = Succession(first, self._serve)
-        self._proven, self._glance_s, self._foresight = False, GLANCE_S, Foresight()
+        self._proven, self._glance_s = False, GLANCE_S
         self._draining, self._aborted = threading.Event(), threading.Event()
 
     def drain(self) -> None:
@@ -66,9 +65,6 @@ class Inference(Stage):
 
     def _fill(self, network: Network) -> float | None:
         """Returns None where a batch was started, or failed; else how long one in flight may be waited for."""
-        early_s = self._foresight.early_s(self.networks.flights, network.backend.slots)
-        if early_s > 0:
-            return min(early_s, IDLE_S)
         frames: list[Frame] = []
         try:
             with Loan(network) as loan:
@@ -121,7 +117,6 @@ class Inference(Stage):
         flight = self.networks.flights.popleft()
         self.delivery.results(flight, found, passage, self._patient)
         self._glance_s = min(max(passage.infer_ms / 20e3, GLANCE_S), LONGEST_GLANCE_S)
-        self._foresight.learn(flight, passage)
         if self._is_at_work(flight.network):
             self._proven = True
             self.batching.fits()
@@ -145,7 +140,6 @@ class Inference(Stage):
     def _serve(self, network: Network) -> None:
         """Another backend takes over."""
         self._proven = False
-        self._foresight.forget()
         self.batching.serve(network.backend)
 
     def _beat(self) -> None:

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgeinfer.errors import StalledError
+from edgeinfer.errors import InputError, OutOfMemoryError, StalledError
+from edgeinfer.frames import at_once
 from edgeinfer.guard.limits import OUTBOX_MESSAGES, OUTBOX_PICTURES, SINK_PATIENCE_S
 from edgeinfer.interfaces import Recovering, Selective, Sink
 from edgeinfer.messages import Message
@@ -148,7 +149,7 @@ class Outbox(threading.Thread):
         """Writes it, unless its picture can't be had: there is no memory now to make BGR of it."""
         try:
             self._sink.write(message, result)
-        except StalledError as error:
+        except (StalledError, OutOfMemoryError) as error:
             if not self._lack:
                 log.warning("%s: %s; what comes meanwhile is lost", self.name, error)
             self._unseen, self._lack = self._unseen + 1, str(error)
@@ -195,12 +196,15 @@ class Outbox(threading.Thread):
 
 
 def in_host_memory(result: Result) -> Result:
-    """The result, without hold on the device's memory. A picture that can't be had in time stays where it is."""
+    """The result, without hold on the device's memory. A picture for which there is no room now stays where it is.
+
+    It never waits for room: this is the publisher's thread, which all sources share.
+    """
     frame = result.frame
     picture = frame.capture.picture
     if isinstance(picture, np.ndarray) or not picture.on_device:
         return result
-    with contextlib.suppress(StalledError):
+    with contextlib.suppress(StalledError, OutOfMemoryError, InputError), at_once():
         capture = replace(frame.capture, picture=picture.image())
         return replace(result, frame=replace(frame, capture=capture))
     return result

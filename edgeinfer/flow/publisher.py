@@ -126,6 +126,7 @@ class Publisher(Stage):
             self._publish(self._queue.get_nowait())
 
     def _publish(self, result: Result) -> None:
+        self.heart.beat()
         message = detections_message(result, self._identity)
         publish_ms = result.publish_ms(message.t_publish_mono_ns)
         self._stats.add(result.timing, message.timing_ms.total, result.frame.source, publish_ms)

@@ -423,8 +423,8 @@ class Engine:
 
     def get_tensor_profile_shape(self: Any, name: str, profile: int) -> list[tuple[int, ...]]:
         if profile == 1:
-            assert "single" in self._io
-            return [(1, *self.get_tensor_shape(name)[1:])] * 3
+            single = self._io["single"]
+            return single if isinstance(single, list) else [(1, *self.get_tensor_shape(name)[1:])] * 3
         high = self._io["largest"]
         low = usual = self._io.get("least", 1)
         return [(batch, *self.get_tensor_shape(name)[1:]) for batch in (low, usual, high)]

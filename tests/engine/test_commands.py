@@ -178,9 +178,14 @@ def test_what_can_not_be_tuned_is_told_before_anything_is_built(
     bare = tmp_path / "bare.onnx"
     bare.write_bytes(NANODET.read_bytes())
     assert "no card says how pictures go in" in run("build", str(bare), "--tune", "1").err
-    for batches in ("0", "17", "x", "1,,2"):
+    for batches in ("0", "17", "x", "1,,2", "²"):
         ended = run("build", "nanodet-g", "--tune", batches)
         assert (ended.code, "expected batches from 1 to 16" in ended.err) == (64, True)
+    assert run("build", "nanodet-g", "--tune", "9" * 5000).code == 64
+    shapes = "images=1x3x416x416:4x3x416x416:8x3x416x416"
+    for options in (("--batch", "4"), ("--shapes", shapes), ("--dla", "0", "--batch", "4")):
+        ended = run("build", "nanodet-g", "--tune", "4", *options)
+        assert (ended.code, "nothing of this engine depends on the usual batch" in ended.err) == (64, True)
     nowhere = msgspec.structs.replace(ORIN, gpu=None)
     monkeypatch.setattr(_engine_options, "this_machine", lambda _: nowhere)
     ended = run("build", "nanodet-g", "--tune", "16")
@@ -195,6 +200,13 @@ def test_what_was_tuned_is_what_is_built(run: Any, cache: Cache, on_orin: Toolki
     assert "images: 1x3x416x416 : 8x3x416x416 : 16x3x416x416" in run("build", "nanodet-g", "--dry-run").out
     named = run("build", "nanodet-g", "--dry-run", "--batch", "1:16:16").out
     assert "images: 1x3x416x416 : 16x3x416x416 : 16x3x416x416" in named
+
+
+def test_a_dry_run_of_tuning_names_what_would_be_measured(run: Any, cache: Cache, on_orin: Toolkit) -> None:
+    ended = run("build", "nanodet-g", "--tune", "16", "--dry-run")
+    assert "the fastest would be kept of those for usual batches of 16, 8, 4\n" in ended.out
+    assert json.loads(run("build", "nanodet-g", "--tune", "16", "--dry-run", "--json").out)["tune"] == [16, 8, 4]
+    assert not list(cache.entries())
 
 
 def arguments_of(*arguments: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from edgeinfer.config.card import Model, ToleranceCard
 from edgeinfer.engine import toolkit
 from edgeinfer.engine.build import card_samples
 from edgeinfer.engine.build.builder import BuildOutcome
-from edgeinfer.engine.build.ensure import ensure_task
+from edgeinfer.engine.build.ensure import Build, ensure_task
 from edgeinfer.engine.build.progress import BuildProgress, OnProgress
 from edgeinfer.engine.build.protocol import BuildRequest
 from edgeinfer.engine.build.samples import SampleSource
 from edgeinfer.engine.build.scratch import ensure_somewhere
 from edgeinfer.engine.build.task import Task
+from edgeinfer.engine.build.tuned import tunable, with_opt
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store import tuning
-from edgeinfer.engine.store.cache import CachedEngine
+from edgeinfer.engine.store.cache import Cache, CachedEngine
 from edgeinfer.engine.store.manifest import DlaShare, Tolerance
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import FatalError, OutOfMemoryError, UnavailableError
@@ -56,10 +58,8 @@ def kit(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> Toolkit:
     return found
 
 
-@pytest.fixture
-def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
-    """What was built; each takes no time."""
-    requests: list[BuildRequest] = []
+def scripted(kit: Toolkit, requests: list[BuildRequest]) -> Build:
+    """Builds in no time."""
 
     def build(request: BuildRequest, _: object, on_progress: OnProgress, *__: object) -> BuildOutcome:
         requests.append(request)
@@ -68,9 +68,31 @@ def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
         (Path(request.work) / "engine.plan").write_bytes(plan)
         return BuildOutcome(built(plan), (), ())
 
-    monkeypatch.setattr(tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=build))
-    monkeypatch.setattr(bench_tuning, "ensure_task", functools.partial(ensure_task, build=build))
+    return build
+
+
+@pytest.fixture
+def builds(kit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """What was built."""
+    requests: list[BuildRequest] = []
+    monkeypatch.setattr(
+        tensorrt, "ensure_somewhere", functools.partial(ensure_somewhere, build=scripted(kit, requests))
+    )
     return requests
+
+
+Measure = Callable[..., dict[str, float]]
+
+
+@pytest.fixture
+def tune(kit: Toolkit, builds: list[BuildRequest]) -> Callable[..., tuple[CachedEngine, bool]]:
+    def tuned(task: Task, cache: Cache, measure: Measure, told: list[str], rebuild: bool = False) -> Any:
+        def build(one: Task) -> CachedEngine:
+            return ensure_task(one, cache, lambda _: None, threading.Event(), rebuild, scripted(kit, builds))
+
+        return bench_tuning.tune(task, simulated.INPUT, [16], cache, measure, build, told.append)
+
+    return tuned
 
 
 Prepare = Callable[..., Preparation]
@@ -160,7 +182,7 @@ def test_a_choice_that_can_not_be_read_or_does_not_fit_is_none(prepare: Prepare,
     assert again.options.batch == (1, 4, 4)
 
 
-def test_the_fastest_engine_is_kept_and_remembered(prepare: Prepare, builds: list[BuildRequest]) -> None:
+def test_the_fastest_engine_is_kept_and_remembered(prepare: Prepare, builds: list[BuildRequest], tune: Any) -> None:
     first = prepare(max_batch=16)
     task, cache, told = first._task, first._cache, list[str]()
     assert task is not None
@@ -168,7 +190,8 @@ def test_the_fastest_engine_is_kept_and_remembered(prepare: Prepare, builds: lis
     def measure(candidate: Task, *_: object) -> dict[str, float]:
         return {"3x16": 100.0 if candidate.options.batch[1] == 8 else 50.0}
 
-    engine = bench_tuning.tune(task, simulated.INPUT, [16], cache, measure, lambda _: None, told.append)
+    engine, had = tune(task, cache, measure, told)
+    assert not had
     assert [request.options.batch for request in builds] == [(1, 16, 16), (1, 8, 16), (1, 4, 16)]
     assert told == [f"opt {opt}: 3x16 {rate} fps" for opt, rate in ((16, 50), (8, 100), (4, 50))]
     assert [entry.key for entry in cache.entries() if isinstance(entry, CachedEngine)] == [engine.key]
@@ -178,6 +201,40 @@ def test_the_fastest_engine_is_kept_and_remembered(prepare: Prepare, builds: lis
     choice = tuning.recall(cache, task.fields)
     assert choice is not None
     assert choice.fps["8"] == {"3x16": 100.0}
+    told.clear()
+    again, had = tune(task, cache, measure, told)
+    assert (again.key, had, len(builds)) == (engine.key, True, 5)
+    again, had = tune(task, cache, measure, told, rebuild=True)
+    assert (again.key, had, len(builds)) == (engine.key, True, 8)
+    assert cache.usable(engine.key) is not None
+
+
+def test_candidates_that_are_the_same_engine_are_built_once_and_it_stays(
+    prepare: Prepare, builds: list[BuildRequest], tune: Any
+) -> None:
+    first = prepare(max_batch=16)
+    assert first._task is not None
+    (name,) = first._task.fields.profiles
+    shapes = {name: first._task.fields.profiles[name]}
+    task = with_opt(replace(first._task, options=msgspec.structs.replace(first._task.options, shapes=shapes)), 16)
+    engine, _ = tune(task, first._cache, lambda *_: {"3x16": 50.0}, [])
+    assert len(builds) == 1
+    assert first._cache.usable(engine.key) is not None
+    assert (tunable(task), tunable(first._task)) == (False, True)
+
+
+def test_a_choice_that_can_not_be_remembered_costs_no_measurement(
+    prepare: Prepare, builds: list[BuildRequest], tune: Any
+) -> None:
+    first, told = prepare(max_batch=16), list[str]()
+    assert first._task is not None
+    tuning.remember(first._cache, first._task.fields, tuning.Choice(8))
+    (path,) = (first._cache.root / "tuning").iterdir()
+    path.unlink()
+    path.mkdir()
+    engine, _ = tune(first._task, first._cache, lambda *_: {"3x16": 50.0}, told)
+    assert first._cache.usable(engine.key) is not None
+    assert told[-1].startswith("warning: the choice is not remembered, so that opt 16 must be named: ")
 
 
 def test_build_options_are_those_of_the_configuration() -> None:
@@ -287,10 +344,18 @@ def test_a_sweep_frees_what_it_took(
 ) -> None:
     images = [np.zeros((9, 9, 3), np.uint8)]
     options = Options(cache=str(tmp_path / "cache"))
+    with_singles = list[bool]()
+
+    def noted(kit: Toolkit, plan: bytes, card: Any, settings: Any, probation: Any) -> TensorRt:
+        with_singles.append(settings.singles)
+        return TensorRt(kit, plan, card, settings, probation)
+
+    monkeypatch.setattr(tensorrt, "TensorRt", noted)
     rates, profiles = tensorrt.raw_sweep(model, None, options, images, 0.001)
     assert set(profiles) == {"1", "4"}
     assert list(rates) == [f"{streams}x{batch}" for batch in (1, 4) for streams in (1, 2, 4, 8)]
     assert device.alive == 0
+    assert with_singles == [True, False], "for batches of one they are needed, and from the others they take memory"
 
     def fail(*_: object) -> None:
         raise FatalError("no")

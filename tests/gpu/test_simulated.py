@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -59,7 +59,7 @@ def make(device: Simulation) -> Make:
         plan = {
             name: changes.pop(name)
             for name in list(changes)
-            if name in {*ECHO, "contexts", "least", "single", "stubborn"}
+            if name in {*ECHO, "contexts", "least", "room", "single", "stubborn"}
         }
         kit = simulated.toolkit_on(device)
         backend = TensorRt(kit, simulated.echo_plan(kit, **plan), card, replace(SETTINGS, **changes), probation)
@@ -689,7 +689,8 @@ def test_a_context_takes_memory_for_its_own_profile_where_that_can_be(
     monkeypatch.setattr(kit.trt.ICudaEngine, "create_execution_context", noted)
     TensorRt(kit, simulated.echo_plan(kit, single=True), CARD, SETTINGS, None).close()
     names = [tuple(kind.name for kind in how) for how in asked]
-    assert names == [(), (strategy,) if strategy else ()] * (SETTINGS.streams + 1)
+    number = SETTINGS.streams + 1
+    assert names == [()] * number + [(strategy,) if strategy else ()] * number
 
 
 def test_where_a_profile_serves_one_context_there_is_one_slot_with_both_profiles(make: Make) -> None:
@@ -704,10 +705,53 @@ def test_where_a_profile_serves_one_context_there_is_one_slot_with_both_profiles
     backend.close()
 
 
-def test_a_profile_that_can_not_be_used_is_told_with_a_way_out(make: Make) -> None:
-    with pytest.raises(FatalError, match="the profile for single pictures") as caught:
-        make(single=True, stubborn=True)
-    assert caught.value.hint == "backend.profiles: 1"
+@pytest.mark.parametrize("lack", [{"stubborn": True}, {"room": 4}, "cudaStreamSynchronize"])
+def test_where_there_is_no_context_for_single_pictures_they_run_as_batches_do(
+    make: Make, device: Simulation, lack: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the simulated engine's three lanes one would have had it: none takes memory for it then."""
+    if isinstance(lack, str):
+        device.fail[lack] = [0, 2]
+    backend = make(single=True, **({} if isinstance(lack, str) else lack))
+    assert (backend.slots, backend.profile_of(1)) == (3, "profile 1:1:4")
+    assert caplog.text.count("they run on the profile for batches") == 1
+    for count in (1, 4, 1):
+        images = [picture(seed) for seed in range(count)]
+        slot = ran(backend, *images)
+        assert shows(slot, *images)
+        assert {context.active_optimization_profile for context in contexts(cast("ContextSlot", slot))} == {0}
+        backend.release(slot)
+    backend.close()
+    assert not device.alive
+
+
+@pytest.mark.parametrize(
+    ("profile", "runs"),
+    [
+        ([[1, 3, 8, 8]] * 3, True),
+        ([[1, 3, 4, 4], [1, 3, 8, 8], [4, 3, 16, 16]], True),
+        ([[1, 3, 16, 16], [1, 3, 16, 16], [1, 3, 32, 32]], False),
+        ([[2, 3, 8, 8], [4, 3, 8, 8], [8, 3, 8, 8]], False),
+    ],
+)
+def test_a_second_profile_is_for_single_pictures_if_it_takes_one_of_that_size(
+    make: Make, profile: list[list[int]], runs: bool
+) -> None:
+    """Of a plan that somebody else has built."""
+    slot = ran(make(single=profile), picture(1))
+    assert [context.active_optimization_profile for context in contexts(cast("ContextSlot", slot))] == [0, int(runs)]
+
+
+def test_a_shape_that_tensorrt_does_not_take_is_an_error(device: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = simulated.toolkit_on(device)
+    plan, settings = simulated.echo_plan(kit), replace(SETTINGS, graphs=False)
+    backend = TensorRt(kit, plan, CARD, settings, None)
+    backend.prepare(None)
+    monkeypatch.setattr(kit.trt.IExecutionContext, "set_input_shape", lambda *_: False)
+    with pytest.raises(FatalError, match="TensorRT did not take a batch of 1"):
+        ran(backend, picture(1))
+    with pytest.raises(FatalError, match="TensorRT takes no input of 4x3x8x8"):
+        TensorRt(kit, plan, CARD, settings, None)
 
 
 def test_no_smaller_batch_is_run_than_the_profile_takes(make: Make) -> None:

@@ -28,8 +28,15 @@ def tuned(task: Task, cache: Cache) -> Task:
     return task if choice is None or not low <= choice.opt <= high else with_opt(task, choice.opt)
 
 
+def tunable(task: Task) -> bool:
+    """Whether the usual batch makes a difference to the engine: not to one of a single shape, or of shapes by name."""
+    low, _, high = task.options.batch
+    return task.options.dla_core is None and with_opt(task, low).key != with_opt(task, high).key
+
+
 def candidates(task: Task) -> list[Task]:
-    """The builds to try: usual batches from the largest down, each half of the one before."""
+    """The builds to try: usual batches from the largest down, each half of the one before; none is there twice."""
     low, _, high = task.options.batch
     opts = sorted({max(low, high >> power) for power in range(high.bit_length())}, reverse=True)
-    return [with_opt(task, opt) for opt in opts if opt >= min(SMALLEST, high)]
+    found = {one.key: one for one in (with_opt(task, opt) for opt in reversed(opts) if opt >= min(SMALLEST, high))}
+    return list(reversed(found.values()))

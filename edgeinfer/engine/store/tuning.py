@@ -10,6 +10,7 @@ import msgspec
 from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.store import trust
 from edgeinfer.engine.store.cache import Cache
+from edgeinfer.engine.store.disk import told
 from edgeinfer.engine.store.key import KeyFields
 from edgeinfer.guard.limits import MAX_MANIFEST_BYTES
 
@@ -27,9 +28,10 @@ def remember(cache: Cache, fields: KeyFields, choice: Choice) -> None:
     """Keeps a choice for engines of these fields, whatever their usual batch. Raises CacheError, UnsafeError."""
     path = cache.file(FOLDER, _name(fields))
     part = path.with_name(f"{path.name}.part")
-    part.write_bytes(msgspec.json.encode(choice))
-    part.chmod(0o600)
-    part.replace(path)
+    with told(cache.root):
+        part.write_bytes(msgspec.json.encode(choice))
+        part.chmod(0o600)
+        part.replace(path)
 
 
 def recall(cache: Cache, fields: KeyFields) -> Choice | None:
