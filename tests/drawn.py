@@ -84,6 +84,7 @@ class Lying:
     """A surface at an address that somebody else keeps, on the device."""
 
     on_device = True
+    written = 0
 
     def __init__(self, drawn: Drawn, address: int, memory: npt.NDArray[np.uint8]) -> None:
         self.width, self.height, self.colour = drawn.width, drawn.height, drawn.colour

@@ -9,7 +9,6 @@ from msgspec import structs
 
 from edgeinfer.config.card import DecoderCard, Thresholds, load_model
 from edgeinfer.config.settings import ModelConfig, load_config
-from edgeinfer.cuda import video
 from edgeinfer.daemon import assembly
 from edgeinfer.daemon.assembly import (
     PROCESS_GRACE_S,
@@ -150,8 +149,8 @@ def test_a_sink_that_can_not_be_closed_keeps_no_other_open(caplog: pytest.LogCap
 @pytest.mark.parametrize(
     ("source", "opened"),
     [
-        ({"decoder": "auto"}, "sharing"),
-        ({"decoder": "nvdec"}, "sharing"),
+        ({"decoder": "auto"}, "relaying"),
+        ({"decoder": "nvdec"}, "relaying"),
         ({"decoder": "av"}, "isolated"),
         ({"isolated": True}, "isolated"),
         ({"memory_mb": 300}, "isolated"),
@@ -165,21 +164,11 @@ def test_what_nvdec_may_decode_is_opened_where_it_does_and_a_wish_for_a_process_
         return lambda *_: what
 
     monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: False)
-    monkeypatch.setattr(video, "likely", lambda *_: None)
-    monkeypatch.setattr(assembly, "open_sharing", opens("sharing"))
+    monkeypatch.setattr(rtsp, "wants_nvdec", lambda wanted: wanted != "av")
+    monkeypatch.setattr(assembly, "open_relaying", opens("relaying"))
     monkeypatch.setattr(assembly, "open_isolated", opens("isolated"))
     monkeypatch.setattr(rtsp, "open", opens("here"))
     config = load_config(None, [("sources.c", {"uri": "rtsp://127.0.0.1/x", **source})]).sources["c"]
     found: Any = assembly.open_source(config, "c")
     assert found == opened
     assert deadlines(config).grace == (Deadlines().grace if opened == "here" else PROCESS_GRACE_S)
-
-
-def test_a_file_is_opened_there_where_nvdec_is_asked_for() -> None:
-    def shares(**options: object) -> bool:
-        config = load_config(None, [("sources.c", {"uri": "a.mp4", **options})]).sources["c"]
-        return assembly.shares(config)
-
-    assert shares(decoder="nvdec")
-    assert not shares(decoder="av")
-    assert not shares(decoder="nvdec", isolated=False)

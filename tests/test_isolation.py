@@ -36,12 +36,10 @@ from edgeinfer.flow.capture import Deadlines
 from edgeinfer.frames import block_of
 from edgeinfer.guard.limits import MAX_CHILD_BYTES, MAX_CHILD_DESCRIPTORS, MAX_LENT, MAX_PIXELS, MIN_CHILD_BYTES
 from edgeinfer.interfaces import Decoding, Source, UnreadableItem
-from edgeinfer.isolation import house as houses
 from edgeinfer.isolation import nursery as nurseries
 from edgeinfer.isolation import source as isolated
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.errors import from_plain, to_plain
-from edgeinfer.isolation.house import House
 from edgeinfer.isolation.lender import Lender
 from edgeinfer.isolation.nursery import Forked, Nursery, share_of_memory
 from edgeinfer.isolation.source import IsolatedSource, Order, open_isolated
@@ -311,47 +309,6 @@ def test_a_template_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     assert gone(template.pid)
     first.end()
     forked[0].end()
-    own.close()
-
-
-def test_one_that_sources_share_is_tried_for_while_the_template_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nurseries, "WAIT_S", 0.02)
-    own = Nursery()
-    with pytest.raises(TemporaryError, match="slow"):
-        own.fork("demo")
-    house = House(own)
-    guest = house.enter("demo")
-    source = IsolatedSource(guest, LIVE.to_plain(), "cam", lambda _: 20)
-    read(source)
-    source.close()
-    assert gone(guest.pid)
-    own.close()
-
-
-def test_where_no_process_can_be_shared_it_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_more(*_: object) -> Any:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(nurseries, "spawn", no_more)
-    monkeypatch.setattr(houses, "START_S", 0.0)
-    with pytest.raises(TemporaryError, match="Too many open files"):
-        House(Nursery()).enter("demo")
-
-
-def test_sources_that_decode_nothing_may_share_a_process_too() -> None:
-    own = Nursery()
-    house = House(own)
-    guests = [house.enter("demo") for _ in range(3)]
-    sources = [IsolatedSource(guest, DEMO.to_plain(), "cam", lambda _: 20) for guest in guests]
-    assert len({source.pid for source in sources}) == 1
-    direct = demo.Demo(demo.Options(width=320, height=240, realtime=False))
-    for index in range(5):
-        for source in sources:
-            assert (read(source).image == direct.render(index)).all()
-    os.kill(guests[0].pid, signal.SIGSEGV)
-    errors = [read_until_failure(source) for source in sources]
-    assert {error.code for error in errors} == {"crashed"}
-    assert all("Segmentation fault" in str(error) for error in errors)
     own.close()
 
 

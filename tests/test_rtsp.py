@@ -189,7 +189,9 @@ def test_ffmpeg_is_told_what_it_may_open_and_for_how_long(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("hardware", [True, False])
 def test_which_decoder_is_taken(monkeypatch: pytest.MonkeyPatch, decoder: Any, hardware: bool) -> None:
     monkeypatch.setattr(rtsp, "GstSource", lambda recipe, python: "gstreamer")
-    monkeypatch.setattr(rtsp, "NetworkCamera", lambda peer, options: "av")
+    monkeypatch.setattr(rtsp, "Packets", lambda *_: SimpleNamespace(stream=None))
+    monkeypatch.setattr(rtsp, "open_decoder", lambda *_, **__: None)
+    monkeypatch.setattr(rtsp, "NetworkCamera", lambda packets, decoder, options: "av")
     monkeypatch.setattr(rtsp, "has_hardware_decoder", lambda: hardware)
     taken: Any = rtsp.open("rtsp://cam/x", rtsp.Options(decoder=decoder))
     assert taken == (decoder if decoder != "auto" else "gstreamer" if hardware else "av")

@@ -72,7 +72,7 @@ def test_a_surface_from_elsewhere_is_converted_first() -> None:
     """One that does not lie in host memory, as this process sees it."""
 
     class Elsewhere:
-        width, height, on_device = 4, 2, True
+        width, height, on_device, written = 4, 2, True, 0
         planes, colour = Planes(0, 0, 0, 0, 0, 0, 1), Colour()
 
         def image(self) -> Image:

@@ -137,7 +137,7 @@ class NvDecoder:
             yield Decoded(self._surface(frame), None if stamp == NO_TIME else float(stamp * self._time_base))
 
     def _surface(self, frame: Any) -> Surface:
-        """A frame, copied before the next one takes its place: on the session's own stream, for which nobody waits here."""
+        """A frame, copied before the next one takes its place: on the session's own stream."""
         layout = _LAYOUTS.get(frame.format.name)
         if layout is None:
             raise self._broken(ValueError(f"it gives {frame.format.name}"))

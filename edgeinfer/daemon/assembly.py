@@ -71,8 +71,9 @@ def wanted_size(model: Model, sinks: Iterable[Sink]) -> Size | None:
 def scales(config: SourceConfig) -> bool:
     """Whether a source is opened with smaller pictures than it sees where those do; never in a process of ours."""
     module = plugins.load("sources", config.uri.plugin)
-    elsewhere = config.isolation.isolated or shares(config)
-    return not elsewhere and isinstance(module, Scaling) and module.scales(config.uri.text, config.options)
+    return (
+        not config.isolation.isolated and isinstance(module, Scaling) and module.scales(config.uri.text, config.options)
+    )
 
 
 def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox, fit: Fit = lambda: None) -> Job:
