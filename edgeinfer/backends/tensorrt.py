@@ -43,9 +43,9 @@ class Options(Struct, frozen=True, kw_only=True):
     kernel by itself, and `gpu_preprocess: false` preprocesses on the CPU.
     `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
     `dla` is a DLA core, which takes `fp16` and `int8`, and batches of one size: `model.max_batch`, 1 by default.
-    `profiles: 2` has kernels chosen for single pictures too, which is what a lone camera runs, beside those for batches
-    of `opt_batch`: by default what `edgeinfer build --tune` found, or else the largest. `profiles: 1` builds in less
-    time, and the engine takes less memory.
+    Kernels are chosen for batches of `opt_batch`: by default what `edgeinfer build --tune` found, or else the largest.
+    `profiles: 2` has others chosen for single pictures besides, which is what a lone camera runs: the build takes two to
+    four times as long, and the engine more memory.
     """
 
     precision: Precision = "fp16"
@@ -57,7 +57,7 @@ class Options(Struct, frozen=True, kw_only=True):
     workspace: str | None = None
     tactic_sources: tuple[str, ...] | None = None
     opt_batch: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    profiles: Literal[1, 2] = 2
+    profiles: Literal[1, 2] = 1
     dla: Annotated[int, Meta(ge=0, le=1)] | None = None
     plugins: tuple[str, ...] = ()
     calibration_data: str | None = None

@@ -53,7 +53,7 @@ BUILD = [
     click.option(
         "--profiles",
         type=click.IntRange(1, 2),
-        default=2,
+        default=1,
         show_default=True,
         help="2: with kernels chosen for single pictures too, where the batch is free from 1 on.",
     ),

@@ -221,7 +221,7 @@ def test_dry_run_builds_nothing(run: Any, cache: Cache, on_orin: Toolkit) -> Non
     assert ended.out.splitlines()[1:] == [
         f"with TensorRT 10.3.0.30 on Orin, key {ended.out.partition('key ')[2][:12]}",
         "fp16: builder flag FP16",
-        "images: 1x3x416x416 : 2x3x416x416 : 4x3x416x416, and for single pictures",
+        "images: 1x3x416x416 : 2x3x416x416 : 4x3x416x416",
         "sparsity: True",
         "pools: {'WORKSPACE': 1073741824}",
     ]
@@ -475,7 +475,7 @@ def test_every_option_becomes_what_it_says(on_orin: Toolkit, tmp_path: Path) -> 
         plugins=(str(plugin),),
     )
     plain = build_command.make_context("build", ["nanodet-g"])
-    assert _engine_options.build_options(plain.params, (1, 4, 8)) == BuildOptions(batch=(1, 4, 8), single=True)
+    assert _engine_options.build_options(plain.params, (1, 4, 8)) == BuildOptions(batch=(1, 4, 8))
 
 
 # --- models

@@ -162,11 +162,11 @@ def test_the_usual_batch_is_the_one_that_was_found_best_unless_the_user_names_on
 ) -> None:
     first = prepare()
     assert first._task is not None
-    assert (first._task.options.batch, first._task.options.single) == ((1, 4, 4), True)
+    assert (first._task.options.batch, first._task.options.single) == ((1, 4, 4), False)
     tuning.remember(first._cache, first._task.fields, tuning.Choice(2))
-    asked: list[dict[str, Any]] = [{}, {"opt_batch": 3}, {"profiles": 1}]
+    asked: list[dict[str, Any]] = [{}, {"opt_batch": 3}, {"profiles": 2}]
     tasks = [task for task in (prepare(**options)._task for options in asked) if task is not None]
-    assert [(task.options.batch[1], task.options.single) for task in tasks] == [(2, True), (3, True), (2, False)]
+    assert [(task.options.batch[1], task.options.single) for task in tasks] == [(2, False), (3, False), (2, True)]
     assert prepare(precision="fp32")._task.options.batch == (1, 4, 4), "found for another engine"  # type: ignore[union-attr]
 
 
@@ -250,7 +250,6 @@ def test_build_options_are_those_of_the_configuration() -> None:
     assert tensorrt.build_options(options, 8) == BuildOptions(
         precision="int8",
         batch=(8, 8, 8),
-        single=True,
         pools={"WORKSPACE": 1 << 30},
         optimization_level=2,
         tactic_sources=("CUBLAS",),
@@ -258,7 +257,7 @@ def test_build_options_are_those_of_the_configuration() -> None:
         plugins=("/p.so",),
         calibrator="minmax",
     )
-    assert tensorrt.build_options(Options(), 1) == BuildOptions(batch=(1, 1, 1), single=True)
+    assert tensorrt.build_options(Options(), 1) == BuildOptions(batch=(1, 1, 1))
 
 
 def test_an_engine_is_checked_on_the_photographs_or_on_the_calibration_data(model: Model) -> None:
