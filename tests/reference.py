@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ def letterbox(image: Array) -> tuple[Array, tuple[int, int, int, int]]:
     scale = min(SIZE / image.shape[1], SIZE / image.shape[0])
     width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     pad_x, pad_y = (SIZE - width) // 2, (SIZE - height) // 2
-    canvas = np.full((SIZE, SIZE, 3), FILL, np.uint8)
+    canvas = np.full((SIZE, SIZE, 3), FILL, image.dtype)
     canvas[pad_y : pad_y + height, pad_x : pad_x + width] = cv2.resize(image, (width, height))
     return ((canvas - MEAN) / STD).transpose(2, 0, 1)[None].astype(np.float32), (width, height, pad_x, pad_y)
 
@@ -68,13 +69,31 @@ def iou(a: Any, b: Any) -> float:
 
 
 def video_frames(path: Path) -> Iterator[Array]:
-    """Every frame of a video, as OpenCV decodes it."""
-    reader = cv2.VideoCapture(str(path))
-    while True:
-        ok, image = reader.read()
-        if not ok:
-            return
-        yield image
+    """Every frame of a video of 4:2:0 and 8 bits below 720 lines, (H, W, 3) float32 BGR: BT.601 in studio range.
+
+    Chroma is interpolated where MPEG puts its samples: on every second column, and between two rows.
+    """
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            y, u, v = (_plane(plane) for plane in frame.planes)
+            luma = 255 / 219 * (y - 16)
+            u, v = (255 / 224 * _across(_across(c, y.shape[1], 0).T, y.shape[0], 0.25).T for c in (u - 128, v - 128))
+            bgr = luma + 1.772 * u, luma - 0.344136 * u - 0.714136 * v, luma + 1.402 * v
+            yield np.clip(np.stack(bgr, axis=-1), 0, 255).astype(np.float32)
+
+
+def _plane(plane: Any) -> Array:
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width].astype(np.float64)
+
+
+def _across(samples: Array, size: int, offset: float) -> Array:
+    """`size` columns of samples half as dense; column x lies at x / 2 - offset of theirs."""
+    at = np.clip(np.arange(size) / 2 - offset, 0, samples.shape[1] - 1)
+    left = np.floor(at).astype(int)
+    right, part = np.minimum(left + 1, samples.shape[1] - 1), at - left
+    mixed: Array = samples[:, left] * (1 - part) + samples[:, right] * part
+    return mixed
 
 
 @lru_cache(maxsize=1)

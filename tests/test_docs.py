@@ -100,7 +100,7 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
     if "my.onnx" in args and args[0] == "run":
         draft = cli("models", "inspect", "my.onnx", "--card")
         (folder / "my.yaml").write_text(draft.stdout)
-    process = cli(*args)
+    process = cli(*args, timeout=300 if args[0] == "bench" else 60)  # a bench is some twenty runs
     assert process.returncode == 0, process.stderr
 
 

@@ -44,8 +44,8 @@ class Options(Struct, frozen=True, kw_only=True):
     `calibration_data` is a folder of pictures for `precision: int8`; `cache` a folder instead of the usual one.
     `dla` is a DLA core, which takes `fp16` and `int8`, and batches of one size: `model.max_batch`, 1 by default.
     Kernels are chosen for batches of `opt_batch`: by default what `edgeinfer build --tune` found, or else the largest.
-    `profiles: 2` has others chosen for single pictures besides, which is what a lone camera runs: the build takes two to
-    four times as long, and the engine more memory.
+    `profiles: 2` has others chosen for single pictures besides, which is what a lone camera runs: the build takes two
+    to four times as long, and the engine more memory.
     """
 
     precision: Precision = "fp16"
