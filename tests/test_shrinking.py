@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,8 +20,9 @@ from tests.test_surfaces import COLOURS, LAYOUTS, surface
 CARD = load_model("nanodet-g").card.input
 Places = npt.NDArray[np.float64]
 sides = st.integers(1, 70)
-ROUNDING = 6
-"""Levels of 255, in pictures of noise: planes are rounded before they are mixed, and places to 1/32 of a sample."""
+ROUNDING = 6 if int(cv2.__version__.split(".")[0]) >= 5 else 16
+"""Levels of 255, in pictures of noise: planes are rounded before they are mixed, and OpenCV 4 rounds
+places to 1/32 of a sample."""
 
 
 def at(plane: Samples, xs: Places, ys: Places) -> Float32:

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any
 
-from msgspec import json
+from msgspec import DecodeError, json
 
 MAX_BYTES = 1 << 16
 _MAX_DESCRIPTORS = 4
@@ -60,7 +60,7 @@ def receive(peer: socket.socket, timeout_s: float | None) -> tuple[dict[str, Any
         message = json.decode(data)
         if not isinstance(message, dict):
             raise Nonsense(f"a {type(message).__name__}")
-    except (ValueError, RecursionError):
+    except (DecodeError, ValueError, RecursionError):  # the first is a ValueError in newer versions
         close(descriptors)
         raise Nonsense("no JSON") from None
     except BaseException:
