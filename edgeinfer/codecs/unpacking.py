@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.frames import pool
+from edgeinfer.pictures.colour import usual
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
 from edgeinfer.pictures.turning import turned
 from edgeinfer.types import Colour, Image, Matrix, Picture
 
 Memory = npt.NDArray[np.uint8]
 
-HD_LINES = 720
-"""A stream that does not name its matrix has that of high definition from here on."""
 _MATRICES: dict[int, Matrix] = {
     **dict.fromkeys((1, 7), "bt709"),
     **dict.fromkeys((4, 5, 6), "bt601"),
@@ -58,9 +57,8 @@ def colour_of(frame: Any) -> Colour:
 
 def colour(signalled: Any, lines: int, pixel_format: str | None) -> Colour:
     """What PyAV's frame or codec context says of pictures with so many lines."""
-    usual: Matrix = "bt709" if lines >= HD_LINES else "bt601"
     full = signalled.color_range == _FULL_RANGE or (pixel_format or "").startswith("yuvj")
-    return Colour(_MATRICES.get(int(signalled.colorspace), usual), full)
+    return Colour(_MATRICES.get(int(signalled.colorspace), usual(lines).matrix), full)
 
 
 def _copied(planes: Sequence[Any], shape: Shape, memory: Memory) -> None:

@@ -27,7 +27,7 @@ from edgeinfer.errors import EdgeinferError
 from edgeinfer.frames import pool, store
 from edgeinfer.gpu.cuda import Cuda
 from edgeinfer.gpu.device import free_memory
-from edgeinfer.gpu.kernel_launch import load_kernels
+from edgeinfer.gpu.kernel_launch import Kernels, load_kernels
 from edgeinfer.gpu.memory import DeviceBuffer, Pair
 from edgeinfer.gpu.pins import Pins
 from edgeinfer.interfaces import Filter, Slot
@@ -86,6 +86,17 @@ def pictures(count: int) -> list[Image]:
     return [image.copy() if index % 3 == 0 else pool.copy(image) for index, image in enumerate(rendered)]
 
 
+def cuda_and_kernels() -> tuple[Cuda, Kernels]:
+    """Skips where there is no GPU."""
+    try:
+        cuda = Cuda()
+        kernels = load_kernels(cuda)
+    except EdgeinferError as error:
+        pytest.skip(f"needs a GPU: {error}")
+    assert kernels is not None
+    return cuda, kernels
+
+
 def in_host_memory(shape: Shape, pinned: bool) -> HostSurface:
     """A surface of random samples, in a block of the pool's or in ordinary memory."""
     memory = pool.bytes(shape.size) if pinned else np.empty(shape.size, np.uint8)
@@ -135,12 +146,7 @@ def test_batches_come_back_in_order_whatever_is_in_flight(backend: TensorRt) -> 
 def test_the_kernel_gives_what_the_cpu_gives(color: Literal["bgr", "rgb"], height: int, width: int) -> None:
     """Within one level of 255, before the normalisation."""
     card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color)
-    try:
-        cuda = Cuda()
-        kernels = load_kernels(cuda)
-    except EdgeinferError as error:
-        pytest.skip(f"needs a GPU: {error}")
-    assert kernels is not None
+    cuda, kernels = cuda_and_kernels()
     image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
     pair = Pair(cuda, (2, 3, card.height, card.width), np.float32)
     loader = DeviceLoader(cuda, card, Pins(cuda, mapped=False), 2, mapped=False)
@@ -174,12 +180,7 @@ LAYOUTS = (
 def test_the_kernel_reads_surfaces_as_the_formula_says(color: Literal["bgr", "rgb"], half: bool) -> None:
     """Those on the device and those in host memory, pinned or not, in one batch; within one level of 255."""
     card = msgspec.structs.replace(load_model("nanodet-g").card.input, color=color)
-    try:
-        cuda = Cuda()
-        kernels = load_kernels(cuda)
-    except EdgeinferError as error:
-        pytest.skip(f"needs a GPU: {error}")
-    assert kernels is not None
+    cuda, kernels = cuda_and_kernels()
     lying = [on_device(cuda, drawn) for drawn in LAYOUTS]
     shapes = [Shape("nv12", 1280, 720), Shape("i420", 641, 359), Shape("p010", 642, 358)]
     in_host = [in_host_memory(shape, pinned) for shape in shapes for pinned in (True, False)]
