@@ -10,7 +10,7 @@ from edgeinfer.codecs.facts import CodecFacts, RelayedPacket, StreamFacts
 from edgeinfer.errors import CameraError
 from edgeinfer.guard.limits import MAX_PACKET_BYTES, MAX_PIXELS
 from edgeinfer.isolation import talk
-from edgeinfer.isolation.source import OPEN_S, IsolatedSource, Patience, Process
+from edgeinfer.isolation.source import MAX_SIZE, OPEN_S, IsolatedSource, Patience, Process
 from edgeinfer.isolation.talk import Nonsense, whole
 
 MAX_NAME = 32
@@ -65,9 +65,6 @@ class RelayedPackets(IsolatedSource):
     def wall_s(packet: RelayedPacket) -> float | None:
         """The sender's wall clock at media time 0, where it is known."""
         return packet.wall_s
-
-
-MAX_SIZE = 1 << 62
 
 
 def plain_facts(facts: StreamFacts) -> dict[str, Any]:

@@ -59,3 +59,13 @@ def colour_of(told: dict[str, Any]) -> Colour:
         if known == matrix and isinstance(full_range, bool):
             return Colour(known, full_range)
     raise Nonsense("no such colours")
+
+
+def camera_size(told: object) -> tuple[int, int] | None:
+    """Width and height of what the camera saw, None where that is the picture's own. Raises Nonsense."""
+    if told is None:
+        return None
+    if not isinstance(told, list) or len(told) != 2:
+        raise Nonsense("no such size")
+    sides = dict(zip(("width", "height"), told, strict=True))
+    return whole(sides, "width", 1, MAX_PIXELS), whole(sides, "height", 1, MAX_PIXELS)

@@ -145,7 +145,7 @@ class IsolatedSource:
         t_mono_ns = whole(answer, "t_mono_ns", 0, time.monotonic_ns())  # from the future it would hold up what comes
         place = answer.get("t_media_ns")
         t_media_ns = None if place is None else whole(answer, "t_media_ns", -MAX_TIME_NS, MAX_TIME_NS)
-        camera = _camera_size(answer.get("seen"))
+        camera = portrait.camera_size(answer.get("seen"))
         picture = portrait.seen(answer.get("picture"), self._lender, self._what)
         return Capture(picture, t_ns, t_mono_ns, answer["clock"], t_media_ns, camera)
 
@@ -226,13 +226,3 @@ def _decoder(told: object) -> DecoderChoice | None:
         raise talk.Nonsense("no such decoder")
     name, why = (printable(text)[:MAX_WORDS] for text in texts if isinstance(text, str))
     return DecoderChoice(name, why)
-
-
-def _camera_size(told: object) -> tuple[int, int] | None:
-    """Width and height of what the camera saw. Raises talk.Nonsense."""
-    if told is None:
-        return None
-    if not isinstance(told, list) or len(told) != 2:
-        raise talk.Nonsense("no such size")
-    sides = dict(zip(("width", "height"), told, strict=True))
-    return whole(sides, "width", 1, MAX_PIXELS), whole(sides, "height", 1, MAX_PIXELS)

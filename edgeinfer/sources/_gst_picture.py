@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgeinfer.frames import pool
 from edgeinfer.guard.limits import MAX_PIXELS
 from edgeinfer.isolation.errors import too_many
+from edgeinfer.isolation.portrait import camera_size
 from edgeinfer.isolation.talk import Nonsense, whole
 from edgeinfer.pictures.colour import usual
 from edgeinfer.pictures.host import HostSurface, Layout, Shape
@@ -120,19 +121,9 @@ def raw_picture(answer: dict[str, Any], what: str) -> RawPicture:
         last = planes_of(name, width, height)[-1]
         least = last.at + last.rows * last.stride
     size = whole(answer, "size", least, 8 * height * MAX_PIXELS)
-    seen = _seen(answer)
+    seen = camera_size(answer.get("seen"))
     colour = colour_of(answer.get("colorimetry"), height if seen is None else seen[1])
     return RawPicture(name, width, height, size, colour, seen)
-
-
-def _seen(answer: dict[str, Any]) -> tuple[int, int] | None:
-    seen = answer.get("seen")
-    if seen is None:
-        return None
-    if not isinstance(seen, list) or len(seen) != 2:
-        raise Nonsense("seen makes no sense")
-    across, down = (whole({"seen": side}, "seen", 1, MAX_PIXELS) for side in seen)
-    return across, down
 
 
 def colour_of(colorimetry: object, height: int) -> Colour:
