@@ -39,6 +39,14 @@ class Reconnecting(Protocol):
 
 
 @runtime_checkable
+class Reopening(Protocol):
+    """The same of a module that knows it by a source's options."""
+
+    def reconnects(self, uri: str, options: Any) -> bool:
+        """Whether this one is to be opened again and again."""
+
+
+@runtime_checkable
 class Isolating(Protocol):
     """What a source's module has besides that knows which of its sources are better off in processes of their own.
 

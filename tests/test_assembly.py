@@ -73,6 +73,22 @@ def test_a_process_is_ended_before_its_thread_is_given_up_and_gstreamer_may_take
     assert bool(job.opening_why) is (opening is not None)
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({}, False),
+        ({"realtime": True}, False),
+        ({"loop": True}, False),
+        ({"realtime": True, "loop": True}, True),
+        ({"realtime": True, "loop": True, "reconnect": False}, False),
+        ({"reconnect": True}, True),
+    ],
+)
+def test_of_videos_those_without_an_end_are_opened_again(source: dict[str, Any], expected: bool) -> None:
+    config = load_config(None, [("sources.c", {"uri": "clip.mp4", **source})]).sources["c"]
+    assert capture_job("c", config, Ledger(lambda: 0), Mailbox()).reconnect is expected
+
+
 class Blind:
     """A sink that looks at no picture."""
 

@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 
 from edgeinfer import frames
 from edgeinfer.codes import SOURCE_REASONS
+from edgeinfer.config.settings import load_config
+from edgeinfer.daemon.assembly import capture_job
 from edgeinfer.errors import (
     CameraError,
     ConfigError,
@@ -32,7 +34,9 @@ from edgeinfer.errors import (
     TemporaryError,
     UnavailableError,
 )
+from edgeinfer.flow.accounting import Ledger
 from edgeinfer.flow.capture import Deadlines
+from edgeinfer.flow.mailbox import Mailbox
 from edgeinfer.frames import block_of
 from edgeinfer.guard.limits import MAX_CHILD_BYTES, MAX_CHILD_DESCRIPTORS, MAX_LENT, MAX_PIXELS, MIN_CHILD_BYTES
 from edgeinfer.interfaces import Decoding, Source, UnreadableItem
@@ -324,6 +328,24 @@ def test_one_that_hangs_when_it_is_to_leave_is_ended(odd: Callable[..., Isolated
     os.kill(source.pid, signal.SIGSTOP)
     source.close()
     assert gone(source.pid)
+
+
+def test_a_video_without_an_end_begins_anew_where_its_process_is_killed(clip: Path) -> None:
+    config = load_config(None, [("sources.c", {"uri": str(clip), "realtime": True, "loop": True})]).sources["c"]
+    job, desk, pids = capture_job("c", config, Ledger(lambda: 0), Mailbox()), Desk(), list[int]()
+
+    def open_noted() -> Source:
+        source = job.open()
+        assert isinstance(source, IsolatedSource)
+        pids.append(source.pid)
+        return source
+
+    with capturing(desk, open_noted, LIMITS, reconnect=job.reconnect):
+        desk.until(desk.got(3), "frames")
+        os.kill(pids[0], signal.SIGKILL)
+        desk.until(desk.state_is("reconnecting"), "reconnecting")
+        desk.until(desk.got(3), "frames of the new process")
+    assert desk.code("reconnecting") == "crashed"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])

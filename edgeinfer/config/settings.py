@@ -145,16 +145,18 @@ class SourceSettings(LadderConfig, frozen=True, kw_only=True):
 
     A live source without a frame for `stall_s` is `stalled`; without one for `timeout_s` it is opened again, and again;
     opening it, and its first frame after that, may take 20 s each; opening one through GStreamer, 100 s.
-    `reconnect: false` makes its first error final; cameras reconnect by default and files do not. `wait: false` makes
-    the first error final where the source has never given a frame; that is the default for sources of the command line.
+    `reconnect: false` makes its first error final; cameras reconnect by default, and of files those that play in
+    real time in a loop. `wait: false` makes the first error final where the source has never given a frame; that is the
+    default for sources of the command line.
     A live frame older than `max_age_ms` when its turn comes is dropped; with `null` none is. With `frozen_s` a source
     that shows the same picture for so long counts as one without a frame.
 
     `isolated` sources are read and decoded in a process of their own, which may hang, crash or swell without harm to
-    the others; network cameras are by default, and `isolated: false` makes them threads. Such a process may have
-    `memory_mb` MiB beyond what it starts with; by default what half of the memory leaves for each, 512 at most. Sources
-    through GStreamer have a process of their own in any case. What NVDEC decodes is demultiplexed in such a process and
-    decoded in the daemon's, unless `isolated` or `memory_mb` is given: then FFmpeg decodes it over there.
+    the others; network cameras and files in real time are by default, and `isolated: false` makes them threads. Such a
+    process may have `memory_mb` MiB beyond what it starts with; by default what half of the memory leaves for each, 512
+    at most. Sources through GStreamer have a process of their own in any case. What NVDEC decodes of a camera is
+    demultiplexed in such a process and decoded in the daemon's, unless `isolated` or `memory_mb` is given: then FFmpeg
+    decodes it over there.
     """
 
     uri: Annotated[str, Meta(min_length=1)]

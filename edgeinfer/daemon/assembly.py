@@ -19,6 +19,7 @@ from edgeinfer.interfaces import (
     Isolating,
     Reconnecting,
     Relaying,
+    Reopening,
     Scaling,
     Selective,
     Sink,
@@ -79,20 +80,26 @@ def scales(config: SourceConfig) -> bool:
 def capture_job(name: str, config: SourceConfig, ledger: Ledger, mailbox: Mailbox, fit: Fit = lambda: None) -> Job:
     """What a source's capture thread works on. The configuration counts for more than what its plugin says."""
     ladder, module = config.ladder, plugins.load("sources", config.uri.plugin)
-    usual = module.RECONNECT if isinstance(module, Reconnecting) else None
     return Job(
         name,
         partial(open_source, config, name, fit),
         ledger,
         mailbox,
         max_fps=config.max_fps,
-        reconnect=usual if ladder.reconnect is None else ladder.reconnect,
+        reconnect=_reconnects(module, config) if ladder.reconnect is None else ladder.reconnect,
         wait=ladder.wait,
         max_age_ns=None if ladder.max_age_ms is None else int(ladder.max_age_ms * 1e6),
         frozen_s=ladder.frozen_s,
         limits=deadlines(config),
         opening_why="" if (start := starting(config)) is None else start.why,
     )
+
+
+def _reconnects(module: object, config: SourceConfig) -> bool | None:
+    """See `Job.reconnect`; as its plugin says."""
+    if isinstance(module, Reopening):
+        return module.reconnects(config.uri.text, config.options)
+    return module.RECONNECT if isinstance(module, Reconnecting) else None
 
 
 def open_source(config: SourceConfig, name: str, fit: Fit = lambda: None) -> Source:

@@ -19,7 +19,6 @@ from edgeinfer.sources._clock import Pacer, stamped
 from edgeinfer.sources._file import VideoPackets, is_turned
 from edgeinfer.types import Capture, DecoderChoice
 
-RECONNECT = False
 TRIES, PAUSE_S = 60, 0.25
 USUAL_FPS = 25.0
 """Of a file that names no rate."""
@@ -42,6 +41,11 @@ class Options(Struct, frozen=True, kw_only=True):
 def open(uri: str, options: Options) -> VideoFile:  # noqa: A001 (the plugin interface)
     """Opens the file. Raises InputError, and UnavailableError where the decoder that is wanted is not here."""
     return VideoFile(Path(uri), options)
+
+
+def reconnects(uri: str, options: Options) -> bool:
+    """See `Reopening`. One that has no end is opened again like a camera; what ends would begin twice."""
+    return options.realtime and options.loop
 
 
 def isolate(uri: str, options: Options) -> bool:
