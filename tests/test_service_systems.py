@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,8 @@ def system(request: pytest.FixtureRequest) -> System:
     chosen: System = request.param
     if reason := systemd_machine.why_not() or why_not():
         pytest.skip(reason)
+    if not chosen.old and sys.base_prefix == "/usr":
+        pytest.skip("this Python is a part of its system, and runs in no other; one of pyenv's does")
     return chosen
 
 
