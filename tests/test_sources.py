@@ -593,10 +593,16 @@ def test_a_cameras_jpegs_become_what_is_in_them(device: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reconnects"),
-    [("csi", True), ("demo", None), ("gst", True), ("images", False), ("rtsp", True), ("v4l2", True), ("video", False)],
+    [("csi", True), ("demo", None), ("gst", True), ("images", False), ("rtsp", True), ("v4l2", True)],
 )
 def test_which_sources_come_back_by_themselves(name: str, reconnects: bool | None) -> None:
     assert getattr(plugins.load("sources", name), "RECONNECT", None) is reconnects
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+@pytest.mark.parametrize("loop", [False, True])
+def test_only_a_video_without_an_end_comes_back_by_itself(loop: bool, realtime: bool) -> None:
+    assert video.reconnects("file:///v.mp4", video.Options(loop=loop, realtime=realtime)) is (loop and realtime)
 
 
 def test_an_unknown_plugin_and_a_module_that_is_none() -> None:
