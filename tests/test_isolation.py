@@ -662,6 +662,22 @@ def test_surfaces_come_from_a_process_uncopied_or_copied(
         nursery.close()
 
 
+def test_a_process_stopped_as_soon_as_it_is_made_does_not_outlive_the_one_that_makes_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped = "import signal\nfrom edgeinfer.isolation import template\n"
+    stopped += "template._live = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)\n"
+    before, after = nurseries._CODE.split("from edgeinfer.isolation.template import main")
+    monkeypatch.setattr(nurseries, "_CODE", f"{before}{stopped}from edgeinfer.isolation.template import main{after}")
+    nursery = Nursery()
+    forked = nursery.fork("demo")
+    child = psutil.Process(forked.pid)
+    wait_until(lambda: child.status() == psutil.STATUS_STOPPED, "it does not stop")
+    nursery.close()
+    wait_until(lambda: gone(child.pid), "a child that is stopped outlived the process that it was forked from")
+    forked.end()
+
+
 def test_descriptors_that_nobody_asked_for_are_closed() -> None:
     source = IsolatedSource(Liar(*[3] * 20), {}, "cam", lambda _: 20)
     before = psutil.Process().num_fds()

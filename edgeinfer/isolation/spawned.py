@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -43,9 +44,11 @@ class Spawned:
         return "it hangs in the kernel"
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Ends it at once, with all of its group: what it has just forked may not be told yet to end with it."""
         self.peer.close()
-        self.child.kill()
+        if self.child.returncode is None:  # else its number may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self._waited(KILL_S)
 
     def _waited(self, timeout_s: float) -> int | None:

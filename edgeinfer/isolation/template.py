@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from edgeinfer.config import plugins
 from edgeinfer.errors import ConfigError, EdgeinferError
-from edgeinfer.guard.confine import confine
+from edgeinfer.guard.confine import confine, die_with
 from edgeinfer.guard.limits import MAX_CHILD_DESCRIPTORS
 from edgeinfer.isolation import talk
 from edgeinfer.isolation.errors import to_plain
@@ -69,6 +69,7 @@ def _live(peer: socket.socket, memory_bytes: int, parent: int) -> NoReturn:
     """A child's life, at the head of a session of its own: what it starts ends with it."""
     code = 1
     try:
+        die_with(parent)  # before it leaves our group: the whole of that is killed where we hang
         os.setsid()
         try:
             confine(memory_bytes, parent=parent, file_bytes=0, descriptors=MAX_CHILD_DESCRIPTORS)
