@@ -156,19 +156,16 @@ def test_a_video_that_cannot_be_written(tmp_path: Path) -> None:
         options(video, {"path": "x.mp4", "fps": 0}, "sinks.video")
 
 
-def test_boxes_are_drawn_into_a_copy_in_a_colour_of_their_class() -> None:
-    image = np.zeros((100, 200, 3), np.uint8)
-    one, two = (Detection(class_id=number, label="x", score=0.5, box=(20.4, 30.0, 120.0, 80.0)) for number in (0, 1))
-    drawn, other = video.annotate(image, [one]), video.annotate(image, [two])
-    assert not image.any()
-    for corner in ((30, 20), (80, 120), (30, 120), (80, 20)):
-        assert drawn[corner].any()
-        assert drawn[corner].tolist() != other[corner].tolist()
-    assert not drawn[70, 100].any(), "nothing is filled"
-    assert drawn[34:50, 24:90].any(), "the label stands below the upper edge"
-    assert not drawn[:27].any()
-    top = video.annotate(image, [structs.replace(one, box=(0.0, -50.0, 50.0, 90.0))])
-    assert top[2:17, 4:60].any(), "and within the picture"
-    colours = {video._color(number) for number in range(30)}
-    assert len(colours) == 30
-    assert all(max(colour) == 255 for colour in colours)
+def test_boxes_are_told_in_pixels_of_the_captured_frame_and_drawn_where_they_are_in_a_smaller_picture(
+    tmp_path: Path,
+) -> None:
+    sink = video.open(video.Options(path=str(tmp_path / "out.mp4"), fps=12.5))
+    found = Detection(class_id=0, label="x", score=0.5, box=(320.0, 160.0, 560.0, 320.0))
+    message = structs.replace(example("detections"), width=640, height=360, detections=[found])
+    sink.write(message, Picture(320, 180))  # type: ignore[arg-type]
+    sink.close()
+    shown = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1]
+    assert shown[120, 280].max() > 60
+    assert shown[120, 160].max() > 60, "its edges"
+    assert shown[:60].max() < 60
+    assert shown[165:].max() < 60

@@ -7,19 +7,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import cv2
-import numpy as np
 from msgspec import Meta, Struct
 
 from edgeinfer.config.paths import exists, is_dir, is_file
 from edgeinfer.errors import ConfigError, InputError
-from edgeinfer.messages import Detection, DetectionsMessage, InfoMessage, Message
+from edgeinfer.messages import DetectionsMessage, InfoMessage, Message
+from edgeinfer.pictures.drawing import annotate
 from edgeinfer.sinks._recording import Recording
 from edgeinfer.types import Image, Result
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`path` ends in .mp4; with several sources each file gets its source's name: `out-front.mp4`."""
+    """`path` ends in .mp4; with several sources each file gets its source's name: `out-front.mp4`.
+
+    Labels are written in any script from OpenCV 5.0 on; before, Cyrillic, Greek and accented letters are spelled in ASCII,
+    and a class whose name can't be is called by its number.
+    """
 
     path: Annotated[str, Meta(min_length=1)]
     fps: Annotated[float, Meta(gt=0, le=1000)] = 30.0
@@ -72,7 +75,8 @@ class AnnotatedVideo:
             self._several = len(message.sources) > 1
         if isinstance(message, DetectionsMessage) and result is not None:
             recording = self._recordings.get(message.source) or self._add(message.source, result.frame.image)
-            recording.add(annotate(result.frame.image, message.detections))
+            image = result.frame.image
+            recording.add(annotate(image, message.detections, image.shape[1] / message.width))
         for recording in self._recordings.values():
             if recording.late:
                 recording.flush()
@@ -91,30 +95,3 @@ class AnnotatedVideo:
         size = (image.shape[1] // 2 * 2, image.shape[0] // 2 * 2)  # MPEG-4 wants even numbers
         self._recordings[source] = Recording(path, self._fps, (max(2, size[0]), max(2, size[1])))
         return self._recordings[source]
-
-
-def annotate(image: Image, detections: list[Detection]) -> Image:
-    """A copy of (H, W, 3) uint8 BGR with boxes and labels drawn into it."""
-    picture: Image = image.copy()
-    for found in detections:
-        x1, y1, x2, y2 = (round(value) for value in found.box)
-        color = _color(found.class_id)
-        cv2.rectangle(picture, (x1, y1), (x2, y2), color, 2)
-        cv2.putText(
-            picture,
-            f"{found.label} {found.score:.2f}",
-            (x1 + 4, max(16, y1 + 18)),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.6,
-            color,
-            2,
-            cv2.LINE_AA,
-        )
-    return picture
-
-
-def _color(class_id: int) -> tuple[int, int, int]:
-    """A strong colour per class, far from its neighbours': hues in steps of the golden ratio."""
-    hsv = np.array([[[class_id * 0.618034 % 1 * 179, 220, 255]]], np.uint8)
-    blue, green, red = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].tolist()
-    return int(blue), int(green), int(red)
