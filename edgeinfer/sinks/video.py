@@ -20,8 +20,8 @@ from edgeinfer.types import Image, Result
 class Options(Struct, frozen=True, kw_only=True):
     """`path` ends in .mp4; with several sources each file gets its source's name: `out-front.mp4`.
 
-    Labels are written in any script from OpenCV 5.0 on; before, Cyrillic, Greek and accented letters are spelled in ASCII,
-    and a class whose name can't be is called by its number.
+    Labels are written in any script from OpenCV 5.0 on; before, Cyrillic, Greek and accented letters are spelled in
+    ASCII, and a class whose name can't be is called by its number.
     """
 
     path: Annotated[str, Meta(min_length=1)]
