@@ -46,6 +46,7 @@ from lower ones."""
 PLUGIN_KINDS = ("sources", "backends", "decoders", "sinks")
 TENSORRT = {"tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"}
 HEAVY = {"cv2", "onnx", "onnxconverter_common", "onnxruntime", "cuda", "av", "gi", "jtop", "PyNvVideoCodec"} | TENSORRT
+HEAVY |= {"starlette", "uvicorn", "websockets"}
 HEAVY_ROOMS = {
     "sources": {"cv2", "av", "gi"},
     "codecs": {"cv2", "av"},
@@ -58,6 +59,7 @@ HEAVY_ROOMS = {
     "cuda": {"cuda", "PyNvVideoCodec"},
     "engine": {"cv2", "onnx", "onnxconverter_common", "onnxruntime"} | TENSORRT,
     "environment": {"cuda", "onnxruntime", "jtop"} | TENSORRT,
+    "web": {"cv2", "starlette", "uvicorn", "websockets"},
 }
 """Which heavy libraries a room may import."""
 NAMED_ONLY = {"edgeinfer.config.plugins"}

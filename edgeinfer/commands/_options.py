@@ -85,6 +85,7 @@ def run_options(function: F) -> F:
             click.option("--frames", type=click.IntRange(min=1), help="End each source after so many results."),
             click.option("--jsonl", metavar="FILE", help="Write messages as JSON lines; - is standard output."),
             click.option("--save", metavar="FILE.mp4", help="Write annotated video."),
+            click.option("--web", is_flag=True, default=None, help="Serve the live page, at http://127.0.0.1:9108/."),
             click.option(
                 "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override any key; repeatable."
             ),
@@ -123,6 +124,7 @@ def config_reader(
         "frames": "frames",
         "jsonl": "sinks.jsonl.path",
         "save": "sinks.video.path",
+        "web": "http.web",
     }
     overrides = [(keys[name], value) for name, value in short.items() if value is not None]
     named = source_overrides([str(n) for n in cameras], sources, source_names(config_file))

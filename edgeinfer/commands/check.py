@@ -12,7 +12,7 @@ from edgeinfer.config.card import load_model
 from edgeinfer.config.settings import load_config
 from edgeinfer.daemon.assembly import open_decoder
 from edgeinfer.sinks import zmq
-from edgeinfer.web.server import parse_bind
+from edgeinfer.web.binding import check_http
 
 
 @click.command("check")
@@ -27,6 +27,6 @@ def command(config: Path) -> int:
         if isinstance(sink.options, zmq.Options):
             zmq.check(sink.options)
     if settings.http is not None:
-        parse_bind(settings.http.bind, settings.http.insecure)
+        check_http(settings.http)
     echo(f"{config}: ok: {model.id} on {settings.backend.name}, sources {', '.join(settings.sources) or 'none'}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -24,6 +25,8 @@ from edgeinfer.systemd import journal, notify
 from edgeinfer.watchdog.judge import Judge
 from edgeinfer.watchdog.supervisor import Supervisor, die_with_supervisor
 
+log = logging.getLogger(__name__)
+
 
 @click.command("run")
 @run_options
@@ -40,6 +43,7 @@ def command(supervise: bool, **options: Any) -> int:
     with Signals(reloads=True) as signals:
         config = read()
         daemon = Daemon(config, narrators(config), None if config.path is None else read)
+        tell_page(daemon.instruments.page, writes_to_stdout(config))
         fatal = _run(daemon, signals, Judge(daemon, config.watchdog.deadline_s))
         _end_hard_where_needed(daemon, signals)
     if fatal is not None:
@@ -63,6 +67,14 @@ def narrators(config: Config) -> dict[str, Sink]:
     if journal.is_stderr():
         return {"journal": Changes()}
     return {} if writes_to_stdout(config) else {"console": SceneLines()}
+
+
+def tell_page(page: str, elsewhere: bool) -> None:
+    """Where the page is: beside the scenes, unless JSON lines are there; in a journal a line like any other."""
+    if page and journal.is_stderr():
+        log.info("page %s", page)
+    elif page:
+        echo(f"edgeinfer: page {page}", err=elsewhere)
 
 
 def _run(daemon: Daemon, signals: Signals, judge: Judge) -> EdgeinferError | None:

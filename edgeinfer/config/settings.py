@@ -114,16 +114,29 @@ class WatchdogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deadline_s: Annotated[float, Meta(ge=1, le=3600)] = 5.0
 
 
+class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files: the certificate with those that vouch for it, and its private key."""
+
+    cert: Annotated[str, Meta(min_length=1)]
+    key: Annotated[str, Meta(min_length=1)]
+
+
 class HttpConfig(Struct, frozen=True, kw_only=True):
     """`/healthz`, `/readyz` and `/metrics` at `bind`, HOST:PORT; nothing is served where `http` is not there.
 
     `ready_min_sources` must run for `/readyz` to say yes. `insecure: true` allows an address that other machines can
     reach: anybody there can then read the numbers and the names of the sources.
+
+    `web: true` serves the live page and its API too (docs/web.md). `token` is a file made by `edgeinfer web token new`,
+    which says who may look; `tls` encrypts. Where other machines can reach the page it needs both.
     """
 
     bind: str = "127.0.0.1:9108"
     ready_min_sources: Annotated[int, Meta(ge=0)] = 1
     insecure: bool = False
+    web: bool = False
+    token: Annotated[str, Meta(min_length=1)] | None = None
+    tls: TlsConfig | None = None
 
 
 class Config(Struct, frozen=True, kw_only=True):

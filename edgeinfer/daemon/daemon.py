@@ -13,7 +13,7 @@ from edgeinfer.daemon.assembly import close_sinks, model_info, open_decoder, ope
 from edgeinfer.daemon.background import Workshop
 from edgeinfer.daemon.changes import ReloadPlan
 from edgeinfer.daemon.failures import failures, reader_gone
-from edgeinfer.daemon.instruments import Instruments
+from edgeinfer.daemon.instruments import Instruments, Shown
 from edgeinfer.daemon.reloading import Reloader, Surroundings
 from edgeinfer.daemon.serving import Serving
 from edgeinfer.daemon.signals import Patience
@@ -80,14 +80,15 @@ class Daemon:
         self._bound_s = time.monotonic()
         publish = sinks.get("publish")
         self.endpoint = publish.endpoint if isinstance(publish, Listening) else None
+        identity = Identity.new(model_info(self._first_model), list(config.sources))
         try:
-            self.instruments = Instruments(self.snapshot, self.stats, self.bulletin, config.http, root)
+            shown = Shown(self.snapshot, self.stats, identity.session)
+            self.instruments = Instruments(shown, self.bulletin, config.http, root)
         except EdgeinferError:
             close_sinks(sinks)
             raise
         self.sources = SourceSet(config.sources, config.frames, self.instruments.governor, self._sources_changed)
-        identity = Identity.new(model_info(self._first_model), list(config.sources))
-        all_sinks = {**sinks, **(extra_sinks or {})}
+        all_sinks = {**sinks, **(extra_sinks or {}), **self.instruments.sinks}
         self._sinks = all_sinks
         self.publisher = Publisher(
             identity, self.sources.ledgers, all_sinks, self.stats, self.bulletin, picture=self.snapshot

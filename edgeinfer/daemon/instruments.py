@@ -1,38 +1,52 @@
-"""What looks at a daemon from the side: the machine's sensors, and the HTTP server of health and metrics."""
+"""What looks at a daemon from the side: the machine's sensors, and the HTTP server of health, metrics and the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeinfer.config.settings import HttpConfig
 from edgeinfer.flow.statistics import Statistics
+from edgeinfer.guard.reachability import is_loopback
+from edgeinfer.interfaces import Sink
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.governor import Governor
 from edgeinfer.telemetry.sampler import Sampler
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web import pages
-from edgeinfer.web.server import Server, parse_bind
+from edgeinfer.web.binding import check_http
+from edgeinfer.web.opening import HttpServer, open_site
+from edgeinfer.web.server import Server
+from edgeinfer.web.site.views import Views, everybody_is_local, nobody_is_known
+from edgeinfer.web.viewing.desk import ConfigDesk, NoDesk
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an HTTP server shows of a daemon. The last three only the page asks for."""
+
+    picture: Callable[[], DaemonSnapshot]
+    stats: Statistics
+    session: str = ""
+    model: Callable[[], dict[str, Any]] = dict
+    desk: ConfigDesk = field(default_factory=NoDesk)
 
 
 class Instruments:
     """They read what the stages keep anyway, and never make one wait."""
 
-    def __init__(
-        self,
-        picture: Callable[[], DaemonSnapshot],
-        stats: Statistics,
-        bulletin: Bulletin,
-        http: HttpConfig | None,
-        root: Path,
-    ) -> None:
+    def __init__(self, shown: Shown, bulletin: Bulletin, http: HttpConfig | None, root: Path) -> None:
         """Binds the HTTP port. Raises EdgeinferError. `root` is where /sys and /proc are."""
         self.governor = Governor()
         self.sampler = Sampler(root, self.governor, bulletin)
-        self._server: Server | None = None
+        self.sinks: Mapping[str, Sink] = {}
+        self._server: HttpServer | None = None
+        self.page = ""
         if http is not None:
-            host, port = parse_bind(http.bind, http.insecure)
-            self._server = Server(host, port, pages.routes(picture, stats, http.ready_min_sources))
+            host, port = check_http(http)
+            self._server = self._site(shown, http, host, port) if http.web else _small(shown, http, host, port)
 
     @property
     def http_port(self) -> int | None:
@@ -50,3 +64,34 @@ class Instruments:
         self.sampler.close()
         if self._server is not None:
             self._server.stop()
+
+    def _site(self, shown: Shown, http: HttpConfig, host: str, port: int) -> HttpServer:
+        views = _views(shown, http, is_loopback(host))
+        self.sinks = {
+            "web.latched": views.latched,
+            "web.chronicle": views.chronicle,
+            "web.history": views.history,
+            "web.gallery": views.gallery,
+        }
+        server = open_site(host, port, views)
+        address = f"[{host}]" if ":" in host else host
+        self.page = f"{'https' if http.tls else 'http'}://{address}:{server.port}/"
+        return server
+
+
+def _small(shown: Shown, http: HttpConfig, host: str, port: int) -> HttpServer:
+    return Server(host, port, pages.routes(shown.picture, shown.stats, http.ready_min_sources))
+
+
+def _views(shown: Shown, http: HttpConfig, local_only: bool) -> Views:
+    return Views(
+        session=shown.session,
+        picture=shown.picture,
+        stats=shown.stats,
+        model=shown.model,
+        config=shown.desk,
+        pages=pages.routes(shown.picture, shown.stats, http.ready_min_sources),
+        rights=everybody_is_local if http.token is None else nobody_is_known,
+        secure=http.tls is not None,
+        local_only=local_only,
+    )

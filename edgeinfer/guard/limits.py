@@ -356,6 +356,25 @@ HTTP_DEADLINE_S = _bound(
     "test_slow_peers_are_cut_and_hold_up_nobody",
 )
 
+# The page
+
+WEB_EVENTS = _bound(
+    1000,
+    "events",
+    "kept of what has happened",
+    "the oldest is forgotten",
+    "test_the_oldest_event_is_forgotten",
+)
+WEB_SAMPLES = _bound(
+    600,
+    "samples",
+    "kept for the plots, one a second",
+    "the oldest is forgotten",
+    "test_the_oldest_sample_is_forgotten",
+)
+MAX_WEB_BODY_BYTES = 256 << 10
+MAX_WS_MESSAGE_BYTES = 4 << 10
+
 # Configuration
 
 MAX_CONFIG_BYTES = _bound(

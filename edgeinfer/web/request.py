@@ -86,7 +86,7 @@ class _Request(BaseHTTPRequestHandler):
         if self._too_long:
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
-        if self._local_only and not _is_local_name(self.headers.get("Host", "")):
+        if self._local_only and not is_local_name(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)  # a web page that has its own name point to us
             return
         make = self._routes.get(self.path.partition("?")[0])
@@ -118,7 +118,7 @@ class _Request(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
 
-def _is_local_name(host: str) -> bool:
+def is_local_name(host: str) -> bool:
     """Whether a Host header names this machine by an address or as localhost."""
     name = re.sub(r":\d{1,5}$", "", host).strip("[]").lower()
     if not name or name in _LOOPBACK_NAMES:

@@ -71,10 +71,7 @@ class Server:
         """Binds. Raises TemporaryError where the port is taken, ConfigError where the address can't be used."""
         self.routes = routes
         self.local_only = is_loopback(host)
-        try:
-            self._listener = _listen(host, port)
-        except OSError as error:
-            raise _refused(host, port, error) from None
+        self._listener = listen(host, port)
         self.port = int(self._listener.getsockname()[1])
         self._open: dict[Peer, None] = {}  # the oldest first
         self._resting_until_s: float | None = None
@@ -203,6 +200,15 @@ class Server:
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that others can knock at. Raises TemporaryError where the port is taken, ConfigError where the address
+    can't be used."""
+    try:
+        return _listen(host, port)
+    except OSError as error:
+        raise _refused(host, port, error) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,12 @@
+"""What changes the configuration: check, reload, sources."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from edgeinfer.web.site.views import Views
+
+
+def routes(views: Views) -> list[BaseRoute]:
+    """Where that is served."""
+    return []

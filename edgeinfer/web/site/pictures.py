@@ -1,0 +1,12 @@
+"""Single pictures and MJPEG, for other programs."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from edgeinfer.web.site.views import Views
+
+
+def routes(views: Views) -> list[BaseRoute]:
+    """Where that is served."""
+    return []

@@ -1,0 +1,99 @@
+"""What the API answers with, as types: `openapi.json` is made of them too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from edgeinfer.messages import LastCrash, MachineVitals, Reason, SinkVitals, State, VideoDecoderInfo
+from edgeinfer.web.site.views import Role
+from edgeinfer.web.viewing.chronicle import Event
+from edgeinfer.web.viewing.latched import SourceKind
+
+
+class HttpStatus(Struct, frozen=True, kw_only=True):
+    """The page itself."""
+
+    viewers: int
+
+
+class SourceStatus(Struct, frozen=True, kw_only=True):
+    """A source as it is now."""
+
+    state: State
+    reason: Reason | None
+    captured: int
+    inferred: int
+    in_flight: int
+    dropped: int
+    dropped_by_reason: dict[str, int]
+    fps: float
+    stalls: int
+    reconnects: int
+    decoder: VideoDecoderInfo | None
+    kind: SourceKind | None
+
+
+class DaemonStatus(Struct, frozen=True, kw_only=True):
+    """The daemon as a whole, as it is now."""
+
+    state: State
+    reason: Reason | None
+    model: str
+    backend: str
+    detail: str
+    engine_key: str
+    versions: dict[str, str]
+    serving_s: float | None
+    rate: float
+    latency_ms: dict[str, dict[str, float]]
+    subscribers: int | None
+    machine: MachineVitals | None
+    sinks: dict[str, SinkVitals]
+    fps: float
+    captured: int
+    inferred: int
+    dropped: int
+    dropped_by_reason: dict[str, int]
+    http: HttpStatus
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """`GET /api/v1/status`."""
+
+    daemon: DaemonStatus
+    sources: dict[str, SourceStatus]
+    session: str
+    t_ns: int
+    last_crash: LastCrash | None
+    role: Role
+
+
+class Events(Struct, frozen=True, kw_only=True):
+    """`GET /api/v1/events`."""
+
+    events: list[Event]
+
+
+class Engine(Struct, frozen=True, kw_only=True):
+    """The TensorRT engine that serves. `explain` says in words why it was built or used again."""
+
+    key: str
+    manifest: dict[str, Any] | None
+    verification: dict[str, Any] | None
+    explain: list[str]
+
+
+class ModelView(Struct, frozen=True, kw_only=True):
+    """`GET /api/v1/model`."""
+
+    id: str
+    name: str
+    task: str
+    input_size: tuple[int, int]
+    labels: list[str]
+    card: dict[str, Any]
+    backend: str
+    detail: str
+    engine: Engine | None

@@ -1,0 +1,49 @@
+"""All that the site reads of a daemon, in one place. No web library is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgeinfer.flow.statistics import Statistics
+from edgeinfer.telemetry.snapshot import DaemonSnapshot
+from edgeinfer.web.request import Routes
+from edgeinfer.web.viewing.chronicle import Chronicle
+from edgeinfer.web.viewing.desk import ConfigDesk
+from edgeinfer.web.viewing.gallery import Gallery
+from edgeinfer.web.viewing.history import History
+from edgeinfer.web.viewing.latched import Latched
+
+Role = Literal["local", "viewer", "admin"]
+Rights = Callable[[Mapping[str, str], str], Role | None]
+"""A request's headers (names in lower case) and the peer's address → who that is; None for nobody."""
+
+
+def everybody_is_local(headers: Mapping[str, str], address: str) -> Role | None:
+    """Where only this machine can come, and no token is asked for."""
+    return "local"
+
+
+def nobody_is_known(headers: Mapping[str, str], address: str) -> Role | None:
+    """Where a token is asked for, and none is read."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Called from the site's thread. `model` may read files, and `config` wait for long: in a thread of their own."""
+
+    session: str
+    picture: Callable[[], DaemonSnapshot]
+    stats: Statistics
+    model: Callable[[], dict[str, Any]]
+    config: ConfigDesk
+    pages: Routes
+    gallery: Gallery = field(default_factory=Gallery)
+    chronicle: Chronicle = field(default_factory=Chronicle)
+    history: History = field(default_factory=History)
+    latched: Latched = field(default_factory=Latched)
+    rights: Rights = everybody_is_local
+    secure: bool = False
+    local_only: bool = True

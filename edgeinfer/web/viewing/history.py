@@ -1,0 +1,133 @@
+"""The last ten minutes, a sample a second: what the plots show."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from msgspec import UNSET, Struct
+
+from edgeinfer.guard.limits import WEB_SAMPLES
+from edgeinfer.messages import DAEMON, MachineVitals, Message, StatusMessage
+from edgeinfer.types import Result
+
+MIN_PERIOD_S = 0.9
+"""A status comes once a second, and at every change besides."""
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """A second. What was not measured is None, or not there."""
+
+    t_ns: int
+    fps: float
+    latency_ms: Mapping[str, float]
+    dropped: Mapping[str, float]
+    cpu: float | None
+    rss_bytes: int | None
+    temperature_c: Mapping[str, float]
+    gpu_load: float | None
+
+
+class Columns(Struct, frozen=True, kw_only=True):
+    """The same, as the page draws it: a list for each line, all of the same length."""
+
+    t_ns: list[int]
+    fps: list[float]
+    latency_ms: dict[str, list[float | None]]
+    dropped: dict[str, list[float | None]]
+    cpu: list[float | None]
+    rss_bytes: list[int | None]
+    temperature_c: dict[str, list[float | None]]
+    gpu_load: list[float | None]
+
+
+class History:
+    """A sink that keeps WEB_SAMPLES samples, made of the daemon's own status. Read by any thread."""
+
+    blocks = False
+    pictures = False
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
+    ) -> None:
+        self._clock, self._cpu_clock = clock, cpu_clock
+        self._samples: deque[Sample] = deque(maxlen=WEB_SAMPLES)
+        self._lock = threading.Lock()
+        self._before: tuple[float, float, Mapping[str, int]] | None = None
+
+    def columns(self, since_ns: int = 0) -> Columns:
+        """What was measured after that time of day."""
+        with self._lock:
+            samples = [sample for sample in self._samples if sample.t_ns > since_ns]
+        return Columns(
+            t_ns=[sample.t_ns for sample in samples],
+            fps=[sample.fps for sample in samples],
+            latency_ms=_by_name([sample.latency_ms for sample in samples]),
+            dropped=_by_name([sample.dropped for sample in samples]),
+            cpu=[sample.cpu for sample in samples],
+            rss_bytes=[sample.rss_bytes for sample in samples],
+            temperature_c=_by_name([sample.temperature_c for sample in samples]),
+            gpu_load=[sample.gpu_load for sample in samples],
+        )
+
+    def write(self, message: Message, result: Result | None) -> None:
+        """See `Sink.write`."""
+        if isinstance(message, StatusMessage) and message.source == DAEMON:
+            self._measure(message)
+
+    def service(self) -> None:
+        """See `Sink.service`."""
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+
+    def _measure(self, status: StatusMessage) -> None:
+        now_s, cpu_s = self._clock(), self._cpu_clock()
+        before = self._before
+        if before is not None and now_s - before[0] < MIN_PERIOD_S:
+            return
+        self._before = now_s, cpu_s, dict(status.dropped_by_reason)
+        sample = _sample(status, before, now_s, cpu_s)
+        with self._lock:
+            self._samples.append(sample)
+
+
+def _sample(
+    status: StatusMessage, before: tuple[float, float, Mapping[str, int]] | None, now_s: float, cpu_s: float
+) -> Sample:
+    vitals = status.vitals
+    machine = MachineVitals() if vitals is UNSET or vitals.machine is UNSET else vitals.machine
+    seconds = None if before is None else now_s - before[0]
+    return Sample(
+        t_ns=status.t_publish_ns,
+        fps=status.fps,
+        latency_ms={} if vitals is UNSET else {stage: values["p50"] for stage, values in vitals.latency_ms.items()},
+        dropped={}
+        if before is None or seconds is None
+        else {
+            reason: round((count - before[2].get(reason, 0)) / seconds, 2)
+            for reason, count in status.dropped_by_reason.items()
+        },
+        cpu=None if before is None or seconds is None else round((cpu_s - before[1]) / seconds, 4),
+        rss_bytes=_rss_bytes(),
+        temperature_c={} if machine.temperatures_c is UNSET else machine.temperatures_c,
+        gpu_load=None if machine.gpu_load is UNSET else machine.gpu_load,
+    )
+
+
+def _rss_bytes() -> int | None:
+    """What of this process is in memory, as the kernel counts it (proc_pid_statm(5))."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _by_name(rows: list[Mapping[str, float]]) -> dict[str, list[float | None]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
