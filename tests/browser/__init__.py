@@ -1,0 +1,1 @@
+"""The page in real browsers: what is shown is what happens, and nobody else gets to see it."""
