@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from starlette.requests import HTTPConnection, Request
@@ -15,6 +19,10 @@ from edgeinfer.guard.printable import printable
 from edgeinfer.web.site.views import Role
 
 T = TypeVar("T")
+
+APART_THREADS = 3
+"""For what may block: files that are read, reloads that are waited for."""
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 ADMIN_HINT = "edgeinfer web token new FILE --admin makes a token, and token: FILE under http asks for it"
 
@@ -68,5 +76,23 @@ async def body_of(request: Request, shape: type[T]) -> T:
 
 
 async def apart(call: Callable[[], T]) -> T:
-    """The result of what may block, from one of the few threads for that."""
-    return await asyncio.get_running_loop().run_in_executor(None, call)
+    """The result of what may block, from a thread of its own, APART_THREADS at a time. No exit waits for it."""
+    loop = asyncio.get_running_loop()
+    async with _places.setdefault(loop, asyncio.Semaphore(APART_THREADS)):
+        done: asyncio.Future[T] = loop.create_future()
+        threading.Thread(target=_work, args=(call, loop, done), name="http-apart", daemon=True).start()
+        return await done
+
+
+def _work(call: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.Future[T]) -> None:
+    try:
+        result = call()
+    except Exception as error:
+        _tell(loop, done, partial(done.set_exception, error))
+    else:
+        _tell(loop, done, partial(done.set_result, result))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], say: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the site has ended meanwhile
+        loop.call_soon_threadsafe(lambda: None if done.done() else say())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -20,8 +19,6 @@ from edgeinfer.web.site.gate import Gate
 from edgeinfer.web.site.views import Views
 
 __all__ = ["Views", "application"]
-
-log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent.parent / "static"
 
@@ -66,5 +63,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("http: %s failed", request.url.path, exc_info=error)
+    """The gate tells the log."""
     return Refusal(500, "internal", "this failed; the daemon's log says why").response()

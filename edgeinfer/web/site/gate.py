@@ -32,6 +32,7 @@ HEADERS = {
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout"})
 OPEN_FOLDER = "/static/"
 """What needs no rights: the page itself, which shows nothing without them, and the health of the process."""
+TAKING_BODIES = ("/api/", "/login", "/logout")
 CLOSE_CODES = {401: 4401, 403: 4403, 421: 4403}
 
 
@@ -54,7 +55,10 @@ class Gate:
         except Refusal as refusal:
             await refusal.response()(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:  # the application has answered with a 500, if it still could
+            log.exception("http: %s failed", scope["path"])
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -62,7 +66,12 @@ class Gate:
         except Refusal as refusal:
             await close_with(WebSocket(scope, receive, send), CLOSE_CODES.get(refusal.status, 1008), refusal.text)
             return
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            log.exception("http: %s failed", scope["path"])
+            with contextlib.suppress(Exception):  # it may have gone
+                await send({"type": "websocket.close", "code": 1011, "reason": "this failed; the log says why"})
 
 
 async def close_with(socket: WebSocket, code: int, reason: str) -> None:
@@ -110,7 +119,7 @@ def _check_origin(headers: Headers, views: Views) -> None:
 
 def _check_kind(scope: Scope, headers: Headers) -> None:
     """A form of another page can send no JSON without the browser asking us first."""
-    if scope["type"] == "http" and scope["method"] == "POST":
+    if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(TAKING_BODIES):
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(415, "wrong-type", "a body must be JSON", "send Content-Type: application/json")

@@ -1,4 +1,4 @@
-"""The site on a thread of its own: uvicorn, bounded, and gone at once when it is told to."""
+"""The site on a thread of its own, gone at once when it is told to."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import contextlib
 import logging
 import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import uvicorn
 
-from edgeinfer.guard.limits import MAX_HTTP_PEERS, MAX_REQUEST_BYTES, MAX_WS_MESSAGE_BYTES
+from edgeinfer.guard.limits import MAX_REQUEST_BYTES, MAX_WS_MESSAGE_BYTES
 from edgeinfer.web.server import listen
 from edgeinfer.web.site.app import application
+from edgeinfer.web.site.door import Door
 from edgeinfer.web.site.views import Views
 
 log = logging.getLogger(__name__)
 
-APART_THREADS = 3
-"""For what may block: files that are read, reloads that are waited for."""
-STOP_S = 5.0
+KEEP_ALIVE_S = 5
+STOP_S = 2.0
+"""So long what is going on at the end has to notice."""
 LIBRARY_LOGS = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+"""They tell of every peer that behaves oddly; what fails here says so itself."""
 
 
 class Site:
@@ -31,29 +33,10 @@ class Site:
         """Binds. Raises TemporaryError where the port is taken, ConfigError where the address can't be used."""
         self._listener = listen(host, port)
         self.port = int(self._listener.getsockname()[1])
-        config = uvicorn.Config(
-            application(views),
-            loop="asyncio",
-            http="h11",
-            ws="websockets-sansio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            limit_concurrency=MAX_HTTP_PEERS,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=0,
-            h11_max_incomplete_event_size=MAX_REQUEST_BYTES,
-            ws_max_size=MAX_WS_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-        )
-        for name in LIBRARY_LOGS:  # what it does is no news, what fails is
-            logging.getLogger(name).setLevel(logging.WARNING)
-        config.load()
-        config.ssl = tls
-        self._server = uvicorn.Server(config)
+        self._config, self._tls = _config(views), tls
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_odd)
+        self._ending = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
@@ -63,18 +46,65 @@ class Site:
     def stop(self) -> None:
         """Ends it, with the connections that are open."""
         if self._thread.is_alive():
-            self._server.should_exit = self._server.force_exit = True
+            with contextlib.suppress(RuntimeError):  # it ends by itself just now
+                self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(STOP_S)
-        with contextlib.suppress(OSError):
-            self._listener.close()
+        elif not self._loop.is_closed():
+            self._close()
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            self._loop.run_until_complete(self._serve())
         except Exception:
             log.exception("http: unexpected error; nothing is answered any more")
+        finally:
+            self._close()
 
     async def _serve(self) -> None:
-        with ThreadPoolExecutor(APART_THREADS, thread_name_prefix="http-apart") as pool:
-            asyncio.get_running_loop().set_default_executor(pool)
-            await self._server.serve(sockets=[self._listener])
+        door = Door(self._listener, self._config, self._tls)
+        door.open()
+        try:
+            await self._ending.wait()
+        finally:
+            door.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_S / 2)
+
+    def _close(self) -> None:
+        self._listener.close()
+        self._loop.close()
+
+
+def _config(views: Views) -> uvicorn.Config:
+    for name in LIBRARY_LOGS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = uvicorn.Config(
+        application(views),
+        loop="asyncio",
+        http="h11",
+        ws="websockets-sansio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        h11_max_incomplete_event_size=MAX_REQUEST_BYTES,
+        ws_max_size=MAX_WS_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+    )
+    config.load()
+    return config
+
+
+def _odd(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop has caught: mostly a peer that broke off in the middle of something."""
+    error = context.get("exception")
+    if isinstance(error, OSError) or error is None:
+        log.debug("http: %s", context.get("message"), exc_info=error)
+    else:
+        log.error("http: %s", context.get("message"), exc_info=error)
