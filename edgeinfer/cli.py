@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgeinfer import __version__, commands
-from edgeinfer.commands import _arguments, _streams
+from edgeinfer.commands import _arguments, _shells, _streams
 from edgeinfer.commands._terminal import echo, echo_lines
 from edgeinfer.errors import EdgeinferError, UsageError, unexpected
 from edgeinfer.guard.printable import indented
@@ -40,6 +41,12 @@ class LazyGroup(click.Group):
         command = module.command
         assert isinstance(command, click.Command)  # noqa: S101 (our own modules)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Commands and options that begin so; no module is imported for it either."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=_summary(name)) for name in names] + options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The overview takes each command's line from its module's docstring, so that no module is imported for it."""
@@ -110,6 +117,9 @@ def _tell(error: Exception, args: list[str]) -> int:
 
 def run(args: list[str]) -> int:
     """Runs one command and returns its exit code. Raises EdgeinferError."""
+    if wish := os.environ.get(_shells.VARIABLE):
+        _shells.answer(edgeinfer, wish)
+        return 0
     try:
         result: Any = edgeinfer.main(args, prog_name="edgeinfer", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,4 +1,4 @@
-"""Writes what is generated from the code: docs/schema/*.json, and blocks in the README and in docs/*.md.
+"""Writes what is generated from the code: docs/schema/*.json, docs/man/*.1, blocks in the README and in docs/*.md.
 
 A block stands in a page between `<!-- generated: NAME -->` and `<!-- end -->`. To add one, write a function that gives
 its Markdown (they are in `reference/`), name it in BLOCKS, and put the two markers where it is to stand.
@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reference import house, limits, metrics, plugins, settings, tables
+from reference import commands, house, limits, manual, metrics, plugins, settings, tables
 from reference.structs import fields_of_messages
 
 from edgeinfer import codes
 from edgeinfer.messages import KINDS, json_schema
 
 ROOT = Path(__file__).parent.parent
+MAN = ROOT / "docs" / "man"
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "source states": lambda: tables.of_codes("state", codes.STATES),
@@ -33,6 +34,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "crash codes": lambda: tables.of_codes("code", codes.CRASHES),
     "exit codes": lambda: tables.of_codes("exit code", codes.EXIT_CODES),
     "message fields": fields_of_messages,
+    "commands": commands.reference,
     "metrics": metrics.table,
     "settings, top level": settings.top_level,
     "settings": settings.sections,
@@ -46,19 +48,28 @@ BLOCK = re.compile(r"(?<=<!-- generated: )(?P<name>[^>]+?)(?P<open> -->\n)(?P<te
 
 def main() -> int:
     """Returns 1 where `--check` finds something that is not current."""
-    wanted = {**schemas(), **pages()}
+    wanted = {**schemas(), **man_pages(), **pages()}
     old = [path for path, content in wanted.items() if not path.exists() or path.read_bytes() != content]
+    gone = sorted(set(MAN.glob("*.1")) - wanted.keys())
     if "--check" in sys.argv:
-        sys.stderr.writelines(f"{path} is not current; run scripts/generate\n" for path in old)
-        return 1 if old else 0
+        sys.stderr.writelines(f"{path} is not current; run scripts/generate\n" for path in old + gone)
+        return 1 if old or gone else 0
     for path in old:
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(wanted[path])
+    for path in gone:
+        path.unlink()
     return 0
 
 
 def schemas() -> dict[Path, bytes]:
     """A JSON Schema for each kind of message."""
     return {ROOT / "docs" / "schema" / f"{kind}.json": json_schema(kind) for kind in KINDS}
+
+
+def man_pages() -> dict[Path, bytes]:
+    """A man page of the program, and one of each command."""
+    return {MAN / name: text.encode() for name, text in manual.pages().items()}
 
 
 def pages() -> dict[Path, bytes]:

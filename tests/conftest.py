@@ -151,6 +151,27 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is installed from an index."""
+    folder = tmp_path_factory.mktemp("wheel")
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        ".",
+    ]
+    subprocess.run(argv, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Runs `edgeinfer ARGS` to its end, in an empty folder, and returns the finished process."""

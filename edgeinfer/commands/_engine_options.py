@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from edgeinfer.commands import _completing
 from edgeinfer.commands._terminal import echo
 from edgeinfer.config import card, strict
 from edgeinfer.engine import machine, toolkit
@@ -44,8 +45,14 @@ RUNTIME = click.option(
 )
 
 BUILD = [
-    click.argument("model"),
-    click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True),
+    click.argument("model", shell_complete=_completing.models),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="fp16",
+        show_default=True,
+        help="best: whatever is fastest.",
+    ),
     click.option("--batch", metavar="MIN:OPT:MAX", help="Or N, for inputs with a free batch; up to the card's, or 1."),
     click.option(
         "--shapes", **many, metavar="NAME=MIN:OPT:MAX", help="For inputs with other free dimensions, like 1x3x416x416."
@@ -74,23 +81,39 @@ BUILD = [
         "--hardware-compatibility",
         type=click.Choice(["none", "ampere_plus", "same_compute_capability"]),
         default="none",
+        show_default=True,
+        help="Other GPUs that the engine is to run on too.",
     ),
-    click.option("--profiling-verbosity", type=click.Choice(["none", "layer_names_only", "detailed"])),
     click.option(
-        "--precision-constraints", type=click.Choice(["none", "prefer", "obey"]), default="none", show_default=True
+        "--profiling-verbosity",
+        type=click.Choice(["none", "layer_names_only", "detailed"]),
+        help="What the engine tells of its layers.",
     ),
-    click.option("--layer-precision", **many, metavar="LAYER:PRECISION", help="LAYER may hold *."),
+    click.option(
+        "--precision-constraints",
+        type=click.Choice(["none", "prefer", "obey"]),
+        default="none",
+        show_default=True,
+        help="How strictly --layer-precision is meant.",
+    ),
+    click.option("--layer-precision", **many, metavar="LAYER:PRECISION", help="Of one layer; LAYER may hold *."),
     click.option(
         "--io-format", **many, metavar="NAME=TYPE:FORMAT", help="Of an input or output, like images=fp16:chw."
     ),
     click.option("--tactic-source", **many, metavar="NAME", help="Use these sources only."),
-    click.option("--max-aux-streams", type=click.IntRange(0)),
+    click.option("--max-aux-streams", type=click.IntRange(0), help="Streams that may run beside the main one."),
     click.option("--avg-runs", type=click.IntRange(1), help="Timings that TensorRT averages per tactic."),
     click.option("--plugin", **many, type=click.Path(), metavar="FILE", help="Shared library to load first."),
     click.option(
         "--calibration-data", type=click.Path(), metavar="DIR", help="Pictures or .npy/.npz inputs, for int8."
     ),
-    click.option("--calibrator", type=click.Choice(["entropy", "minmax"]), default="entropy", show_default=True),
+    click.option(
+        "--calibrator",
+        type=click.Choice(["entropy", "minmax"]),
+        default="entropy",
+        show_default=True,
+        help="How ranges for int8 are found.",
+    ),
     click.option("--mean", metavar="A,B,C", help="Taken from pictures' channels, 0 to 255; the card's, or 0."),
     click.option("--std", metavar="A,B,C", help="Pictures' channels are divided by it; the card's, or 255."),
     click.option("--order", type=click.Choice(["rgb", "bgr"]), help="Of the channels; the card's, or rgb."),
@@ -129,6 +152,12 @@ def open_cache(cache_dir: Path | None, verbose: bool, writing: bool = False) -> 
     if writing:
         cache.tidy()
     return cache
+
+
+def keys(ctx: click.Context, _param: click.Parameter, incomplete: str) -> _completing.Items:
+    """For a shell that completes: how the keys of what is in the engine cache begin."""
+    folder = open_cache(ctx.params.get("cache_dir"), verbose=False).engines
+    return _completing.fitting((path.name[:12] for path in folder.iterdir()) if folder.is_dir() else (), incomplete)
 
 
 def find_model(name: str) -> tuple[Path, card.ModelCard | None]:

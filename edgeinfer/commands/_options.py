@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from edgeinfer.commands import _completing
 from edgeinfer.config.overrides import parse_override
 from edgeinfer.config.settings import Config, load_config, source_names
 from edgeinfer.config.uri import MAX_DIGITS, default_name, parse_uri, split_name
@@ -78,13 +79,29 @@ def run_options(function: F) -> F:
                 multiple=True,
                 metavar="[NAME=]URI",
                 help="Camera, video, images, demo:; repeatable.",
+                shell_complete=_completing.sources,
             ),
-            click.option("--model", help="Name of a model, or an ONNX file with its card beside it."),
-            click.option("--backend", help="What runs the model; auto by default."),
+            click.option(
+                "--model",
+                metavar="NAME|FILE",
+                help="Name of a model, or an ONNX file with its card beside it.",
+                shell_complete=_completing.models,
+            ),
+            click.option(
+                "--backend",
+                metavar="NAME",
+                help="What runs the model; auto by default.",
+                shell_complete=_completing.backends,
+            ),
             click.option("--bind", metavar="ENDPOINT", help="Where to publish, tcp:// or ipc://."),
             click.option("--frames", type=click.IntRange(min=1), help="End each source after so many results."),
-            click.option("--jsonl", metavar="FILE", help="Write messages as JSON lines; - is standard output."),
-            click.option("--save", metavar="FILE.mp4", help="Write annotated video."),
+            click.option(
+                "--jsonl",
+                metavar="FILE",
+                help="Write messages as JSON lines; - is standard output.",
+                shell_complete=_completing.files,
+            ),
+            click.option("--save", metavar="FILE.mp4", help="Write annotated video.", shell_complete=_completing.files),
             click.option("--web", is_flag=True, default=None, help="Serve the live page, at http://127.0.0.1:9108/."),
             click.option(
                 "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Override any key; repeatable."

@@ -13,6 +13,7 @@ from edgeinfer.bench.plot import check_place, draw
 from edgeinfer.bench.report import benchmark
 from edgeinfer.bench.tables import print_report
 from edgeinfer.bench.ways import KINDS, BenchPlan
+from edgeinfer.commands import _completing
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.overrides import parse_override
@@ -22,9 +23,18 @@ from edgeinfer.config.overrides import parse_override
 @click.option(
     "--source", "--video", "source", metavar="FILE", help="The video to play; by default one is made from the demo."
 )
-@click.option("--model", help="Name of a model, or an ONNX file with its card beside it.")
-@click.option("--backend", help="What runs the model; auto by default.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
+@click.option(
+    "--model",
+    metavar="NAME|FILE",
+    help="Name of a model, or an ONNX file with its card beside it.",
+    shell_complete=_completing.models,
+)
+@click.option(
+    "--backend", metavar="NAME", help="What runs the model; auto by default.", shell_complete=_completing.backends
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="How often everything is measured."
+)
 @click.option(
     "--frames", type=click.IntRange(20, 100_000), default=150, show_default=True, help="Frames per measurement."
 )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, open_cache, options, task_of, this_machine
+from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, keys, open_cache, options, task_of, this_machine
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
@@ -94,7 +94,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 @command.command("show")
 @options(COMMON)
-@click.argument("key")
+@click.argument("key", shell_complete=keys)
 def show(cache_dir: Path | None, as_json: bool, verbose: bool, key: str) -> None:
     """Show everything that is known of the engine whose key begins with KEY."""
     item = open_cache(cache_dir, verbose).find(key)
@@ -122,15 +122,15 @@ def _print_tree(values: dict[str, Any], indent: str) -> None:
 @command.command("verify")
 @options(COMMON)
 @RUNTIME
-@click.argument("engines", nargs=-1, metavar="[KEY|FILE]...")
+@click.argument("engines", nargs=-1, metavar="[KEY|FILE]...", shell_complete=keys)
 def verify(cache_dir: Path | None, as_json: bool, verbose: bool, runtime: str | None, engines: tuple[str, ...]) -> None:
     """Check owner, mode, checksum and header of engines: those named, or all. A FILE is held against this machine."""
     files = [Path(name) for name in engines if Path(name).is_file()]
-    keys = [name for name in engines if not Path(name).is_file()]
+    begun = [name for name in engines if not Path(name).is_file()]
     results = [_check_file(path, runtime) for path in files]
-    if keys or not files:
+    if begun or not files:
         cache = open_cache(cache_dir, verbose)
-        results += [_check(item) for item in ([cache.find(key) for key in keys] or cache.entries())]
+        results += [_check(item) for item in ([cache.find(key) for key in begun] or cache.entries())]
     if as_json:
         echo_json(msgspec.json.encode(results))
     else:

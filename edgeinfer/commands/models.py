@@ -11,6 +11,7 @@ import msgspec
 import yaml
 from rich.table import Table
 
+from edgeinfer.commands import _completing
 from edgeinfer.commands._drawing import cell, console
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json, echo_lines
@@ -43,7 +44,7 @@ def ls(as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=_completing.models)
 @json_output
 @verbose
 def show(name: str, as_json: bool) -> None:
