@@ -7,24 +7,57 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from edgeinfer.guard.foreign_words import tells_of_no_memory
 from edgeinfer.guard.printable import printable
 from edgeinfer.guard.scarcity import SCARCE
+
+E = TypeVar("E", bound="EdgeinferError")
+
+
+class Place(NamedTuple):
+    """Where something stands in a file. Lines and columns count from 1, in characters; `end_column` is behind it."""
+
+    file: str
+    line: int
+    column: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
 
 
 class EdgeinferError(Exception):
     """Base of every error that edgeinfer raises on purpose.
 
     `message` says what is wrong and where; `hint` says how to mend it. Both are kept to one line.
+    `key` is the dotted key of a setting that is wrong, as it is spelled there; `of_name`: its name is, not its value.
+    `place` is where that stands, once it is known; `message` begins with it then, and `said` does not.
     """
 
     exit_code = 70
+    key: str | None = None
+    of_name = False
+    place: Place | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = printable(message)
+        self.message = self.said = printable(message)
         self.hint = printable(hint)
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
+
+    @classmethod
+    def at(cls: type[E], key: str, text: str, hint: str = "", of_name: bool = False) -> E:
+        """The error of one setting; its message begins with the setting's key."""
+        error = cls(f"{key}: {text}" if key else text, hint)
+        error.key, error.of_name = key, of_name
+        return error
+
+    def placed(self: E, file: object, place: Place | None) -> E:
+        """The same error with its file, and its place there where that is known, before what it says."""
+        error = type(self)(f"{place or file}: {self.message}", self.hint)
+        error.key, error.of_name, error.place, error.said = self.key, self.of_name, place, self.said
+        return error
 
 
 class UsageError(EdgeinferError):

@@ -138,7 +138,7 @@ def test_the_command_reloads_and_tells(service: Service, cli: Cli) -> None:
     service.path.write_text("sources: [")
     process = cli("reload", service.ipc)
     assert process.returncode == 78
-    assert "config.yaml, line 1: not valid YAML" in process.stderr
+    assert "config.yaml:1:11: not valid YAML" in process.stderr
     log = service.end()
     assert log.count("reload failed") == 2
     assert "geheim" not in log + process.stderr + repr(service.messages)

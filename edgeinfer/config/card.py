@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 
 from edgeinfer.config import strict
 from edgeinfer.config.paths import exists, is_dir, is_file
-from edgeinfer.config.yamlfile import foreign_yaml
+from edgeinfer.config.places import located
+from edgeinfer.config.yamlfile import Document, foreign_yaml
 from edgeinfer.errors import ConfigError, InputError, unreadable
 from edgeinfer.guard.limits import MAX_MODEL_BYTES
 from edgeinfer.models import onnxfile
@@ -143,8 +144,9 @@ def load_model(name_or_path: str, card_path: str | None = None, sha256: str | No
             "take the card's sha256 out, or the file that belongs to it",
         )
     if sha256 is not None and sha256 != digest:
-        raise ConfigError(
-            f"model.sha256: {path}: {what} has the SHA-256 {digest}, and the configuration says {sha256[:12]}…",
+        raise ConfigError.at(
+            "model.sha256",
+            f"{path}: {what} has the SHA-256 {digest}, and the configuration says {sha256[:12]}…",
             "it is not the file that was meant; if it is, correct model.sha256",
         )
     return Model(card=card, path=path, sha256=digest, identity=identity)
@@ -153,10 +155,17 @@ def load_model(name_or_path: str, card_path: str | None = None, sha256: str | No
 def load_card(path: Path) -> ModelCard:
     """The card in a YAML file. Raises InputError or ConfigError, with the file and the key."""
     try:
-        with foreign_yaml(path) as data:
-            return strict.convert(data, ModelCard)
+        with foreign_yaml(path) as document:
+            return _card(document)
     except ConfigError as error:
-        raise error if str(path) in error.message else ConfigError(f"{path}: {error.message}", error.hint) from None
+        raise error if str(path) in error.message else error.placed(path, None) from None
+
+
+def _card(document: Document) -> ModelCard:
+    try:
+        return strict.convert(document.data, ModelCard)
+    except ConfigError as error:
+        raise located(error, document.places) from None
 
 
 def file_sha256(path: Path) -> str:

@@ -49,7 +49,7 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     if lack := lack_of_descriptors():
         raise TemporaryError(f"{where}{kind[:-1]} {name!r} can't be loaded: {lack}")
     if not (_DOTTED.fullmatch(name) or name in names(kind)):
-        raise ConfigError(f"{where}no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
+        raise ConfigError.at(path, f"no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
     target = name if "." in name else f"edgeinfer.{kind}.{name}"
     try:
         if "." in name:
@@ -58,13 +58,15 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if target == missing or target.startswith(f"{missing}."):
-            raise ConfigError(f"{where}no module called {name!r} for a {kind[:-1]}", "is it on PYTHONPATH?") from None
-        raise UnavailableError(
-            f"{where}{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
+            said = f"no module called {name!r} for a {kind[:-1]}"
+            raise ConfigError.at(path, said, "is it on PYTHONPATH?") from None
+        raise UnavailableError.at(
+            path, f"{kind[:-1]} {name!r} needs {missing!r}, which is not installed", _install_hint(missing)
         ) from error
     except ImportError as error:
-        raise UnavailableError(f"{where}{kind[:-1]} {name!r} can't be loaded: {error}", "install it again") from error
-    return _checked(module, kind, where)
+        said = f"{kind[:-1]} {name!r} can't be loaded: {error}"
+        raise UnavailableError.at(path, said, "install it again") from error
+    return _checked(module, kind, path)
 
 
 def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Struct:
@@ -73,13 +75,14 @@ def options(module: ModuleType, table: dict[str, Any], path: str) -> msgspec.Str
     return chosen
 
 
-def _checked(module: ModuleType, kind: Kind, where: str) -> ModuleType:
+def _checked(module: ModuleType, kind: Kind, path: str) -> ModuleType:
     struct = getattr(module, "Options", None)
     if not (
         isinstance(struct, type) and issubclass(struct, msgspec.Struct) and callable(getattr(module, "open", None))
     ):
-        raise ConfigError(
-            f"{where}{module.__name__} is not a {kind[:-1]}",
+        raise ConfigError.at(
+            path,
+            f"{module.__name__} is not a {kind[:-1]}",
             "a plugin module has an Options struct and an open function",
         )
     return module

@@ -10,16 +10,18 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edgeinfer.config import plugins, strict
+from edgeinfer.config.dropins import merged, read_dropins
 from edgeinfer.config.overrides import set_override
+from edgeinfer.config.places import Places, located
 from edgeinfer.config.uri import SourceUri, parse_uri
-from edgeinfer.config.yamlfile import load_yaml
+from edgeinfer.config.yamlfile import Document, parse_document, read_document
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.redaction import remember_setting, remember_settings
+from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -192,24 +194,59 @@ class _File(Struct, frozen=True, kw_only=True):
     watchdog: WatchdogConfig = WatchdogConfig()
 
 
-def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
-    """The configuration in a file (or the defaults) with overrides applied in order.
+class Reading(NamedTuple):
+    """A configuration and the texts that it comes from, the file's first; none where there is no file."""
 
-    An override is a dotted key path and a value. Nothing is opened but the file; plugins that the config names are
-    imported, to check their options. Raises InputError, ConfigError, UnavailableError.
+    config: Config
+    texts: tuple[Places, ...] = ()
+    overrides: Sequence[tuple[str, Any]] = ()
+
+    def located(self, error: EdgeinferError) -> EdgeinferError:
+        """An error about this configuration with the place of its key, where it comes from a text."""
+        return _located(error, self.texts, self.overrides)
+
+
+def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:
+    """The configuration in a file and its drop-ins (or the defaults) with overrides applied in order.
+
+    An override is a dotted key path and a value. Nothing is opened but the files; plugins that the config names are
+    imported, to check their options. Raises InputError, ConfigError, UnavailableError; what is wrong in a file has its
+    place.
     """
+    return read_config(path, overrides).config
+
+
+def read_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = (), text: str | None = None) -> Reading:
+    """The same with the texts that it was read from. `text` stands for the file's, which is not read then."""
     for key, value in overrides:
         remember_setting(key, value)
-    data = {} if path is None else load_yaml(path)
-    if data is None:
-        data = {}
+    documents = [] if path is None else _documents(path, text)
+    data = merged(documents[0], documents[1:]) if documents else {}
     remember_settings(data)
+    texts = tuple(document.places for document in documents)
     try:
         for key, value in overrides:
             set_override(data, key, copy.deepcopy(value))
-        return _resolve(strict.convert(data, _File), None if path is None else str(path))
-    except ConfigError as error:
-        raise error if path is None else ConfigError(f"{path}: {error.message}", error.hint) from None
+        config = _resolve(strict.convert(data, _File), None if path is None else str(path))
+    except EdgeinferError as error:
+        raise _located(error, texts, overrides) from None
+    return Reading(config, texts, overrides)
+
+
+def _documents(path: Path, text: str | None) -> list[Document]:
+    if text is None:
+        return [read_document(path), *read_dropins(path)]
+    remember_text(text)
+    return [parse_document(text, str(path)), *read_dropins(path)]
+
+
+def _located(error: EdgeinferError, texts: tuple[Places, ...], overrides: Sequence[tuple[str, Any]]) -> EdgeinferError:
+    """An error of the command line's values stays as it is: they stand in no file."""
+    if error.place is not None:
+        return error
+    given = error.key and any(f"{error.key}.".startswith(f"{key}.") for key, _ in overrides)
+    named = error.key is not None or isinstance(error, ConfigError)
+    return error if given or not named or not texts else located(error, *texts)
 
 
 def writes_to_stdout(config: Config) -> bool:
@@ -218,9 +255,10 @@ def writes_to_stdout(config: Config) -> bool:
 
 
 def source_names(path: Path | None) -> set[str]:
-    """The names of the sources in a file, as far as it can be read; `load_config` says what is wrong with it."""
+    """The names of the sources in a file and its drop-ins, as far as these can be read; `load_config` tells why not."""
     try:
-        data = None if path is None else load_yaml(path)
+        documents = [] if path is None else _documents(path, None)
+        data = merged(documents[0], documents[1:]) if documents else None
     except EdgeinferError:
         return set()
     sources = data.get("sources") if isinstance(data, dict) else None
@@ -248,13 +286,11 @@ def _backend(value: str | dict[str, Any], precision: str | None) -> BackendConfi
         table.setdefault("precision", precision)
     name = table.pop("name", AUTO)
     if not isinstance(name, str):
-        raise ConfigError(
-            f"backend.name: {strict.shown('', name)} is not allowed: expected a name",
-            strict.nearest("", [AUTO, *plugins.names("backends")]),
-        )
+        expected = f"{strict.shown('', name)} is not allowed: expected a name"
+        raise ConfigError.at("backend.name", expected, strict.nearest("", [AUTO, *plugins.names("backends")]))
     if name == AUTO:
         return _auto(table)
-    module = plugins.load("backends", name, "backend")
+    module = plugins.load("backends", name, "backend" if isinstance(value, str) else "backend.name")
     return BackendConfig(name=name, options=plugins.options(module, table, "backend"))
 
 
@@ -266,7 +302,8 @@ def _auto(table: dict[str, Any]) -> BackendConfig:
     known = {name: strict.field_names(module.Options) for name, module in modules.items()}
     for key in table:
         if not any(key in names for names in known.values()):
-            raise ConfigError(f"backend.{key}: unknown key", strict.nearest(str(key), set().union(*known.values())))
+            hint = strict.nearest(str(key), set().union(*known.values()))
+            raise ConfigError.at(f"backend.{key}", "unknown key", hint, of_name=True)
     options = {
         name: plugins.options(module, {key: table[key] for key in table if key in known[name]}, "backend")
         for name, module in modules.items()
@@ -280,18 +317,17 @@ def _source(name: str, table: Any) -> SourceConfig:
         table = {"uri": table}
     general = strict.field_names(SourceSettings)
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {strict.shown(path, table)} is not allowed: expected a URI, or keys with values")
+        expected = f"{strict.shown(path, table)} is not allowed: expected a URI, or keys with values"
+        raise ConfigError.at(path, expected)
     known = strict.convert({key: value for key, value in table.items() if key in general}, SourceSettings, path)
     uri = parse_uri(known.uri, f"{path}.uri")
     module = plugins.load("sources", uri.plugin, f"{path}.uri")
-    if known.timeout_s <= known.stall_s:
-        raise ConfigError(f"{path}.timeout_s: {known.timeout_s:g} is not longer than stall_s, {known.stall_s:g}")
+    _check_patience(known, path, "timeout_s" in table)
     own = {key: value for key, value in table.items() if key not in general}
     for key in own:
         if key not in strict.field_names(module.Options):
-            raise ConfigError(
-                f"{path}.{key}: unknown key", strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
-            )
+            hint = strict.nearest(str(key), [*general, *strict.field_names(module.Options)])
+            raise ConfigError.at(f"{path}.{key}", "unknown key", hint, of_name=True)
     options = plugins.options(module, own, path)
     return SourceConfig(
         uri=uri,
@@ -302,12 +338,21 @@ def _source(name: str, table: Any) -> SourceConfig:
     )
 
 
+def _check_patience(known: SourceSettings, path: str, said: bool) -> None:
+    """`said`: whether the timeout was given, or the default's is meant."""
+    if known.timeout_s > known.stall_s:
+        return
+    if said:
+        raise ConfigError.at(f"{path}.timeout_s", f"{known.timeout_s:g} is not longer than stall_s, {known.stall_s:g}")
+    raise ConfigError.at(f"{path}.stall_s", f"{known.stall_s:g} is not shorter than timeout_s, {known.timeout_s:g}")
+
+
 def _isolation(known: SourceSettings, module: ModuleType, uri: str, options: Struct, path: str) -> IsolationConfig:
     usual = module.isolate(uri, options) if isinstance(module, Isolating) else False
     isolated = usual is not None and (usual if known.isolated is None else known.isolated)
     if known.memory_mb is not None and not isolated:
         hint = "sources through GStreamer have a bound of their own" if usual is None else "isolated: true gives it one"
-        raise ConfigError(f"{path}.memory_mb: this source has no process whose memory that could bound", hint)
+        raise ConfigError.at(f"{path}.memory_mb", "this source has no process whose memory that could bound", hint)
     may_relay = known.isolated is None and known.memory_mb is None
     return IsolationConfig(isolated=isolated, memory_mb=known.memory_mb, may_relay=may_relay)
 

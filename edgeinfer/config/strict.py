@@ -79,17 +79,15 @@ def _convert(value: Any, target: Any, path: str) -> Any:
 
 def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
     if not isinstance(value, dict):
-        raise ConfigError(
-            f"{path or 'config'}: {shown(path, value)} is not allowed: expected keys with values",
-            f"one of: {', '.join(field_names(struct))}",
-        )
+        expected = f"{shown(path, value)} is not allowed: expected keys with values"
+        raise _refused(path, expected, f"one of: {', '.join(field_names(struct))}")
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     for key in value:
         if key not in fields:
-            raise ConfigError(f"{_join(path, key)}: unknown key", nearest(str(key), fields))
+            raise ConfigError.at(_join(path, key), "unknown key", nearest(str(key), fields), of_name=True)
     for name, field in fields.items():
         if field.required and name not in value:
-            raise ConfigError(f"{_join(path, name)}: missing, and there is no default")
+            raise ConfigError.at(_join(path, name), "missing, and there is no default")
     return struct(
         **{fields[key].name: _convert(item, fields[key].type, _join(path, key)) for key, item in value.items()}
     )
@@ -98,18 +96,21 @@ def _convert_struct(value: Any, struct: type[msgspec.Struct], path: str) -> Any:
 def _convert_dict(value: dict[Any, Any], target: Any, path: str) -> dict[Any, Any]:
     key_type, item_type = typing.get_args(target)
     return {
-        _convert_leaf(key, key_type, _join(path, key)): _convert(item, item_type, _join(path, key))
+        _convert_leaf(key, key_type, _join(path, key), of_name=True): _convert(item, item_type, _join(path, key))
         for key, item in value.items()
     }
 
 
-def _convert_leaf(value: Any, target: Any, path: str) -> Any:
+def _convert_leaf(value: Any, target: Any, path: str, of_name: bool = False) -> Any:
     try:
         return msgspec.convert(value, target)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{path or 'config'}: {shown(path, value)} is not allowed: {_reason(error, target)}"
-        ) from None
+        reason = f"{shown(path, value)} is not allowed: {_reason(error, target)}"
+        raise _refused(path, reason, of_name=of_name) from None
+
+
+def _refused(path: str, text: str, hint: str = "", of_name: bool = False) -> ConfigError:
+    return ConfigError.at(path, text if path else f"config: {text}", hint, of_name)
 
 
 def _only_struct(target: Any, value: Any) -> type[msgspec.Struct] | None:

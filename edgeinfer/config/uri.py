@@ -44,7 +44,7 @@ def parse_uri(text: str, path: str = "source") -> SourceUri:
     """
     remember(text)
     if text.isdecimal() and len(text) > MAX_DIGITS:
-        raise ConfigError(f"{path}: no camera has a number of {len(text)} digits")
+        raise ConfigError.at(path, f"no camera has a number of {len(text)} digits")
     if text.isdecimal():
         return SourceUri("v4l2", f"v4l2:///dev/video{int(text)}")
     scheme = _SCHEME.match(text)
@@ -97,7 +97,7 @@ def _plugin_of(scheme: str, text: str, path: str) -> str:
     if name in known:
         return name
     hint = strict.nearest(scheme, [*known, *SCHEMES])
-    raise ConfigError(f"{path}: {redact_value(text)!r}: no source of the kind {scheme!r}", hint)
+    raise ConfigError.at(path, f"{redact_value(text)!r}: no source of the kind {scheme!r}", hint)
 
 
 def _is_images(text: str) -> bool:

@@ -384,6 +384,20 @@ MAX_CONFIG_BYTES = _bound(
     "it is refused",
     "test_texts_that_are_too_large",
 )
+MAX_DROPINS = _bound(
+    64,
+    "files",
+    "drop-ins beside a configuration",
+    "the configuration is refused",
+    "test_too_many_dropins",
+)
+MAX_DROPIN_BYTES = _bound(
+    256 << 10,
+    "bytes",
+    "all drop-ins of a configuration together",
+    "the configuration is refused",
+    "test_dropins_that_are_too_large",
+)
 MAX_YAML_NODES = _bound(
     1 << 17,
     "values",
