@@ -66,12 +66,16 @@ class DeviceSurface:
 
     def image(self) -> Image:
         """See `Surface.image`. Raises what `Cuda` does besides."""
+        return self.host().image()
+
+    def host(self) -> HostSurface:
+        """The same picture in host memory, brought there once. Raises what `image` does."""
         with self._lock:
             if self._host is None:
                 memory = pool.bytes(self.shape.size)
                 downloads().rows(memory.reshape(1, -1), self.lease.address, self.shape.size, self.lease.written)
                 self._host = HostSurface(memory, self.shape, self.colour)
-        return self._host.image()
+            return self._host
 
     def sample(self, grid: int) -> bytes:
         """See `Surface.sample`: so many rows come to the host, not the picture."""

@@ -373,7 +373,41 @@ WEB_SAMPLES = _bound(
     "test_the_oldest_sample_is_forgotten",
 )
 MAX_WEB_BODY_BYTES = 256 << 10
-MAX_WS_MESSAGE_BYTES = 4 << 10
+MAX_VIEWERS = _bound(
+    16,
+    "viewers",
+    "those who look at the live page at a time",
+    "the connection is closed with 4429, and a sentence",
+    "test_one_viewer_too_many_is_told_so",
+)
+MAX_MJPEG_STREAMS = _bound(
+    8,
+    "streams",
+    "MJPEG at a time",
+    "503, with a sentence",
+    "test_one_stream_too_many_is_told_so",
+)
+MAX_SNAPSHOTS = _bound(
+    16,
+    "requests",
+    "for single pictures that wait for one at a time",
+    "503, with a sentence",
+    "test_one_snapshot_too_many_is_told_so",
+)
+MAX_WS_MESSAGE_BYTES = _bound(
+    4 << 10,
+    "bytes",
+    "one message from a viewer",
+    "the connection is closed with 1009",
+    "test_garbage_and_messages_that_are_too_long",
+)
+MAX_KEPT_JPEGS = _bound(
+    32,
+    "pictures",
+    "JPEGs that are kept for those who ask for them a little later than others",
+    "the oldest is forgotten, and made again where somebody asks for it",
+    "test_made_pictures_are_bounded_in_number",
+)
 
 # Configuration
 
