@@ -11,6 +11,7 @@ from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web.request import Routes
 from edgeinfer.web.viewing.chronicle import Chronicle
 from edgeinfer.web.viewing.desk import ConfigDesk
+from edgeinfer.web.viewing.encoding import Encoder
 from edgeinfer.web.viewing.gallery import Gallery
 from edgeinfer.web.viewing.history import History
 from edgeinfer.web.viewing.latched import Latched
@@ -41,6 +42,7 @@ class Views:
     config: ConfigDesk
     pages: Routes
     gallery: Gallery = field(default_factory=Gallery)
+    encoder: Encoder = field(default_factory=Encoder)
     chronicle: Chronicle = field(default_factory=Chronicle)
     history: History = field(default_factory=History)
     latched: Latched = field(default_factory=Latched)

@@ -66,7 +66,7 @@ def framed(message: Message, picture: bytes = b"") -> bytes:
 class Encoder:
     """Thread-safe. What is asked for is made one after the other; of each form only the newest that was asked for.
 
-    `made` counts the pictures.
+    `made` counts the pictures. The thread is there while pictures are asked for.
     """
 
     def __init__(self) -> None:
@@ -119,12 +119,13 @@ class Encoder:
             self._work()
 
     def _next(self) -> bool:
-        """Waits for something to do; false where there is nothing more."""
+        """Waits for something to do; false where there was nothing for long. The thread ends then, under the lock."""
         with self._lock:
-            while not self._waiting and not self._closed:
-                if not self._asked.wait(IDLE_S if self._kept else None):
-                    self._kept.clear()
-            if self._closed:
+            if not self._waiting and not self._closed:
+                self._asked.wait(IDLE_S)
+            if not self._waiting:
+                self._kept.clear()
+                self._thread = None
                 return False
             form = next(iter(self._waiting))
             self._working = form, self._waiting.pop(form)
@@ -164,4 +165,6 @@ def _drawn(shot: Shot, form: Form) -> Image:
     """The picture in its form, made now or not at all: frames are for the data path first."""
     with at_once():
         image = reduced(shot.picture, form.width)
-    return annotate(image, shot.message.detections, image.shape[1] / max(1, shot.message.width)) if form.boxes else image
+    if not form.boxes:
+        return image
+    return annotate(image, shot.message.detections, image.shape[1] / max(1, shot.message.width))

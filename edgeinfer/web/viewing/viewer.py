@@ -11,7 +11,7 @@ STOPPED_S = 30.0
 """Who has drawn nothing of what was sent for so long is not there any more."""
 WORDS_AT_ONCE, WORDS_A_SECOND = 100.0, 20.0
 """What a viewer may say beside an answer to each picture."""
-MIN_WIDTH, MAX_WIDTH, DEFAULT_WIDTH, STEP = 64, 1920, 640, 64
+MIN_WIDTH, MAX_WIDTH, DEFAULT_WIDTH, STEP = 64, 1920, 640, 32
 
 
 def usable_width(width: int) -> int:
