@@ -136,6 +136,13 @@ def stays(scope: Scope) -> None:
         guest.lasting = True
 
 
+def cut(scope: Scope) -> None:
+    """Ends this connection as it is, for one that takes nothing any more."""
+    guest = scope.get(GUEST)
+    if isinstance(guest, Guest):
+        guest.abort()
+
+
 class Door:
     """Used by the loop's thread alone. Where MAX_HTTP_PEERS are there already, the oldest of the idle gives way."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from edgeinfer.guard.limits import MAX_VIEWERS
 from edgeinfer.messages import InfoMessage
 from edgeinfer.web.site.answers import Refusal
+from edgeinfer.web.site.door import cut, stays
 from edgeinfer.web.site.gate import CLOSE_CODES, check, close_with
 from edgeinfer.web.site.views import Views
 from edgeinfer.web.viewing.bell import Bell
@@ -70,6 +70,7 @@ class Live:
             return
         if self._bell is None:
             self._bell = Bell(asyncio.get_running_loop().call_soon_threadsafe)
+        stays(socket.scope)
         await socket.accept()
         connection = Connection(socket, self._views, self._bell)
         self._connections.add(connection)
@@ -204,10 +205,14 @@ class Connection:
                 raise Goodbye(CLOSE_CODES.get(refusal.status, NOT_UNDERSTOOD), refusal.text) from None
 
     async def _say_goodbye(self, goodbye: Goodbye) -> None:
-        """For as long as the viewer takes it; what it does not, the kernel gives up (see `Site`)."""
+        """To who takes it; the connection of one who takes nothing is cut."""
         reason = goodbye.reason.encode()[:123].decode("utf-8", "ignore")
-        with contextlib.suppress(asyncio.TimeoutError, WebSocketDisconnect, RuntimeError):
+        try:
             await asyncio.wait_for(self._socket.close(goodbye.code, reason), FAREWELL_S)
+        except asyncio.TimeoutError:
+            cut(self._socket.scope)
+        except (WebSocketDisconnect, RuntimeError):  # it has gone by itself
+            pass
 
 
 class Seen:

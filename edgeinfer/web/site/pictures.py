@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from edgeinfer.guard.limits import MAX_MJPEG_STREAMS, MAX_SNAPSHOTS
 from edgeinfer.messages import DetectionsMessage
 from edgeinfer.web.site.answers import Refusal
+from edgeinfer.web.site.door import stays
 from edgeinfer.web.site.gate import check
 from edgeinfer.web.site.glance import Glance
 from edgeinfer.web.site.live import LOOK_S, known_sources
@@ -134,6 +135,7 @@ class MjpegStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. Raises Refusal where there are too many of them."""
         with self._pictures.opened(self._form.source) as glance:
+            stays(scope)
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             ends = self._show(glance, send), _departure(receive), self._pictures.denial(scope)
             doing = [asyncio.ensure_future(each) for each in ends]
