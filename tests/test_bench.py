@@ -29,7 +29,7 @@ from edgeinfer.bench.figures import Testbed as Machine
 from edgeinfer.bench.footprint import BUSY_LOOK_S, Family, Footprint, Growth
 from edgeinfer.bench.growth import COLOURS as GROWTH_COLOURS
 from edgeinfer.bench.growth import draw_growth, lines
-from edgeinfer.bench.plot import COLOURS, check_place, draw, shares
+from edgeinfer.bench.plot import COLOURS, draw, shares
 from edgeinfer.bench.report import benchmark
 from edgeinfer.bench.sampler import Sampler
 from edgeinfer.bench.stopwatch import LOOK_S, WARM_UP, Stopwatch, rate
@@ -40,6 +40,7 @@ from edgeinfer.commands.bench import parse_kinds, parse_numbers
 from edgeinfer.config.settings import Config
 from edgeinfer.errors import FatalError, InputError, TemporaryError, UsageError
 from edgeinfer.flow.statistics import STAGES
+from edgeinfer.pictures.charts import check_place
 from edgeinfer.sources.demo import Demo
 from edgeinfer.sources.demo import Options as DemoOptions
 from tests.test_messages import example

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from edgeinfer.bench.figures import Report, Row
-from edgeinfer.bench.plot import BLACK, Canvas, save, text
+from edgeinfer.pictures import charts
+from edgeinfer.types import Image
 
 COLOURS = {
     "memory": (182, 89, 155),
@@ -21,7 +19,7 @@ COLOURS = {
 }
 """BGR."""
 PANELS = ("CPU ms per frame", "MB a source", "capture to publish, p99 ms")
-WIDTH, HEIGHT, LEFT, TOP, FOOT, GAP = 1100, 420, 60, 90, 50, 70
+WIDTH, HEIGHT, LEFT, TOP, FOOT, GAP = 1100, 430, 60, 90, 60, 70
 Line = dict[int, float]
 """Number of sources → value."""
 
@@ -44,33 +42,29 @@ def _values(row: Row) -> tuple[float, float | None, float]:
 
 def draw_growth(report: Report, path: Path) -> None:
     """Writes the picture as a PNG. Raises InputError where it can't be written."""
-    canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    text(canvas, f"{report.machine.model} on {report.machine.backend}: over the number of sources", (20, 34), 0.65)
-    width = (WIDTH - LEFT - 30) // len(PANELS)
-    for index, (panel, by_kind) in enumerate(lines(report).items()):
+    canvas = charts.blank(WIDTH, HEIGHT)
+    title = f"{report.machine.model} on {report.machine.backend}: over the number of sources"
+    charts.text(canvas, title, (20, 34), charts.TITLE, WIDTH - 40)
+    width = (WIDTH - 30) // len(PANELS)
+    found = lines(report)
+    for index, (panel, by_kind) in enumerate(found.items()):
         _panel(canvas, panel, by_kind, LEFT + index * width, width - GAP)
-    for index, (kind, colour) in enumerate(COLOURS.items()):
-        cv2.rectangle(canvas, (LEFT + index * 120, 48), (LEFT + index * 120 + 16, 64), colour, -1)
-        text(canvas, kind, (LEFT + index * 120 + 24, 62), 0.5)
-    save(canvas, path)
+    drawn = {kind for by_kind in found.values() for kind in by_kind}
+    charts.key(canvas, {kind: colour for kind, colour in COLOURS.items() if kind in drawn}, (LEFT, 48))
+    charts.save(canvas, path)
 
 
-def _panel(canvas: Canvas, title: str, by_kind: Mapping[str, Line], left: int, width: int) -> None:
-    text(canvas, title, (left, TOP + 10), 0.5)
-    top, bottom = TOP + 30, HEIGHT - FOOT
-    cv2.rectangle(canvas, (left, top), (left + width, bottom), BLACK, 1)
-    highest = max((max(line.values()) for line in by_kind.values()), default=0.0) or 1.0
+def _panel(canvas: Image, title: str, by_kind: Mapping[str, Line], left: int, width: int) -> None:
+    charts.text(canvas, title, (left, TOP + 10))
+    highest = max((max(line.values()) for line in by_kind.values()), default=0.0)
+    panel = charts.Panel((left, TOP + 30, left + width, HEIGHT - FOOT), charts.ticks(highest))
+    panel.draw_grid(canvas)
     numbers = sorted({number for line in by_kind.values() for number in line})
     span = math.log2(max(numbers, default=1)) or 1.0
-
-    def place(number: int, value: float) -> tuple[int, int]:
-        return left + round(math.log2(number) / span * width), bottom - round(
-            max(value, 0.0) / highest * (bottom - top)
-        )
-
-    text(canvas, f"{highest:.1f}", (left - 48, top + 6), 0.4)
     for number in numbers:
-        text(canvas, str(number), (place(number, 0)[0] - 6, bottom + 18), 0.4)
+        x, y = panel.place(math.log2(number) / span, 0)
+        charts.text_below(canvas, str(number), (x, y + 18))
+    charts.text(canvas, "sources", (left, HEIGHT - FOOT + 40), charts.SMALL)
     for kind, line in by_kind.items():
-        points = np.array([place(number, value) for number, value in sorted(line.items())], np.int32)
-        cv2.polylines(canvas, [points], False, COLOURS[kind], 2, cv2.LINE_AA)
+        points = [(math.log2(number) / span, value) for number, value in sorted(line.items())]
+        panel.draw_line(canvas, points, COLOURS[kind])

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from edgeinfer.bench.growth import draw_growth
-from edgeinfer.bench.plot import check_place, draw
+from edgeinfer.bench.plot import draw
 from edgeinfer.bench.report import benchmark
 from edgeinfer.bench.tables import print_report
 from edgeinfer.bench.ways import KINDS, BenchPlan
@@ -17,6 +17,7 @@ from edgeinfer.commands import _completing
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.overrides import parse_override
+from edgeinfer.pictures.charts import check_place
 
 
 @click.command("bench")

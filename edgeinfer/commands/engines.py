@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, keys, open_cache, options, task_of, this_machine
+from edgeinfer.commands._plots import draw_errors
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.engine.build.advice import advise
 from edgeinfer.engine.options import parse_size
@@ -94,12 +95,20 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 @command.command("show")
 @options(COMMON)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw how far its outputs are from ONNX Runtime's, and what is let pass.",
+)
 @click.argument("key", shell_complete=keys)
-def show(cache_dir: Path | None, as_json: bool, verbose: bool, key: str) -> None:
+def show(cache_dir: Path | None, as_json: bool, verbose: bool, plot: Path | None, key: str) -> None:
     """Show everything that is known of the engine whose key begins with KEY."""
     item = open_cache(cache_dir, verbose).find(key)
     if isinstance(item, BrokenEngine):
         raise item.error
+    if plot is not None:
+        draw_errors(item.manifest, plot)
     if as_json:
         echo_json(msgspec.json.encode(item.manifest))
         return

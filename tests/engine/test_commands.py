@@ -29,7 +29,7 @@ from edgeinfer.engine.options import BuildOptions
 from edgeinfer.engine.store import tuning
 from edgeinfer.engine.store.cache import Cache
 from edgeinfer.engine.store.key import Target
-from edgeinfer.engine.store.manifest import DlaShare, Tolerance
+from edgeinfer.engine.store.manifest import DlaShare, OutputError, Tolerance, Verification
 from edgeinfer.engine.toolkit import Toolkit
 from edgeinfer.errors import InputError
 from edgeinfer.types import TensorSpec
@@ -114,6 +114,30 @@ def test_show(run: Any, cache: Cache) -> None:
         64,
         f"edgeinfer: error: no engine 'abc' in {cache.root}; see `edgeinfer engines ls`\n",
     )
+
+
+def test_show_draws_the_errors_that_are_known(run: Any, cache: Cache, tmp_path: Path) -> None:
+    check = Verification(state="passed", samples=8, outputs={"y": OutputError(0.1, 0.01, 1.0)})
+
+    def compared(*args: Any) -> BuildOutcome:
+        outcome = quick(*args)
+        return dataclasses.replace(outcome, built=msgspec.structs.replace(outcome.built, verification=check))
+
+    ensure_task(task(), cache, lambda _: None, threading.Event(), build=compared)
+    ended = run("engines", "show", task().key, "--plot", str(tmp_path / "errors.png"))
+    assert (ended.code, ended.err) == (0, "")
+    assert "  gpu: Orin\n" in ended.out
+    assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
+    nowhere = run("engines", "show", task().key, "--plot", str(tmp_path / "none" / "errors.png"))
+    assert (nowhere.code, "no plot can be written there" in nowhere.err) == (64, True)
+
+
+def test_show_says_why_there_are_no_errors_to_draw(run: Any, cache: Cache, tmp_path: Path) -> None:
+    engine = quickly(cache, task())
+    ended = run("engines", "show", engine.key, "--plot", str(tmp_path / "errors.png"))
+    assert ended.code == 66
+    assert f"engine {engine.key[:12]}: no errors are known: no GPU; " in ended.err
+    assert not (tmp_path / "errors.png").exists()
 
 
 def test_verify(run: Any, cache: Cache) -> None:
