@@ -1,0 +1,124 @@
+/** A camera: its newest picture with its boxes, and, as soon as that is not live, its state in words over it. */
+import { el, mark, number, say, stateWord } from "./dom.js";
+import { paint } from "./draw.js";
+import { live } from "./live.js";
+import { store } from "./store.js";
+
+const OLD_MS = 3000, LOOK_MS = 250;
+const DIM = { starting: "quiet", ended: "quiet", failed: "error" };
+
+export class CameraTile extends HTMLElement {
+  last = null; // the header of the picture that is shown
+  wanted = () => true; // which detections are drawn
+  canvas = el("canvas", { width: 640, height: 360, role: "img" });
+  #drawnAt = 0;
+  #drawn = 0;
+  #zoom = 1;
+  #title = el("strong", { "data-veil-title": true });
+  #text = el("span", { "data-veil-text": true });
+  #age = el("small", { "data-veil-age": true });
+  #veil = el("div.veil", { "data-veil": true }, this.#title, this.#text, this.#age);
+  #fps = el("span.fps");
+  #found = el("span.found");
+  #sizes = new ResizeObserver(() => this.#measure());
+
+  constructor(source) {
+    super();
+    this.source = source;
+  }
+
+  get link() {
+    return this.querySelector("a");
+  }
+
+  connectedCallback() {
+    const name = this.source;
+    this.dataset.source = name;
+    this.dataset.drawn ??= "0";
+    this.canvas.setAttribute("aria-label", `Picture of ${name}`);
+    if (!this.firstChild) {
+      const link = el("a", { href: `#/camera/${encodeURIComponent(name)}` }, name);
+      this.append(el("div.picture", this.canvas, this.#veil), el("div.plate", el("i.dot"), link, this.#found, this.#fps));
+    }
+    live.addEventListener("frame", this.#onFrame);
+    store.addEventListener("change", this.#look);
+    live.addEventListener("connection", this.#look);
+    document.addEventListener("visibilitychange", this.#look);
+    this.#sizes.observe(this.canvas);
+    this.timer = setInterval(this.#look, LOOK_MS);
+    this.#look();
+  }
+
+  disconnectedCallback() {
+    live.removeEventListener("frame", this.#onFrame);
+    store.removeEventListener("change", this.#look);
+    live.removeEventListener("connection", this.#look);
+    document.removeEventListener("visibilitychange", this.#look);
+    this.#sizes.disconnect();
+    clearInterval(this.timer);
+  }
+
+  /** Pixels that the page shows of this tile's picture, across. */
+  get pixels() {
+    return this.canvas.clientWidth * Math.min(devicePixelRatio, 2);
+  }
+
+  #onFrame = ({ detail: { header, bitmap } }) => {
+    if (header.source !== this.source) return;
+    this.last = header;
+    this.#drawnAt = performance.now();
+    const shape = bitmap.width !== this.canvas.width || bitmap.height !== this.canvas.height;
+    const found = paint(this.canvas, bitmap, header, this.#zoom, this.wanted);
+    if (shape) this.#measure();
+    this.dataset.frame = header.frame_id;
+    this.dataset.drawn = ++this.#drawn;
+    say(this.#found, counted(found));
+    if (this.dataset.fresh !== "true") this.#look();
+    this.dispatchEvent(new CustomEvent("drawn", { detail: header, bubbles: true }));
+  };
+
+  #measure() {
+    const { width, height, clientWidth, clientHeight } = this.canvas;
+    if (clientWidth && clientHeight) this.#zoom = Math.max(width / clientWidth, height / clientHeight);
+  }
+
+  #look = () => {
+    const status = store.source(this.source), state = status?.state ?? "starting";
+    const veil = this.#veiled(status, state);
+    this.dataset.state = state;
+    this.dataset.fresh = String(!veil);
+    mark(this, "data-tone", veil ? veil.tone : null);
+    this.#veil.hidden = !veil;
+    if (veil) this.#cover(veil);
+    say(this.#fps, state === "running" && status ? `${number(status.fps, status.fps < 10 ? 1 : 0)} fps` : stateWord(state));
+    mark(this.link, "aria-label", `${this.source}: ${veil ? `${veil.title}. ${veil.text}` : `running, ${this.#fps.textContent}, ${this.#found.textContent || "nothing found"}`}`);
+  };
+
+  /** What stands over the picture, null where it is live. */
+  #veiled(status, state) {
+    const age = this.#drawnAt ? performance.now() - this.#drawnAt : null;
+    if (store.trouble) return { title: "Not connected", text: store.trouble.message, tone: "error" };
+    if (state !== "running") return { title: stateWord(state), text: status?.reason?.text ?? "", tone: DIM[state] ?? "warning" };
+    if (live.text) return { title: "Not connected", text: live.text, tone: "error" };
+    if (age === null) return { title: "Waiting", text: "for the first picture", tone: "quiet" };
+    if (age < OLD_MS) return null;
+    return { title: "No picture", text: `has come for ${Math.floor(age / 1000)} s, though the camera runs`, tone: "warning" };
+  }
+
+  #cover({ title, text }) {
+    say(this.#title, title);
+    say(this.#text, text);
+    const age = this.#drawnAt ? Math.floor((performance.now() - this.#drawnAt) / 1000) : 0;
+    say(this.#age, age >= 3 && title !== "No picture" ? `last picture ${age} s ago` : "");
+    if (!this.#drawnAt) this.#found.textContent = "";
+  }
+}
+
+/** `2 person, 1 car` */
+export function counted(detections) {
+  const counts = new Map();
+  for (const { label } of detections) counts.set(label, (counts.get(label) ?? 0) + 1);
+  return [...counts].slice(0, 4).map(([label, count]) => (count > 1 ? `${count} ${label}` : label)).join(", ");
+}
+
+customElements.define("camera-tile", CameraTile);
