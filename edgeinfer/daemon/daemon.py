@@ -14,6 +14,7 @@ from edgeinfer.daemon.background import Workshop
 from edgeinfer.daemon.changes import ReloadPlan
 from edgeinfer.daemon.failures import failures, reader_gone
 from edgeinfer.daemon.instruments import Instruments, Shown
+from edgeinfer.daemon.portrait import portrait
 from edgeinfer.daemon.reloading import Reloader, Surroundings
 from edgeinfer.daemon.serving import Serving
 from edgeinfer.daemon.signals import Patience
@@ -37,6 +38,7 @@ from edgeinfer.systemd import notify
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.watchdog.hearts import Heart, find_stall
+from edgeinfer.web.viewing.model import ModelView
 
 JOIN_S = 0.4
 """Sources start no sooner after the socket was bound: a subscriber that waits tries again every 100 to 200 ms."""
@@ -82,7 +84,7 @@ class Daemon:
         self.endpoint = publish.endpoint if isinstance(publish, Listening) else None
         identity = Identity.new(model_info(self._first_model), list(config.sources))
         try:
-            shown = Shown(self.snapshot, self.stats, identity.session)
+            shown = Shown(self.snapshot, self.stats, identity.session, self._portrait)
             self.instruments = Instruments(shown, self.bulletin, config.http, root)
         except EdgeinferError:
             close_sinks(sinks)
@@ -252,6 +254,11 @@ class Daemon:
         self._inference.start()
         self.sources.start(mailbox)
         return self._inference.networks
+
+    def _portrait(self) -> ModelView:
+        """Of the model that serves, and until then of the one that will. From any thread."""
+        now = self.serving.now
+        return portrait(self.model, self._config if now is None else now.config, self.snapshot())
 
     def _announce(self, network: Network) -> None:
         self.publisher.set_backend(network.model, network.backend.name, network.backend.versions)

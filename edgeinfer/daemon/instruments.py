@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgeinfer.config.settings import HttpConfig
 from edgeinfer.flow.statistics import Statistics
@@ -21,6 +21,7 @@ from edgeinfer.web.opening import HttpServer, open_site
 from edgeinfer.web.server import Server
 from edgeinfer.web.site.views import Views, everybody_is_local, nobody_is_known
 from edgeinfer.web.viewing.desk import ConfigDesk, NoDesk
+from edgeinfer.web.viewing.model import ModelView
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +30,12 @@ class Shown:
 
     picture: Callable[[], DaemonSnapshot]
     stats: Statistics
-    session: str = ""
-    model: Callable[[], dict[str, Any]] = dict
+    session: str
+    model: Callable[[], ModelView]
     desk: ConfigDesk = field(default_factory=NoDesk)
+
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (looked for, not bound)
 
 
 class Instruments:
@@ -74,9 +78,16 @@ class Instruments:
             "web.gallery": views.gallery,
         }
         server = open_site(host, port, views)
-        address = f"[{host}]" if ":" in host else host
-        self.page = f"{'https' if http.tls else 'http'}://{address}:{server.port}/"
+        self.page = page_address(host, server.port, http.tls is not None)
         return server
+
+
+def page_address(host: str, port: int, secure: bool) -> str:
+    """What people type. An address that stands for all is no address: the machine's name is one."""
+    if host in EVERYWHERE:
+        host = socket.gethostname()
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if secure else 'http'}://{name}:{port}/"
 
 
 def _small(shown: Shown, http: HttpConfig, host: str, port: int) -> HttpServer:

@@ -372,7 +372,6 @@ WEB_SAMPLES = _bound(
     "the oldest is forgotten",
     "test_the_oldest_sample_is_forgotten",
 )
-MAX_WEB_BODY_BYTES = 256 << 10
 MAX_VIEWERS = _bound(
     16,
     "viewers",
@@ -407,6 +406,20 @@ MAX_KEPT_JPEGS = _bound(
     "JPEGs that are kept for those who ask for them a little later than others",
     "the oldest is forgotten, and made again where somebody asks for it",
     "test_made_pictures_are_bounded_in_number",
+)
+MAX_WEB_BODY_BYTES = _bound(
+    256 << 10,
+    "bytes",
+    "the body of a request to the page's API",
+    "413",
+    "test_a_body_that_is_too_large_is_refused",
+)
+MAX_EVENT_STREAMS = _bound(
+    16,
+    "streams",
+    "those who listen to events at a time",
+    "503, with a sentence",
+    "test_one_listener_too_many_is_refused",
 )
 
 # Configuration

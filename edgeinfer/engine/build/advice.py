@@ -10,6 +10,7 @@ from edgeinfer.engine.errors import PlanError, UnsafeError
 from edgeinfer.engine.store import strikes
 from edgeinfer.engine.store.cache import Cache, CachedEngine, damaged
 from edgeinfer.engine.store.explain import differences
+from edgeinfer.engine.store.manifest import BuildRecord
 from edgeinfer.engine.store.strikes import MAX_STRIKES, crashing
 
 
@@ -39,10 +40,13 @@ def advise(task: Task, cache: Cache) -> Advice:
     if engine.strikes >= MAX_STRIKES:
         reason = crashing(task.key, engine.strikes)
         return _build(f"{name}: would be rebuilt, as {reason}", reason)
-    build = engine.manifest.build
+    return Advice("reuse", f"{name}: engine {engine.key[:12]} would be reused ({about(engine.manifest.build)})")
+
+
+def about(build: BuildRecord) -> str:
+    """What an engine is and how it came about, in a few words."""
     share = f"; {build.dla}" if build.dla else ""
-    about = f"{build.precision}, built {build.finished_at}: {build.how}{share}"
-    return Advice("reuse", f"{name}: engine {engine.key[:12]} would be reused ({about})")
+    return f"{build.precision}, built {build.finished_at}: {build.how}{share}"
 
 
 def reason_to_build(task: Task, cache: Cache) -> str:

@@ -24,6 +24,7 @@ APART_THREADS = 3
 """For what may block: files that are read, reloads that are waited for."""
 _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
+MAX_DIGITS = 20
 ADMIN_HINT = "edgeinfer web token new FILE --admin makes a token, and token: FILE under http asks for it"
 
 
@@ -58,6 +59,13 @@ def require_admin(connection: HTTPConnection) -> None:
     """Raises Refusal for whoever may only look."""
     if role_of(connection) != "admin":
         raise Refusal(403, "forbidden", "this needs an admin's token", ADMIN_HINT)
+
+
+def number(text: str, name: str) -> int:
+    """A parameter that counts. Raises Refusal where it doesn't."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise Refusal(400, "bad-request", f"{name}: {text[:40]!r} is not a number")
+    return int(text)
 
 
 async def body_of(request: Request, shape: type[T]) -> T:

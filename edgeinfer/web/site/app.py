@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from edgeinfer.web.request import Answer
-from edgeinfer.web.site import admin, api, live, login, openapi, pictures
+from edgeinfer.web.site import admin, api, events, live, login, openapi, pictures
 from edgeinfer.web.site.answers import Refusal
 from edgeinfer.web.site.files import StaticFolder
 from edgeinfer.web.site.gate import Gate
@@ -27,7 +27,7 @@ def application(views: Views) -> ASGIApp:
     """The site of one daemon."""
     folder = StaticFolder(STATIC)
     routes: list[BaseRoute] = [_page(path, views) for path in views.pages]
-    for module in (api, live, pictures, admin, login, openapi):
+    for module in (api, events, live, pictures, admin, login, openapi):
         routes += module.routes(views)
     routes += folder.routes()
     app = Starlette(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from edgeinfer.messages import LastCrash, MachineVitals, Reason, SinkVitals, State, VideoDecoderInfo
@@ -76,24 +74,33 @@ class Events(Struct, frozen=True, kw_only=True):
     events: list[Event]
 
 
-class Engine(Struct, frozen=True, kw_only=True):
-    """The TensorRT engine that serves. `explain` says in words why it was built or used again."""
+class ErrorText(Struct, frozen=True, kw_only=True):
+    """`code` is for programs, `text` for people, `hint` says how to mend it; it may be empty."""
 
-    key: str
-    manifest: dict[str, Any] | None
-    verification: dict[str, Any] | None
-    explain: list[str]
+    code: str
+    text: str
+    hint: str
 
 
-class ModelView(Struct, frozen=True, kw_only=True):
-    """`GET /api/v1/model`."""
+class Error(Struct, frozen=True, kw_only=True):
+    """What every answer that is none holds."""
 
-    id: str
-    name: str
-    task: str
-    input_size: tuple[int, int]
-    labels: list[str]
-    card: dict[str, Any]
-    backend: str
-    detail: str
-    engine: Engine | None
+    error: ErrorText
+
+
+class CheckRequest(Struct, frozen=True, kw_only=True):
+    """`POST /api/v1/config/check`: a configuration as it would stand in the file."""
+
+    text: str
+
+
+class ReloadRequest(Struct, frozen=True, kw_only=True):
+    """`POST /api/v1/reload`: without `text` the file is read again; with it, it is written first."""
+
+    text: str | None = None
+
+
+class LoginRequest(Struct, frozen=True, kw_only=True):
+    """`POST /login`."""
+
+    token: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
@@ -15,6 +15,7 @@ from edgeinfer.web.viewing.encoding import Encoder
 from edgeinfer.web.viewing.gallery import Gallery
 from edgeinfer.web.viewing.history import History
 from edgeinfer.web.viewing.latched import Latched
+from edgeinfer.web.viewing.model import ModelView
 
 Role = Literal["local", "viewer", "admin"]
 Rights = Callable[[Mapping[str, str], str], Role | None]
@@ -38,7 +39,7 @@ class Views:
     session: str
     picture: Callable[[], DaemonSnapshot]
     stats: Statistics
-    model: Callable[[], dict[str, Any]]
+    model: Callable[[], ModelView]
     config: ConfigDesk
     pages: Routes
     gallery: Gallery = field(default_factory=Gallery)
