@@ -102,7 +102,7 @@ def _daemon(seen: DaemonSnapshot, views: Views) -> DaemonStatus:
         inferred=total.inferred,
         dropped=sum(total.dropped.values()),
         dropped_by_reason=total.dropped,
-        http=HttpStatus(viewers=views.gallery.viewers),
+        http=HttpStatus(viewers=views.gallery.viewers, pictures=views.encoder.made),
     )
 
 

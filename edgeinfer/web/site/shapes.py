@@ -11,9 +11,10 @@ from edgeinfer.web.viewing.latched import SourceKind
 
 
 class HttpStatus(Struct, frozen=True, kw_only=True):
-    """The page itself."""
+    """The page itself: how many look, and how many pictures were made for them so far."""
 
     viewers: int
+    pictures: int
 
 
 class SourceStatus(Struct, frozen=True, kw_only=True):
