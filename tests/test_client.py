@@ -217,7 +217,7 @@ def test_a_long_message_is_left_where_the_time_is_up(ipc: str) -> None:
         past = time.monotonic() - 1
         assert link.read(past) == [topic("detections"), b"x", b"x"]
         assert link.read(past) is None
-        assert link.read() == [topic("detections"), encode(GOOD)]
+        assert (link.read() or (link.poll(30_000) and link.read())) == [topic("detections"), encode(GOOD)]
 
 
 def test_a_storm_of_events_is_looked_at_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
