@@ -10,7 +10,7 @@ from edgeinfer.config.settings import Config, Reading
 from edgeinfer.daemon.assembly import open_decoder
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.sinks import zmq
-from edgeinfer.web.binding import check_http
+from edgeinfer.web.binding import access_of, check_http
 
 
 def check(reading: Reading) -> Model:
@@ -37,7 +37,9 @@ def check_addresses(config: Config) -> None:
             with _about(f"{name}.curve"):
                 zmq.check(sink.options)
     if config.http is not None:
-        check_http(config.http)
+        host, _ = check_http(config.http)
+        with _about("http"):
+            access_of(config.http, host)
 
 
 def summary(config: Config, model: Model) -> str:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from edgeinfer.config.settings import HttpConfig
 from edgeinfer.flow.statistics import Statistics
-from edgeinfer.guard.reachability import is_loopback
 from edgeinfer.interfaces import Sink
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.governor import Governor
 from edgeinfer.telemetry.sampler import Sampler
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.web import pages
-from edgeinfer.web.binding import check_http
+from edgeinfer.web.access.rights import Access
+from edgeinfer.web.binding import access_of, check_http
 from edgeinfer.web.opening import HttpServer, open_site
 from edgeinfer.web.server import Server
-from edgeinfer.web.site.views import Views, everybody_is_local, nobody_is_known
+from edgeinfer.web.site.views import Views
 from edgeinfer.web.viewing.desk import ConfigDesk, NoDesk
 from edgeinfer.web.viewing.model import ModelView
 
@@ -70,14 +70,15 @@ class Instruments:
             self._server.stop()
 
     def _site(self, shown: Shown, http: HttpConfig, host: str, port: int) -> HttpServer:
-        views = _views(shown, http, is_loopback(host))
+        access = access_of(http, host)
+        views = _views(shown, http, access)
         self.sinks = {
             "web.latched": views.latched,
             "web.chronicle": views.chronicle,
             "web.history": views.history,
             "web.gallery": views.gallery,
         }
-        server = open_site(host, port, views)
+        server = open_site(host, port, views, access.certificate.context if access.certificate else None)
         self.page = page_address(host, server.port, http.tls is not None)
         return server
 
@@ -94,7 +95,7 @@ def _small(shown: Shown, http: HttpConfig, host: str, port: int) -> HttpServer:
     return Server(host, port, pages.routes(shown.picture, shown.stats, http.ready_min_sources))
 
 
-def _views(shown: Shown, http: HttpConfig, local_only: bool) -> Views:
+def _views(shown: Shown, http: HttpConfig, access: Access) -> Views:
     return Views(
         session=shown.session,
         picture=shown.picture,
@@ -102,7 +103,5 @@ def _views(shown: Shown, http: HttpConfig, local_only: bool) -> Views:
         model=shown.model,
         config=shown.desk,
         pages=pages.routes(shown.picture, shown.stats, http.ready_min_sources),
-        rights=everybody_is_local if http.token is None else nobody_is_known,
-        secure=http.tls is not None,
-        local_only=local_only,
+        access=access,
     )

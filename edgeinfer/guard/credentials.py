@@ -63,7 +63,11 @@ _PROPERTY = re.compile(
 """In the text of a GStreamer pipeline, or in Python's."""
 _HEADER = re.compile(r"(?i)(\bauthorization[\"']?\s?[:=]\s?)([^\r\n]+)")
 
-_HIDDEN = (_IN_URL, _QUERY_SECRET, _QUERY_USER, _PATH_SECRET, _PATH_USER, _SEGMENT, _WITHOUT_SCHEME, _PROPERTY, _HEADER)
+_OWN = re.compile(r"()ei[st]_[A-Za-z0-9_-]{43}")
+"""Tokens and sessions of our page (`web/access/`), wherever they stand."""
+
+_IN_PATH = (_PATH_SECRET, _PATH_USER, _SEGMENT)
+_HIDDEN = (_IN_URL, _QUERY_SECRET, _QUERY_USER, *_IN_PATH, _WITHOUT_SCHEME, _PROPERTY, _HEADER, _OWN)
 _ACCOUNTS = (_IN_URL, _SEGMENT, _WITHOUT_SCHEME)
 _SECRETS = (_QUERY_SECRET, _PATH_SECRET, _PROPERTY)
 

@@ -422,6 +422,58 @@ MAX_EVENT_STREAMS = _bound(
     "test_one_listener_too_many_is_refused",
 )
 
+# Tokens of the page
+
+MAX_TOKEN_FILE_BYTES = _bound(
+    64 << 10,
+    "bytes",
+    "a file of tokens",
+    "it is refused, and lets nobody in",
+    "test_what_is_no_file_of_tokens",
+)
+MAX_TOKENS = _bound(
+    256,
+    "tokens",
+    "in such a file",
+    "`edgeinfer web token new` makes no more",
+    "test_a_file_holds_so_many_tokens",
+)
+MAX_SESSIONS = _bound(
+    256,
+    "sessions",
+    "of people who have logged in, for twelve hours each",
+    "of the token that has most the oldest ends",
+    "test_a_flood_of_logins_ends_no_session_of_another_token",
+)
+LOGIN_TRIES = _bound(
+    5,
+    "tries",
+    "to log in with a wrong token, from one address within a minute",
+    "429 for whatever comes from there, until a minute has gone since the first of them",
+    "test_five_wrong_tries_a_minute",
+)
+ALL_LOGIN_TRIES = _bound(
+    60,
+    "tries",
+    "the same, from everywhere",
+    "429 for whoever wants to log in; sessions and programs with a token go on",
+    "test_sixty_wrong_tries_a_minute_from_everywhere",
+)
+MAX_LOGIN_BYTES = _bound(
+    4 << 10,
+    "bytes",
+    "the body of a request to log in",
+    "413",
+    "test_a_login_that_is_too_long",
+)
+MAX_COOKIE_BYTES = _bound(
+    4 << 10,
+    "bytes",
+    "the cookies of one request, those of other servers on this machine among them",
+    "it counts as one without a cookie",
+    "test_cookies_that_are_too_many",
+)
+
 # Configuration
 
 MAX_CONFIG_BYTES = _bound(

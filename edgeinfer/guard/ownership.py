@@ -25,6 +25,17 @@ def writers(status: os.stat_result, trusted: Set[int] = frozenset()) -> str:
     return ""
 
 
+def readers(status: os.stat_result) -> str:
+    """Who else may read a secret of this status, in words; empty where nobody.
+
+    root may keep one for a group, as systemd's credentials do; anybody else keeps it for himself.
+    """
+    hidden = stat.S_IRWXO | (stat.S_IWGRP if status.st_uid == 0 else stat.S_IRWXG)
+    if status.st_mode & hidden:
+        return f"others may read this secret (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
 def folder_writers(path: Path, trusted: Set[int] = frozenset()) -> str:
     """Who else could replace what lies in a folder; empty where nobody. A sticky folder keeps everybody's own safe."""
     status = path.stat()

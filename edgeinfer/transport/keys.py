@@ -26,7 +26,7 @@ from edgeinfer.errors import (
 )
 from edgeinfer.guard.files import in_time, open_anything
 from edgeinfer.guard.limits import MAX_KEY_FILE_BYTES
-from edgeinfer.guard.ownership import writers
+from edgeinfer.guard.ownership import readers, writers
 
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -187,12 +187,8 @@ def _check(path: Path, status: os.stat_result, secret: bool) -> None:
         raise ConfigError(f"{path}: not a regular file")
     if who := writers(status):
         raise ConfigError(f"{path}: {who}", "only its owner or root should: chown and chmod go-w it")
-    # root may keep a secret for one group, as systemd's credentials do; anybody else keeps it for himself
-    hidden = stat.S_IRWXO | stat.S_IWGRP if status.st_uid == 0 else stat.S_IRWXO | stat.S_IRWXG
-    if secret and status.st_mode & hidden:
-        raise ConfigError(
-            f"{path}: others may read this secret (mode {stat.S_IMODE(status.st_mode):04o})", f"chmod 600 {path}"
-        )
+    if secret and (who := readers(status)):
+        raise ConfigError(f"{path}: {who}", f"chmod 600 {path}")
 
 
 def _create(path: Path, text: str, mode: int) -> None:

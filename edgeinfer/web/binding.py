@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeinfer.config.settings import HttpConfig
 from edgeinfer.errors import ConfigError
 from edgeinfer.guard.reachability import is_loopback
+from edgeinfer.web.access.rights import Access, open_access
 from edgeinfer.web.server import parse_bind
 
 PAGE_ONLY = ("token", "tls")
@@ -21,6 +22,12 @@ def check_http(http: HttpConfig) -> tuple[str, int]:
     return host, port
 
 
+def access_of(http: HttpConfig, host: str) -> Access:
+    """Who may do what at the page. Raises InputError, ConfigError, TemporaryError where a file that says so is bad."""
+    tls = None if http.tls is None else (http.tls.cert, http.tls.key)
+    return open_access(is_loopback(host), http.token, tls)
+
+
 def _refuse_what_protects_nothing(http: HttpConfig) -> None:
     for key in PAGE_ONLY:
         if getattr(http, key) is not None:
@@ -34,6 +41,6 @@ def _require(http: HttpConfig) -> None:
     """`insecure` says nothing here: pictures are more than numbers."""
     needs = f"http.bind: {http.bind} can be reached from other machines, and the page shows them what the cameras see"
     if http.token is None:
-        raise ConfigError(needs, "write token: FILE under http; edgeinfer web token new FILE makes one")
+        raise ConfigError(needs, "write token: FILE under http; edgeinfer web token new --file FILE makes one")
     if http.tls is None:
         raise ConfigError(needs, "write tls: {cert: FILE, key: FILE} under http, so that nobody reads along")

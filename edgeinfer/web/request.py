@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from ipaddress import ip_address
 from typing import Any
 
 from edgeinfer.guard.limits import MAX_REQUEST_BYTES
+from edgeinfer.web.access.origin import is_local_host
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 _END = re.compile(rb"\n\r?\n")
 
 
@@ -86,7 +85,7 @@ class _Request(BaseHTTPRequestHandler):
         if self._too_long:
             self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
-        if self._local_only and not is_local_name(self.headers.get("Host", "")):
+        if self._local_only and not is_local_host(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)  # a web page that has its own name point to us
             return
         make = self._routes.get(self.path.partition("?")[0])
@@ -116,15 +115,3 @@ class _Request(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(answer.body)
-
-
-def is_local_name(host: str) -> bool:
-    """Whether a Host header names this machine by an address or as localhost."""
-    name = re.sub(r":\d{1,5}$", "", host).strip("[]").lower()
-    if not name or name in _LOOPBACK_NAMES:
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
 from edgeinfer.web import pages
+from edgeinfer.web.access.rights import Access, Asked, Grant, Refusal, Standing
 from edgeinfer.web.site.server import Site
 from edgeinfer.web.site.views import Views
 from edgeinfer.web.viewing.desk import NoDesk
@@ -35,6 +36,20 @@ class Reply(NamedTuple):
 def snapshot(**changes: Any) -> DaemonSnapshot:
     books = SourceSnapshot("running", None, 12, 10, 0, {"overload": 2}, 9.876, decoder=("h264", "it is there"))
     return DaemonSnapshot(**{"model": "net@12345678", "backend": "onnxruntime-cpu", "sources": {"a": books}, **changes})
+
+
+class Everybody(Access):
+    """Says of everybody what a test wants: a role, or None for nobody who is known."""
+
+    def __init__(self, role: Standing | None) -> None:
+        super().__init__(local=True)
+        self.role = role
+
+    def still(self, grant: Grant) -> bool:
+        return self.role is not None
+
+    def _who(self, asked: Asked) -> Grant | Refusal:
+        return Grant(self.role) if self.role else Refusal(401, "unauthorized", "this needs a token")
 
 
 def views(**changes: Any) -> Views:

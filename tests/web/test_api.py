@@ -29,7 +29,7 @@ from tests.engine.test_cache import put
 from tests.test_messages import example
 from tests.test_run import one_error_line
 from tests.test_zmq import Start, wait_for
-from tests.web.serving import ask, serving, snapshot, views
+from tests.web.serving import Everybody, ask, serving, snapshot, views
 from tests.web.test_chronicle import status
 
 LOOPBACK, EVERYWHERE = "127.0.0.1:9108", "0.0.0.0:9108"
@@ -179,7 +179,7 @@ def test_a_file_is_shown_only_to_an_admin_as_it_is() -> None:
         refused = ask(site, "/api/v1/config?text=1")
         assert (refused.status, refused.error) == (403, "forbidden")
         assert "edgeinfer web token new" in refused.json["error"]["hint"]
-    with serving(views(rights=lambda *_: "admin")) as site:
+    with serving(views(access=Everybody("admin"))) as site:
         assert ask(site, "/api/v1/config?text=1").status == 200
 
 

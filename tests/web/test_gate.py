@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -20,9 +20,8 @@ from edgeinfer.web.site.app import application
 from edgeinfer.web.site.gate import HEADERS
 from edgeinfer.web.site.openapi import OPERATIONS
 from edgeinfer.web.site.server import Site
-from edgeinfer.web.site.views import Role, nobody_is_known
 from tests.test_web import FOREIGN
-from tests.web.serving import ask, serving, snapshot, views
+from tests.web.serving import Everybody, ask, serving, snapshot, views
 
 OPEN = ("/", "/healthz", "/readyz")
 CLOSED = ("/metrics", "/openapi.json", "/api/v1/status", "/api/v1/info", "/api/v1/events", "/api/v1/config", "/nothing")
@@ -103,7 +102,7 @@ def test_a_body_must_be_json_as_no_form_can_send_it(site: Site) -> None:
 
 
 def test_without_rights_only_the_page_and_the_health_are_shown() -> None:
-    with serving(views(rights=nobody_is_known)) as site:
+    with serving(views(access=Everybody(None))) as site:
         assert [ask(site, path).status for path in OPEN] == [200] * len(OPEN)
         for path in CLOSED:
             found = ask(site, path)
@@ -111,16 +110,9 @@ def test_without_rights_only_the_page_and_the_health_are_shown() -> None:
             assert found.headers["www-authenticate"] == "Bearer"
 
 
-def test_who_that_is_is_asked_with_headers_and_address() -> None:
-    seen: list[tuple[Mapping[str, str], str]] = []
-
-    def rights(headers: Mapping[str, str], address: str) -> Role | None:
-        seen.append((headers, address))
-        return "admin"
-
-    with serving(views(rights=rights)) as site:
-        assert ask(site, "/api/v1/status", Authorization="Bearer x").json["role"] == "admin"
-    assert (seen[0][0]["authorization"], seen[0][1]) == ("Bearer x", "127.0.0.1")
+def test_a_status_says_who_asks() -> None:
+    with serving(views(access=Everybody("admin"))) as site:
+        assert ask(site, "/api/v1/status").json["role"] == "admin"
 
 
 def test_a_page_that_fails_is_a_500_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -180,7 +172,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         return json_response(len((await body_of(request, Asked)).text))
 
     monkeypatch.setattr(admin, "routes", lambda _: [Route("/api/v1/echo", read, methods=["POST"])])
-    with serving() as made:
+    with serving(views(access=Everybody("admin"))) as made:
         yield made
 
 

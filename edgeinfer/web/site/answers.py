@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from edgeinfer.guard.limits import MAX_WEB_BODY_BYTES
 from edgeinfer.guard.printable import printable
+from edgeinfer.web.access.rights import Asked
 from edgeinfer.web.site.views import Role
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ APART_THREADS = 3
 _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 MAX_DIGITS = 20
-ADMIN_HINT = "edgeinfer web token new FILE --admin makes a token, and token: FILE under http asks for it"
+ADMIN_HINT = "edgeinfer web token new --admin --file FILE makes a token, and token: FILE under http asks for it"
 
 
 class Refusal(Exception):  # noqa: N818 (an answer like any other)
@@ -55,6 +56,12 @@ def role_of(connection: HTTPConnection) -> Role:
     return role
 
 
+def asked_by(connection: HTTPConnection) -> Asked:
+    """What there is to know of who asks."""
+    found: Asked = connection.scope["edgeinfer.asked"]
+    return found
+
+
 def require_admin(connection: HTTPConnection) -> None:
     """Raises Refusal for whoever may only look."""
     if role_of(connection) != "admin":
@@ -68,15 +75,13 @@ def number(text: str, name: str) -> int:
     return int(text)
 
 
-async def body_of(request: Request, shape: type[T]) -> T:
+async def body_of(request: Request, shape: type[T], limit: int = MAX_WEB_BODY_BYTES) -> T:
     """The JSON body. Raises Refusal where it is too large, or something else."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > MAX_WEB_BODY_BYTES:
-            raise Refusal(
-                413, "too-large", f"a body may have {MAX_WEB_BODY_BYTES} bytes", headers={"Connection": "close"}
-            )
+        if len(data) > limit:
+            raise Refusal(413, "too-large", f"a body may have {limit} bytes", headers={"Connection": "close"})
     try:
         return msgspec.json.decode(bytes(data), type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from edgeinfer.web.request import is_local_name
+from edgeinfer.web.access import rights
+from edgeinfer.web.access.rights import Access, Asked, Grant
 from edgeinfer.web.site.answers import Refusal
 from edgeinfer.web.site.views import Views
 
@@ -29,49 +29,90 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/login", "/logout"})
-OPEN_FOLDER = "/static/"
-"""What needs no rights: the page itself, which shows nothing without them, and the health of the process."""
-TAKING_BODIES = ("/api/", "/login", "/logout")
 CLOSE_CODES = {401: 4401, 403: 4403, 421: 4403}
+ENDED = (4401, "the token or the session with which this was opened has ended")
 
 
 class Gate:
     """The outermost ASGI application."""
 
     def __init__(self, app: ASGIApp, views: Views) -> None:
-        self._app, self._views = app, views
+        self._app, self._access = app, views.access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http":
-            await self._http(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            check(scope, self._views)
-        except Refusal as refusal:
-            await refusal.response()(scope, receive, send)
+        if scope["type"] not in ("http", "websocket"):
             return
+        who, send = asked(scope), _with_headers(send)
+        found = self._access.grant(who)
+        if isinstance(found, rights.Refusal):
+            await _refuse(found, scope, receive, send)
+            return
+        scope.update({"edgeinfer.asked": who, "edgeinfer.grant": found, "edgeinfer.role": found.role})
+        leash = _Leash(self._access, found, send)
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, leash.send)
         except Exception:  # the application has answered with a 500, if it still could
-            log.exception("http: %s failed", scope["path"])
+            if not leash.is_cut:
+                log.exception("http: %s failed", scope["path"])
+                await _give_up(scope, send)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            check(scope, self._views)
-        except Refusal as refusal:
-            await close_with(WebSocket(scope, receive, send), CLOSE_CODES.get(refusal.status, 1008), refusal.text)
-            return
-        try:
-            await self._app(scope, receive, send)
-        except Exception:
-            log.exception("http: %s failed", scope["path"])
-            with contextlib.suppress(Exception):  # it may have gone
-                await send({"type": "websocket.close", "code": 1011, "reason": "this failed; the log says why"})
+
+class _Leash:
+    """Sends for as long as the grant holds: a token that is revoked, or a logout, ends what is open."""
+
+    def __init__(self, access: Access, grant: Grant, send: Send) -> None:
+        self._access, self._grant, self._send = access, grant, send
+        self.is_cut = False
+
+    async def send(self, message: Message) -> None:
+        """See ASGI. An answer in one piece was asked for with rights, and is not cut."""
+        goes_on = message["type"] == "websocket.send" or message.get("more_body")
+        if goes_on and not self._access.still(self._grant):
+            self.is_cut = True
+            await self._send(_end_of(message))
+            raise OSError("no rights any more")  # as if the peer had gone, which all who send know
+        await self._send(message)
+
+
+def _end_of(message: Message) -> Message:
+    if message["type"] == "websocket.send":
+        return {"type": "websocket.close", "code": ENDED[0], "reason": ENDED[1]}
+    return {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def asked(scope: Scope) -> Asked:
+    """What there is to know of who asks. Several headers of one name are one, as HTTP has it."""
+    names: dict[str, list[str]] = {}
+    for name, value in Headers(scope=scope).items():
+        names.setdefault(name, []).append(value)
+    headers = {name: ("; " if name == "cookie" else ", ").join(values) for name, values in names.items()}
+    peer = scope["client"]
+    address = "" if peer is None else str(peer[0])
+    return Asked(scope.get("method", "GET"), scope["path"], address, headers, scope["type"] == "websocket")
+
+
+async def _refuse(why: rights.Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket is refused before it is one: who asks gets an answer over HTTP, as for anything else."""
+    answer = Refusal(why.status, why.code, why.text, why.hint, why.headers).response()
+    if scope["type"] == "http":
+        await answer(scope, receive, send)
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await WebSocket(scope, receive, send).send_denial_response(answer)
+    else:
+        await WebSocket(scope, receive, send).close(why.close, why.text)
+
+
+async def _give_up(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        with contextlib.suppress(Exception):  # it may have gone
+            await send({"type": "websocket.close", "code": 1011, "reason": "this failed; the log says why"})
+
+
+def check(scope: Scope, views: Views) -> None:
+    """Whether who was let in still may, for those who give something that goes on. Raises Refusal."""
+    if not views.access.still(scope["edgeinfer.grant"]):
+        raise Refusal(401, "unauthorized", ENDED[1])
 
 
 async def close_with(socket: WebSocket, code: int, reason: str) -> None:
@@ -81,57 +122,9 @@ async def close_with(socket: WebSocket, code: int, reason: str) -> None:
         await socket.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
 
 
-def check(scope: Scope, views: Views) -> None:
-    """Raises Refusal; otherwise `scope` says who it is."""
-    connection = HTTPConnection(scope)
-    headers = connection.headers
-    _check_host(headers, views)
-    _check_origin(headers, views)
-    _check_kind(scope, headers)
-    peer = scope["client"]
-    scope["edgeinfer.role"] = role = views.rights(_plain(headers), "" if peer is None else peer[0])
-    if role is None and not is_open(scope["path"]):
-        raise Refusal(
-            401,
-            "unauthorized",
-            "this needs a token",
-            "log in, or send Authorization: Bearer TOKEN",
-            {"WWW-Authenticate": "Bearer"},
-        )
-
-
-def is_open(path: str) -> bool:
-    """Whether a path needs no rights."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
-
-
-def _check_host(headers: Headers, views: Views) -> None:
-    """A web page may have its own name point to this machine; then its Host is that name."""
-    if views.local_only and not is_local_name(headers.get("host", "")):
-        raise Refusal(421, "misdirected", "this is not the host that was asked for", "use the address that was printed")
-
-
-def _check_origin(headers: Headers, views: Views) -> None:
-    origin = headers.get("origin")
-    if origin is not None and origin != f"{'https' if views.secure else 'http'}://{headers.get('host', '')}":
-        raise Refusal(403, "foreign-origin", "another page may not ask here")
-
-
-def _check_kind(scope: Scope, headers: Headers) -> None:
-    """A form of another page can send no JSON without the browser asking us first."""
-    if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith(TAKING_BODIES):
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise Refusal(415, "wrong-type", "a body must be JSON", "send Content-Type: application/json")
-
-
-def _plain(headers: Headers) -> dict[str, str]:
-    return dict(headers.items())
-
-
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
             headers = MutableHeaders(scope=message)
             for name, value in _always(headers):
                 headers[name] = value

@@ -33,6 +33,8 @@ class Site:
         """Binds. Raises TemporaryError where the port is taken, ConfigError where the address can't be used."""
         self._listener = listen(host, port)
         self.port = int(self._listener.getsockname()[1])
+        self._access = views.access
+        self._access.port = self.port
         self._config, self._tls = _config(views), tls
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_odd)
@@ -41,6 +43,7 @@ class Site:
 
     def start(self) -> None:
         """Answers from now on."""
+        self._access.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -51,6 +54,7 @@ class Site:
             self._thread.join(STOP_S)
         elif not self._loop.is_closed():
             self._close()
+        self._access.close()
 
     def _run(self) -> None:
         try:

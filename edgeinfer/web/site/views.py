@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeinfer.flow.statistics import Statistics
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
+from edgeinfer.web.access.rights import Access
 from edgeinfer.web.request import Routes
 from edgeinfer.web.viewing.chronicle import Chronicle
 from edgeinfer.web.viewing.desk import ConfigDesk
@@ -18,18 +19,6 @@ from edgeinfer.web.viewing.latched import Latched
 from edgeinfer.web.viewing.model import ModelView
 
 Role = Literal["local", "viewer", "admin"]
-Rights = Callable[[Mapping[str, str], str], Role | None]
-"""A request's headers (names in lower case) and the peer's address → who that is; None for nobody."""
-
-
-def everybody_is_local(headers: Mapping[str, str], address: str) -> Role | None:
-    """Where only this machine can come, and no token is asked for."""
-    return "local"
-
-
-def nobody_is_known(headers: Mapping[str, str], address: str) -> Role | None:
-    """Where a token is asked for, and none is read."""
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +36,4 @@ class Views:
     chronicle: Chronicle = field(default_factory=Chronicle)
     history: History = field(default_factory=History)
     latched: Latched = field(default_factory=Latched)
-    rights: Rights = everybody_is_local
-    secure: bool = False
-    local_only: bool = True
+    access: Access = field(default_factory=lambda: Access(local=True))
