@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 
 async def look(url: str, shown: list[int], number: int) -> None:
     """One of them."""
-    async with connect(url, compression=None, max_size=None, proxy=None) as connection:
+    async with connect(url, compression=None, max_size=None) as connection:
         async for data in connection:
             assert isinstance(data, bytes)
             if len(data) > 4 + struct.unpack_from("<I", data)[0]:

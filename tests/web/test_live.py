@@ -286,9 +286,10 @@ def test_another_page_may_not_look(shown: Shown) -> None:
 
 
 STOPPED_CLIENT = """
-import sys
+import socket, sys
 from websockets.sync.client import connect
-with connect(sys.argv[1], proxy=None, max_size=None) as connection:
+own = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+with connect(f"ws://127.0.0.1:{sys.argv[1]}/live", sock=own, max_size=None) as connection:
     connection.recv()
     print("looks", flush=True)
     while True:
@@ -298,12 +299,13 @@ with connect(sys.argv[1], proxy=None, max_size=None) as connection:
 
 
 @pytest.fixture
-def stopped_client() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def stopped_client() -> Iterator[Callable[[int], subprocess.Popen[str]]]:
     """A viewer in a process, which looks until it is stopped."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(url: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen([sys.executable, "-c", STOPPED_CLIENT, url], stdout=subprocess.PIPE, text=True)
+    def start(port: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", STOPPED_CLIENT, str(port)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "looks\n"
@@ -317,12 +319,12 @@ def stopped_client() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 @pytest.mark.slow
 def test_a_viewer_whose_process_is_stopped_costs_nobody_anything(
-    shown: Shown, stopped_client: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+    shown: Shown, stopped_client: Callable[[int], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(viewer_module, "STOPPED_S", 2.0)
     gallery = shown.views.gallery
     with publishing(gallery, "a"):
-        process = stopped_client(f"ws://127.0.0.1:{shown.site.port}/live")
+        process = stopped_client(shown.site.port)
         with viewing(shown.site, "sources=a") as other:
             other.picture()
             os.kill(process.pid, signal.SIGSTOP)
@@ -336,11 +338,11 @@ def test_a_viewer_whose_process_is_stopped_costs_nobody_anything(
 
 @pytest.mark.slow
 def test_the_sites_end_waits_for_no_viewer(
-    stopped_client: Callable[[str], subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
+    stopped_client: Callable[[int], subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     made = views()
     with serving(made) as site, publishing(made.gallery, "a"):
-        process = stopped_client(f"ws://127.0.0.1:{site.port}/live")
+        process = stopped_client(site.port)
         os.kill(process.pid, signal.SIGSTOP)
         with viewing(site) as viewer:
             viewer.picture()

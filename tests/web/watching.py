@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from websockets.sync.client import ClientConnection, connect
 
-from edgeinfer.web.site.server import Site
 from edgeinfer.web.viewing.gallery import Gallery
 from tests.web.showing import detections, info, result, status
 
 WAIT_S = 30.0
+
+
+class HasPort(Protocol):
+    """A site of this process, or a daemon."""
+
+    port: int
 
 
 class Seen(NamedTuple):
@@ -70,14 +76,15 @@ class Viewer:
 
     def drawn(self, count: int = 1) -> None:
         """Gives credits back."""
-        self.say(drawn=count)
+        self.say(drawn=int(count))
 
 
 @contextmanager
-def viewing(site: Site, query: str = "", **given: Any) -> Iterator[Viewer]:
+def viewing(site: HasPort, query: str = "", **given: Any) -> Iterator[Viewer]:
     """Somebody who looks."""
     url = f"ws://127.0.0.1:{site.port}/live{query and '?' + query}"
-    with connect(url, proxy=None, max_size=None, compression=None, **given) as connection:
+    own = socket.create_connection(("127.0.0.1", site.port))  # whatever the environment says of proxies
+    with connect(url, sock=own, max_size=None, compression=None, **given) as connection:
         yield Viewer(connection)
 
 
