@@ -34,12 +34,12 @@ export const stateWord = (state) => (state ? state[0].toUpperCase() + state.slic
 const BACKENDS = { tensorrt: "TensorRT", onnxruntime: "ONNX Runtime", rtx: "RTX" };
 /** `tensorrt-fp16` as people write it. */
 export const backendWords = (name) =>
-  (name || "").split("-").map((part) => BACKENDS[part] ?? part.replace(/^(fp|bf|int)(\d+)$/, (all) => all.toUpperCase())).join(" ");
+  (name || "").split("-").map((part) => BACKENDS[part] ?? part.replace(/^((fp|bf|int)\d+|cpu|cuda|dla\d?)$/, (all) => all.toUpperCase())).join(" ");
 
 /** A number with so many digits behind the point, a dash where nothing was measured. */
 export const number = (value, digits = 0) =>
   value == null || Number.isNaN(value) ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-export const milliseconds = (value) => `${number(value, value != null && value < 10 ? 1 : 0)} ms`;
+export const milliseconds = (value) => (value < 1000 || value == null ? `${number(value, value < 10 && value != null ? 1 : 0)} ms` : `${number(value / 1000, 1)} s`);
 
 /** Bytes with the unit that fits. */
 export function bytes(value) {

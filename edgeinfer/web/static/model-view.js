@@ -18,7 +18,7 @@ class ModelView extends HTMLElement {
   async #load() {
     try {
       const model = await get("api/v1/model", this.#stop.signal);
-      this.replaceChildren(el("h1", model.name), ...parts(model));
+      this.replaceChildren(el("h1", model.name ?? "Model"), ...(model.id ? parts(model) : [el("p.quiet", "It is being loaded.")]));
     } catch (error) {
       if (!this.#stop.signal.aborted) this.lastChild.replaceWith(el("p.notice", { role: "alert" }, sentence(error)));
     }

@@ -2,7 +2,7 @@
 import { get, sentence } from "./api.js";
 import { bytes, el, milliseconds, number, say } from "./dom.js";
 
-const SECONDS = 600, PERIOD_MS = 1000, GAP_S = 3, HEIGHT = 190;
+const SECONDS = 600, LEAST_S = 120, PERIOD_MS = 1000, GAP_S = 3, HEIGHT = 190;
 const STAGES = ["queue", "preprocess", "wait", "infer", "decode", "publish"];
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const FIGURES = [
@@ -158,7 +158,7 @@ class Figure {
         { ...axis, size: unit === bytes ? 60 : 44, values: (plot, marks) => marks.map((mark) => (unit === bytes ? bytes(mark) : String(mark))) },
       ],
       scales: {
-        x: { range: (plot, from, to) => [to - SECONDS, to] },
+        x: { range: (plot, from, to) => [Math.max(to - SECONDS, Math.min(from, to - LEAST_S)), to] },
         y: { range: (plot, low, high) => (floating ? [Math.floor(low - 2), Math.ceil(high + 2)] : [0, (high || 1) * 1.1]) },
       },
       cursor: { sync: { key: "edgeinfer" }, drag: { x: false, y: false }, y: false },
