@@ -26,7 +26,7 @@ class ModelView extends HTMLElement {
 }
 
 function parts({ id, task, input_size, labels, card, backend, detail, engine }) {
-  const { description, ...more } = card ?? {};
+  const { description, labels: _, ...more } = card ?? {};
   const runs = facts([
     ["id", el("code", id)], ["task", task], ["input", `${input_size.join(" × ")} pixels`],
     ["runs on", backend ? backendWords(backend) : "nothing yet: it is being loaded"], ["how", detail || "–"],

@@ -3,19 +3,18 @@ import { get, sentence } from "./api.js";
 import { bytes, el, milliseconds, number, say } from "./dom.js";
 
 const SECONDS = 600, LEAST_S = 120, PERIOD_MS = 1000, GAP_S = 3, HEIGHT = 190;
-const STAGES = ["queue", "preprocess", "wait", "infer", "decode", "publish"];
+const tenths = (value) => number(value, 1);
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const FIGURES = [
-  { key: "latency", title: "Latency by stage", unit: milliseconds, stacked: true, series: ({ latency_ms }) => pick(latency_ms, STAGES) },
-  { key: "fps", title: "Results per second", unit: (value) => number(value, 1), series: ({ fps }) => ({ fps }) },
-  { key: "dropped", title: "Dropped per second, by reason", unit: (value) => number(value, 1), stacked: true, series: ({ dropped }) => dropped },
+  { key: "latency", title: "Latency by stage", unit: milliseconds, stacked: true, series: ({ latency_ms: { total, receive, ...stages } }) => stages },
+  { key: "fps", title: "Results per second", unit: tenths, series: ({ fps }) => ({ fps }) },
+  { key: "dropped", title: "Dropped per second, by reason", unit: tenths, stacked: true, series: ({ dropped }) => dropped },
   { key: "temperature", title: "Temperature", unit: (value) => `${number(value, 1)} °C`, floating: true, series: ({ temperature_c }) => temperature_c },
   { key: "memory", title: "Memory of edgeinfer", unit: bytes, series: ({ rss_bytes }) => ({ resident: rss_bytes }) },
   { key: "cpu", title: "CPU of edgeinfer, GPU of the machine", unit: (value) => number(value, 2), series: ({ cpu, gpu_load }) => ({ "CPU cores": cpu, ...(measured(gpu_load) ? { "GPU share": gpu_load } : {}) }) },
 ];
 
 const measured = (values) => Boolean(values?.some((value) => value != null));
-const pick = (from, keys) => Object.fromEntries([...keys.filter((key) => from[key]), ...Object.keys(from).filter((key) => !keys.includes(key) && key !== "total" && key !== "receive")].map((key) => [key, from[key]]));
 
 class PlotsView extends HTMLElement {
   #history = { t_ns: [] };
