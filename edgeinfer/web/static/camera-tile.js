@@ -69,13 +69,18 @@ export class CameraTile extends HTMLElement {
     this.#drawnAt = performance.now();
     const shape = bitmap.width !== this.canvas.width || bitmap.height !== this.canvas.height;
     const found = paint(this.canvas, bitmap, header, this.#zoom, this.wanted);
-    if (shape) this.#measure();
+    if (shape) this.#reshape();
     this.dataset.frame = header.frame_id;
     this.dataset.drawn = ++this.#drawn;
     say(this.#found, counted(found));
     if (this.dataset.fresh !== "true") this.#look();
     this.dispatchEvent(new CustomEvent("drawn", { detail: header, bubbles: true }));
   };
+
+  #reshape() {
+    this.style.setProperty("--shape", this.canvas.width / this.canvas.height);
+    this.#measure();
+  }
 
   #measure() {
     const { width, height, clientWidth, clientHeight } = this.canvas;
