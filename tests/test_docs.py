@@ -81,6 +81,7 @@ def test_documented_commands_run(cli: Cli, folder: Path, command: str, daemon_pr
     if args[0] == "run":
         args += ["--frames", "3"]
         args += [] if "--bind" in args else ["--bind", ipc]
+        args += ["--set", "http.bind=127.0.0.1:0"] if "--web" in args else []
     if args[0] == "bench":
         args += ["--rounds", "1", "--frames", "60"]
     if args[0] == "reload":
