@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 START = "README"
 CHAPTERS = {
-    "Use it": ("commands", "configuration", "messages", "metrics", "doctor", "models", "engines"),
+    "Use it": ("commands", "configuration", "messages", "metrics", "web", "api", "doctor", "models", "engines"),
     "Run it for good": ("reliability", "security", "limits", "jetson"),
     "Know it": ("performance", "benchmark", "architecture", "extending"),
 }
