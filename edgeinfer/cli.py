@@ -57,7 +57,8 @@ class LazyGroup(click.Group):
 def _summary(name: str) -> str:
     source = (Path(commands.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source)) or ""
-    return docstring.partition(": ")[2].partition("\n")[0]
+    summary = docstring.partition(": ")[2].partition("\n")[0]
+    return summary[:1].upper() + summary[1:]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -164,3 +164,24 @@ def test_two_sources_of_one_name() -> None:
         source_overrides([], ["a=demo:", "a=clip.mp4"])
     with pytest.raises(click.UsageError, match="two sources are called camera0"):
         source_overrides(["0"], ["camera0=demo:"])
+
+
+def every_command(group: click.Group = cli.edgeinfer, before: str = "") -> dict[str, click.Command]:
+    """What is typed → the command, those of groups too."""
+    found: dict[str, click.Command] = {}
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        found[f"{before}{name}"] = command
+        found |= every_command(command, f"{before}{name} ") if isinstance(command, click.Group) else {}
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), every_command().items(), ids=str)
+def test_a_help_page_can_be_read_in_eighty_columns(name: str, command: click.Command) -> None:
+    lines = command.get_help(click.Context(command, info_name=f"edgeinfer {name}", terminal_width=80)).splitlines()
+    assert max(len(line) for line in lines if "bash-completion/completions" not in line) <= 80
+    assert not [line for line in lines if line.endswith("...") and "Usage" not in line], "nothing is cut"
+    assert not [line for line in lines if "INTEGER" in line or " RANGE" in line]
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, f"{option.opts} says nothing"

@@ -118,8 +118,8 @@ def test_fish_and_zsh_are_told_what_things_are_for(
 ) -> None:
     monkeypatch.setenv("COMP_WORDS", "edgeinfer chec")
     for shell, word, told in (
-        ("fish", "chec", b"plain,check\tvalidate a configuration, opening nothing.\n"),
-        ("zsh", "1", b"plain\ncheck\nvalidate a configuration, opening nothing.\n"),
+        ("fish", "chec", b"plain,check\tValidate a configuration, opening nothing.\n"),
+        ("zsh", "1", b"plain\ncheck\nValidate a configuration, opening nothing.\n"),
     ):
         monkeypatch.setenv("COMP_CWORD", word)
         _shells.answer(cli.edgeinfer, f"{shell}_complete")

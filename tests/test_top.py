@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from msgspec import UNSET, structs
+from rich.color import Color
 from rich.console import Console
 
-from edgeinfer.commands import _overview
+from edgeinfer.commands import _drawing, _overview
 from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.messages import (
     DAEMON,
@@ -28,6 +29,7 @@ from edgeinfer.messages import (
     VideoDecoderInfo,
     Vitals,
 )
+from edgeinfer.pictures import lettering
 from tests.test_messages import example
 from tests.test_zmq import Start
 
@@ -66,6 +68,56 @@ def test_the_page() -> None:
 def test_what_decodes_a_source_is_shown_with_the_reason() -> None:
     known = overview(decoder=VideoDecoderInfo(name="nvdec", why="this GPU decodes it"))
     assert "nvdec: this GPU decodes it" in shown(known)
+
+
+WORDY = {
+    "state": "reconnecting",
+    "captured": 1_234_567,
+    "inferred": 1_134_566,
+    "dropped": 100_001,
+    "dropped_by_reason": {"overload": 100_000, "throttled": 1},
+    "reason": Reason("refused", "rtsp://192.168.1.20:554/stream1: Connection refused"),
+    "decoder": VideoDecoderInfo(name="av", why="a network camera, and PyNvVideoCodec is not installed"),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 139, 140, 200])
+def test_on_a_terminal_of_any_width_no_number_is_cut_and_everything_is_said(width: int) -> None:
+    lines = shown(overview(**WORDY), width).splitlines()
+    assert max(map(len, lines)) <= width
+    (row,) = (line.split() for line in lines if "reconnecting" in line)
+    assert row[:5] == ["front", "reconnecting", "30.0", "1234567", "1134566"]
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    for word in ("100000 overload", "refused", "554/stream1", "PyNvVideoCodec"):
+        assert word in text
+
+
+def test_where_there_is_no_room_words_stand_below_the_numbers() -> None:
+    text = shown(overview(**WORDY), 80)
+    row, remark = text.index("1134566"), text.index("front: refused: rtsp://")
+    assert row < remark
+    assert text[row:remark].split() == ["1134566", "100001"]
+    assert shown(overview(), 80).count("front") == 1, "where there is nothing to say there is no line for it"
+
+
+def test_a_name_that_is_too_long_can_still_be_read() -> None:
+    found = overview(**WORDY)
+    found.add(structs.replace(found.sources["front"], source="the-camera-that-looks-at-the-yard-behind-the-house"))
+    assert found.info is not None
+    found.add(structs.replace(found.info, sources=["front", "the-camera-that-looks-at-the-yard-behind-the-house"]))
+    lines = shown(found, 80).splitlines()
+    assert "".join(line[:20].strip() for line in lines if line.startswith(("the", "-", "yard", "hou"))).startswith(
+        "the-camera"
+    )
+    assert all("1134566" in line for line in lines if "reconnecting" in line)
+
+
+@pytest.mark.parametrize("name", ["GOOD", "WARNING", "BAD", "NOTE"])
+def test_colours_can_be_read_on_white_and_on_black(name: str) -> None:
+    red, green, blue = Color.parse(getattr(_drawing, name)).get_truecolor()
+    for behind in (lettering.WHITE, lettering.BLACK):
+        assert lettering.contrast((blue, green, red), behind) > 3.8
 
 
 def test_control_characters_of_a_peer_do_not_reach_the_terminal() -> None:

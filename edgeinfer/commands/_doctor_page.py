@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgeinfer.commands._drawing import cell, console
+from edgeinfer.commands._drawing import BAD, GOOD, NOTE, WARNING, cell, console
 from edgeinfer.environment import Environment, Fact
 from edgeinfer.environment.diagnosis import Diagnosis, Problem
 from edgeinfer.environment.report import FIRST, shown
 
-STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+STYLES = {"error": f"bold {BAD}", "warning": WARNING, "note": NOTE}
 LABELS = {
     "l4t": "L4T",
     "soc": "SoC",
@@ -66,7 +66,7 @@ def _add_rows(table: Table, name: str, fact: Fact[Any], *, verbose: bool) -> Non
     table.add_row(_label(name), cell(_value(name, fact.value)), cell(str(fact.source), "dim"))
     others = [reading for reading in fact.readings if reading != fact.chosen] if verbose else fact.disagreements
     for other in others:
-        style = "yellow" if other in fact.disagreements else "dim"
+        style = WARNING if other in fact.disagreements else "dim"
         table.add_row("", cell(_value(name, other.value), style), cell(other.source, "dim"))
 
 
@@ -89,6 +89,6 @@ def _problem(problem: Problem) -> RenderableType:
 
 
 def _verdict(verdict: Diagnosis) -> Text:
-    style = "bold green" if verdict.backend else "bold red"
+    style = f"bold {GOOD if verdict.backend else BAD}"
     what = f"backend: {verdict.backend}" if verdict.backend else "nothing can run"
     return Text.assemble((what, style), cell(f": {verdict.reason}"))

@@ -16,6 +16,8 @@ from edgeinfer.guard.printable import one_line, visible
 
 WIDE = 200
 """Columns where no terminal says how many it has."""
+GOOD, WARNING, BAD, NOTE = "color(28)", "color(130)", "color(160)", "color(31)"
+"""Green, orange, red and blue of the 256 that terminals know: they can be read on white and on black."""
 
 
 def cell(text: str, style: str = "") -> Text:

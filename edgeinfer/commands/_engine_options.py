@@ -59,6 +59,7 @@ BUILD = [
     ),
     click.option(
         "--profiles",
+        metavar="N",
         type=click.IntRange(1, 2),
         default=1,
         show_default=True,
@@ -67,11 +68,16 @@ BUILD = [
     click.option("--workspace", metavar="SIZE", help="Limit of TensorRT's scratch memory, like 1G."),
     click.option("--pool", **many, metavar="NAME=SIZE", help="Limit of another memory pool, like TACTIC_DRAM=2G."),
     click.option(
-        "--opt-level", type=click.IntRange(0, 5), help="0 builds fast, 5 tries most; TensorRT's default is 3."
+        "--opt-level",
+        metavar="N",
+        type=click.IntRange(0, 5),
+        help="0 builds fast, 5 tries most; TensorRT's default is 3.",
     ),
     click.option("--dla", type=click.IntRange(0), metavar="CORE", help="Run on this DLA core."),
     click.option(
-        "--gpu-fallback/--no-gpu-fallback", default=True, show_default=True, help="Where the DLA lacks a layer."
+        "--gpu-fallback/--no-gpu-fallback",
+        default=True,
+        help="Run layers that the DLA lacks on the GPU, as by default.",
     ),
     click.option("--sparsity", is_flag=True, help="Use 2:4 structured sparsity where the weights have it."),
     click.option("--refit", is_flag=True, help="Keep the weights exchangeable."),
@@ -101,8 +107,10 @@ BUILD = [
         "--io-format", **many, metavar="NAME=TYPE:FORMAT", help="Of an input or output, like images=fp16:chw."
     ),
     click.option("--tactic-source", **many, metavar="NAME", help="Use these sources only."),
-    click.option("--max-aux-streams", type=click.IntRange(0), help="Streams that may run beside the main one."),
-    click.option("--avg-runs", type=click.IntRange(1), help="Timings that TensorRT averages per tactic."),
+    click.option(
+        "--max-aux-streams", metavar="N", type=click.IntRange(0), help="Streams that may run beside the main one."
+    ),
+    click.option("--avg-runs", metavar="N", type=click.IntRange(1), help="Timings that TensorRT averages per tactic."),
     click.option("--plugin", **many, type=click.Path(), metavar="FILE", help="Shared library to load first."),
     click.option(
         "--calibration-data", type=click.Path(), metavar="DIR", help="Pictures or .npy/.npz inputs, for int8."

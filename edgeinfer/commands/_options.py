@@ -71,7 +71,12 @@ def run_options(function: F) -> F:
         (
             click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with settings."),
             click.option(
-                "--camera", "cameras", type=click.IntRange(min=0), multiple=True, help="V4L2 camera N; repeatable."
+                "--camera",
+                "cameras",
+                metavar="N",
+                type=click.IntRange(min=0),
+                multiple=True,
+                help="V4L2 camera N; repeatable.",
             ),
             click.option(
                 "--source",
@@ -94,7 +99,9 @@ def run_options(function: F) -> F:
                 shell_complete=_completing.backends,
             ),
             click.option("--bind", metavar="ENDPOINT", help="Where to publish, tcp:// or ipc://."),
-            click.option("--frames", type=click.IntRange(min=1), help="End each source after so many results."),
+            click.option(
+                "--frames", metavar="N", type=click.IntRange(min=1), help="End each source after so many results."
+            ),
             click.option(
                 "--jsonl",
                 metavar="FILE",

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from msgspec import UNSET
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
-from edgeinfer.commands._drawing import cell
+from edgeinfer.commands._drawing import BAD, GOOD, WARNING, cell
 from edgeinfer.commands._remote import RemoteDaemon
 from edgeinfer.commands._report import plain_table
 from edgeinfer.errors import UnavailableError
 from edgeinfer.messages import InfoMessage, MachineVitals, StatusMessage, Vitals
 
-COLOURS = {"running": "green", "ended": "dim", "failed": "red"}
+COLOURS = {"running": GOOD, "ended": "dim", "failed": BAD}
+
+ANY = 1_000_000
+"""Columns: as many as it takes."""
 
 
 def no_daemon(endpoint: str, refused: str) -> UnavailableError:
@@ -41,27 +47,70 @@ def header(overview: RemoteDaemon) -> Text:
     return Text("\n").join(map(cell, lines))
 
 
-def sources(statuses: Mapping[str, StatusMessage]) -> RenderableType:
-    """A line per source."""
-    left = ("source", "state", "dropped", "decoder", "reason")
-    table = plain_table("source", "state", "fps", "captured", "inferred", "dropped", "decoder", "reason", left=left)
-    for column in table.columns[-2:]:
-        column.no_wrap = False  # those that give way where the terminal is narrow
-    for name, status in statuses.items():
-        dropped = ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count) or "0"
-        reason = "" if status.reason is None else f"{status.reason.code}: {status.reason.text}"
-        decoder = "" if status.decoder is UNSET else f"{status.decoder.name}: {status.decoder.why}"
-        table.add_row(
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """What there is to say of a source, as text."""
+
+    name: Text
+    state: Text
+    fps: str
+    captured: str
+    inferred: str
+    lost: int
+    dropped: str
+    decoder: str
+    reason: str
+
+    @staticmethod
+    def of(name: str, status: StatusMessage) -> SourceRow:
+        """From its newest status."""
+        return SourceRow(
             cell(name),
-            cell(status.state, COLOURS.get(status.state, "yellow")),
+            cell(status.state, COLOURS.get(status.state, WARNING)),
             f"{status.fps:.1f}",
             str(status.captured),
             str(status.inferred),
-            cell(dropped),
-            cell(decoder),
-            cell(reason),
+            status.dropped,
+            ", ".join(f"{count} {why}" for why, count in status.dropped_by_reason.items() if count),
+            "" if status.decoder is UNSET else f"{status.decoder.name}: {status.decoder.why}",
+            "" if status.reason is None else f"{status.reason.code}: {status.reason.text}",
         )
-    return table
+
+
+class SourceTable:
+    """A line per source, which says everything where there is room for that.
+
+    Where there is not, what is said in words follows below, so that no number gives way to it.
+    """
+
+    def __init__(self, statuses: Mapping[str, StatusMessage]) -> None:
+        self._rows = [SourceRow.of(name, status) for name, status in statuses.items()]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = self._whole()
+        if Measurement.get(console, options.update(width=ANY), whole).maximum <= options.max_width:
+            yield whole
+            return
+        yield self._numbers()
+        for row in self._rows:
+            if said := " · ".join(filter(None, (row.reason, row.dropped, row.decoder))):
+                yield Text.assemble((row.name.plain, "bold"), ": ", cell(said))
+
+    def _whole(self) -> Table:
+        left = ("source", "state", "dropped", "decoder", "reason")
+        table = plain_table("source", "state", "fps", "captured", "inferred", "dropped", "decoder", "reason", left=left)
+        for row in self._rows:
+            numbers = row.name, row.state, row.fps, row.captured, row.inferred
+            table.add_row(*numbers, cell(row.dropped or "0"), cell(row.decoder), cell(row.reason))
+        return table
+
+    def _numbers(self) -> Table:
+        table = plain_table("source", "state", "fps", "captured", "inferred", "dropped", left=("source", "state"))
+        table.columns[0].no_wrap = False  # a name that is too long is folded: it can still be read
+        table.columns[0].overflow = "fold"
+        for row in self._rows:
+            table.add_row(row.name, row.state, row.fps, row.captured, row.inferred, str(row.lost))
+        return table
 
 
 def stages(vitals: Vitals) -> RenderableType:
@@ -95,7 +144,7 @@ def machine(found: MachineVitals) -> Text:
 
 def page(overview: RemoteDaemon) -> RenderableType:
     """Everything, for `top`."""
-    parts: list[RenderableType] = [header(overview), Text(), sources(overview.sources)]
+    parts: list[RenderableType] = [header(overview), Text(), SourceTable(overview.sources)]
     vitals = overview.daemon.vitals if overview.daemon is not None else UNSET
     if vitals is not UNSET:
         if vitals.latency_ms:

@@ -34,10 +34,20 @@ from edgeinfer.pictures.charts import check_place
     "--backend", metavar="NAME", help="What runs the model; auto by default.", shell_complete=_completing.backends
 )
 @click.option(
-    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="How often everything is measured."
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="How often everything is measured.",
 )
 @click.option(
-    "--frames", type=click.IntRange(20, 100_000), default=150, show_default=True, help="Frames per measurement."
+    "--frames",
+    metavar="N",
+    type=click.IntRange(20, 100_000),
+    default=150,
+    show_default=True,
+    help="Frames per measurement.",
 )
 @click.option(
     "--sources",

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from edgeinfer.commands._engine_options import BUILD, COMMON, RUNTIME, keys, open_cache, options, task_of, this_machine
+from edgeinfer.commands._group import Group
 from edgeinfer.commands._plots import draw_errors
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.engine.build.advice import advise
@@ -21,7 +22,7 @@ from edgeinfer.engine.store.explain import word
 from edgeinfer.errors import EdgeinferError, InputError
 
 
-@click.group("engines")
+@click.group("engines", cls=Group)
 def command() -> None:
     """Look at the engine cache and put it in order."""
 

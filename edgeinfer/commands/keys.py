@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeinfer.commands._group import Group
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.transport import keys
@@ -16,7 +17,7 @@ from edgeinfer.transport.keys import Client
 FILE = click.Path(path_type=Path)
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 def command() -> None:
     """Makes keys and says whose are let in.
 

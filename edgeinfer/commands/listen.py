@@ -29,7 +29,7 @@ COMPLAINT_S = 1.0
     "--topic", default="edgeinfer/1/", show_default=True, metavar="PREFIX", help="Only topics that begin with this."
 )
 @click.option("--jsonl", is_flag=True, help="The payloads as they are, one JSON object a line.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many messages.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many messages.")
 @curve_options
 @verbose
 def command(endpoint: str, topic: str, jsonl: bool, count: int | None, server_key: str | None, key: str | None) -> int:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edgeinfer.commands import _completing
 from edgeinfer.commands._drawing import cell, console
+from edgeinfer.commands._group import Group
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json, echo_lines
 from edgeinfer.config import card, plugins
@@ -21,7 +22,7 @@ from edgeinfer.models import onnxfile
 from edgeinfer.types import TensorSpec
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def command() -> None:
     """The models at hand, their cards, and a look into any ONNX file."""
 

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 import edgeinfer
+from edgeinfer.commands._group import Group
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.settings import Config, load_config
@@ -36,7 +37,7 @@ root_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
-@click.group("service")
+@click.group("service", cls=Group)
 def command() -> None:
     """Runs edgeinfer as a systemd service: installs it, removes it, says how it is."""
 

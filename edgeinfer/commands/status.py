@@ -40,7 +40,7 @@ def command(endpoint: str, server_key: str | None, key: str | None, as_json: boo
     else:
         out = console(wide=True)
         out.print(_overview.header(overview))
-        out.print(_overview.sources(overview.sources))
+        out.print(_overview.SourceTable(overview.sources))
         vitals = overview.daemon.vitals if overview.daemon is not None else UNSET
         if vitals is not UNSET and vitals.machine is not UNSET:
             out.print(_overview.machine(vitals.machine))

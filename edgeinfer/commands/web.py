@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from edgeinfer.commands._group import Group
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
 from edgeinfer.config.folders import own_folder
@@ -26,12 +27,12 @@ def file_or_default(given: Path | None) -> Path:
     return given or own / "web.tokens"
 
 
-@click.group("web")
+@click.group("web", cls=Group)
 def command() -> None:
     """Says who may open the live page (edgeinfer run --web) and use its API."""
 
 
-@command.group("token")
+@command.group("token", cls=Group)
 def token() -> None:
     """Makes tokens and takes them back. A running daemon sees it within a second."""
 
