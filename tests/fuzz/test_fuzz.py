@@ -44,9 +44,11 @@ from edgeinfer.transport import keys
 from edgeinfer.transport.endpoint import check_endpoint
 from edgeinfer.web.request import Answer
 from edgeinfer.web.server import Server, parse_bind
+from edgeinfer.web.site.server import Site
 from tests.engine.plans import make_plan
 from tests.test_messages import example
 from tests.test_zmq import Peer, serve_until
+from tests.web.serving import ask, serving
 
 EXAMPLES = int(os.environ.get("EDGEINFER_FUZZ_EXAMPLES", "0"))
 """Of each kind of input; 0 is the short form."""
@@ -324,6 +326,27 @@ def test_bytes_on_the_http_port(web: Server, parts: list[bytes]) -> None:
             answer += block
         first = b"\r\n".join(parts).partition(b"\n")[0].decode("iso-8859-1")
         assert answer.startswith(b"HTTP/1.0 ") or not first.split(), "only where nothing was asked there is no answer"
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Site]:
+    with serving() as site:
+        yield site
+
+
+@given(
+    st.lists(lines | st.sampled_from([b"Upgrade: websocket", b"Connection: Upgrade", b"Content-Length: 9"]), max_size=8)
+)
+@fuzz(0.1, short=25)
+def test_bytes_on_the_port_of_the_page(page: Site, parts: list[bytes]) -> None:
+    with connect(page.port) as peer, suppress(OSError):
+        peer.sendall(b"\r\n".join(parts) + b"\r\n\r\n")
+        peer.shutdown(socket.SHUT_WR)
+        answer = b""
+        while block := peer.recv(4096):
+            answer += block
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
+    assert ask(page, "/healthz").status == 200
 
 
 # --- files ---

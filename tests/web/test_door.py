@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from edgeinfer.errors import ConfigError, TemporaryError
 from edgeinfer.web.request import Answer
 from edgeinfer.web.site import door
-from edgeinfer.web.site.door import Door
+from edgeinfer.web.site.door import Door, Guest, stays
 from edgeinfer.web.site.server import Site
 from tests.web.serving import ask, serving, views
 
@@ -248,3 +250,17 @@ def test_who_leaves_in_the_middle_harms_nobody(site: Site) -> None:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # ends with a reset
                 peer.sendall(data)
     assert answers(site)
+
+
+def test_a_connection_lasts_as_long_as_its_answer_and_no_longer() -> None:
+    """What is left then is a farewell, and a peer that does not take it gives way to others."""
+    guest, seen = Guest(None), list[bool]()  # type: ignore[arg-type] # (never asked)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        stays(scope)
+        seen.append(guest.lasting)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(door._known(app, guest, {}, None, None))  # type: ignore[arg-type] # (never called)
+    assert (seen, guest.lasting) == ([True], False)

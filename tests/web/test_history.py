@@ -65,3 +65,21 @@ def test_only_what_is_newer_is_given() -> None:
     assert kept.columns(1001).t_ns == [1002, 1003]
     lists = [value for value in msgspec.structs.asdict(kept.columns(1003)).values() if isinstance(value, list)]
     assert all(value == [] for value in lists)
+
+
+def test_where_the_wall_clock_was_set_samples_keep_their_distances() -> None:
+    kept, clock = ticking()
+
+    def measured(second: int, wall_ns: int) -> None:
+        made = status(DAEMON, at_ns=second * 10**9)
+        kept.write(msgspec.structs.replace(made, t_publish_ns=wall_ns), None)
+        clock[0] += 1.0
+
+    for second in range(4):
+        measured(second, 10**18 + second * 10**9)
+    asked = kept.columns().t_ns[-1]
+    measured(4, now := 10**18 - 3600 * 10**9)
+    times = kept.columns().t_ns
+    assert times == [now - (4 - second) * 10**9 for second in range(5)]
+    assert kept.columns(asked).t_ns == times, "who asks with a time that is still to come gets everything"
+    assert kept.columns(times[3]).t_ns == times[4:]

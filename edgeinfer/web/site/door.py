@@ -126,7 +126,10 @@ class View(WebSocketsSansIOProtocol):
 
 async def _known(app: ASGIApp, guest: Guest, scope: Scope, receive: Receive, send: Send) -> None:
     scope[GUEST] = guest
-    await app(scope, receive, send)
+    try:
+        await app(scope, receive, send)
+    finally:
+        guest.lasting = False  # what is left of it is a farewell, which nobody has to take
 
 
 def stays(scope: Scope) -> None:

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
 from edgeinfer.guard.limits import WEB_SAMPLES
 from edgeinfer.messages import DAEMON, MachineVitals, Message, StatusMessage
 from edgeinfer.types import Result
 
+STEP_NS = 500_000_000
+"""The wall clock was set where it has gone on by so much more or less than the monotonic one."""
 MIN_PERIOD_S = 0.9
 """A status comes once a second, and at every change besides."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -58,11 +60,14 @@ class History:
         self._clock, self._cpu_clock = clock, cpu_clock
         self._samples: deque[Sample] = deque(maxlen=WEB_SAMPLES)
         self._lock = threading.Lock()
+        self._mono_ns = 0
         self._before: tuple[float, float, Mapping[str, int]] | None = None
 
     def columns(self, since_ns: int = 0) -> Columns:
-        """What was measured after that time of day."""
+        """What was measured after that time of day; everything, where that is still to come: the clock was set."""
         with self._lock:
+            if self._samples and since_ns > self._samples[-1].t_ns + STEP_NS:
+                since_ns = 0
             samples = [sample for sample in self._samples if sample.t_ns > since_ns]
         return Columns(
             t_ns=[sample.t_ns for sample in samples],
@@ -94,7 +99,17 @@ class History:
         self._before = now_s, cpu_s, dict(status.dropped_by_reason)
         sample = _sample(status, before, now_s, cpu_s)
         with self._lock:
+            self._follow_the_clock(sample, status.t_publish_mono_ns)
             self._samples.append(sample)
+
+    def _follow_the_clock(self, newest: Sample, mono_ns: int) -> None:
+        """Keeps the distances between samples what they were, where the wall clock was set."""
+        before_ns, self._mono_ns = self._mono_ns, mono_ns
+        if self._samples:
+            step_ns = (newest.t_ns - self._samples[-1].t_ns) - (mono_ns - before_ns)
+            if abs(step_ns) > STEP_NS:
+                moved = [structs.replace(sample, t_ns=sample.t_ns + step_ns) for sample in self._samples]
+                self._samples = deque(moved, maxlen=WEB_SAMPLES)
 
 
 def _sample(
