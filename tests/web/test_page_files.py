@@ -66,10 +66,11 @@ def test_all_that_the_page_names_is_there(index: Elements) -> None:
         assert (STATIC / address.removeprefix("static/")).is_file(), address
 
 
-def test_every_module_is_asked_for_at_once(index: Elements) -> None:
-    """One that is missing here would be found only when the module that imports it has come."""
-    preloaded = {attributes["href"] for _, attributes in index.found if attributes.get("rel") == "modulepreload"}
-    assert preloaded == {f"static/{path.name}" for path in MODULES}
+def test_no_module_is_found_late(index: Elements) -> None:
+    """All are asked for by the page itself or by its first module: none waits for one that waits for another."""
+    asked = {attributes.get("src") or attributes.get("href") for _, attributes in index.found}
+    first = set(re.findall(r'import (?:\{[^}]*\} from )?"\./([^"]+)"', (STATIC / "app.js").read_text()))
+    assert {f"static/{path.name}" for path in MODULES} <= asked | {f"static/{name}" for name in first}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

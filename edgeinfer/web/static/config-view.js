@@ -104,21 +104,22 @@ class ConfigView extends HTMLElement {
     this.#errors.replaceChildren(...errors.map((error) => this.#item(error)));
     this.#refused.hidden = !refused;
     say(this.#refused, refused ?? "");
-    this.#changes.replaceChildren(...(changes.length ? changes.map((change) => el("li", change)) : ok && this.changed ? [el("li.quiet", "A reload would change nothing.")] : []));
+    this.#changes.replaceChildren(...(changes.length ? changes.map((change) => el("li", change)) : ok && this.changed ? [el("li", "nothing")] : []));
     this.#underline();
     this.#offer();
   }
 
-  #item({ message, hint, line, column }) {
-    const where = line ? el("button.where", { onclick: () => this.#go(line, column) }, `line ${line}, column ${column ?? 1}`) : null;
+  #item(error) {
+    const { message, hint, line, column } = error;
+    const where = line ? el("button.where", { onclick: () => this.#go(error) }, `line ${line}, column ${column ?? 1}`) : null;
     return el("li", where, el("span", message), hint ? el("small", hint) : null);
   }
 
-  #go(line, column) {
+  #go({ line, column, message }) {
     const at = this.#text.value.split("\n").slice(0, line - 1).reduce((sum, each) => sum + each.length + 1, 0) + (column ?? 1) - 1;
     this.#text.focus();
     this.#text.setSelectionRange(at, at);
-    this.#under.querySelector("u")?.scrollIntoView({ block: "nearest" });
+    [...this.#under.querySelectorAll("u")].find(({ title }) => title === message)?.scrollIntoView({ block: "nearest" });
   }
 
   /** The layer beneath holds the same text, so that its underlines lie where the words are, and scrolls with it. */

@@ -25,19 +25,20 @@ class EventsView extends HTMLElement {
       el("div.filters", { role: "group", "aria-label": "Filter" }, el("span.chips", chips), this.#source, this.#text),
       el("table.events", head("Time", "Kind", "Source", "What"), this.#rows), this.#none,
     );
-    store.addEventListener("change", this.#crashed);
-    this.#crashed();
-    this.#listen();
+    store.addEventListener("change", this.#told);
+    this.#told();
   }
 
   disconnectedCallback() {
-    store.removeEventListener("change", this.#crashed);
+    store.removeEventListener("change", this.#told);
     this.#stream?.close();
     clearTimeout(this.timer);
   }
 
-  #crashed = () => {
-    const crash = store.status?.last_crash;
+  #told = () => {
+    const { session, last_crash: crash } = store.status ?? {};
+    if (session !== this.session) this.#listen(); // a new daemon counts from 1 again
+    this.session = session;
     this.#crash.hidden = !crash;
     if (!crash || this.#crash.dataset.crash === String(crash.t_ns)) return;
     this.#crash.dataset.crash = crash.t_ns;
@@ -46,15 +47,18 @@ class EventsView extends HTMLElement {
   };
 
   #listen() {
+    this.#stream?.close();
+    this.#events.clear();
+    this.#last = 0;
     const stream = (this.#stream = new EventSource(address("api/v1/events/stream")));
     for (const kind of KINDS) stream.addEventListener(kind, ({ data }) => this.#take([JSON.parse(data)]));
-    stream.onopen = () => this.#poll(); // what was before, and what was missed meanwhile
+    stream.onopen = () => (this.#trouble.hidden = true);
     stream.onerror = () => {
-      if (stream.readyState === EventSource.CLOSED) this.#poll(true); // refused: too many, or something between that can't
+      if (stream.readyState === EventSource.CLOSED) this.#poll(); // refused: too many, or something between that can't
     };
   }
 
-  async #poll(again = false) {
+  async #poll() {
     clearTimeout(this.timer);
     try {
       this.#take((await get(`api/v1/events?since=${this.#last}`)).events);
@@ -63,7 +67,7 @@ class EventsView extends HTMLElement {
       this.#trouble.hidden = false;
       say(this.#trouble, sentence(error));
     }
-    if (again && this.isConnected) this.timer = setTimeout(() => this.#poll(true), POLL_MS);
+    if (this.isConnected) this.timer = setTimeout(() => this.#poll(), POLL_MS);
   }
 
   #take(events) {

@@ -58,13 +58,14 @@ class TopBar extends HTMLElement {
 
   #show() {
     const { status, trouble, info, role } = store;
-    mark(this, "data-state", trouble ? "failed" : status?.daemon.state);
-    say(this.#state, trouble ? (trouble.status === 401 ? "Sign in" : "Not connected") : words(status));
+    const stranger = trouble?.status === 401;
+    mark(this, "data-state", stranger ? null : trouble ? "failed" : status?.daemon.state);
+    say(this.#state, stranger ? "Not signed in" : trouble ? "Not connected" : words(status));
     if (info) say(this.#host, info.host);
     say(this.#role, role && role !== "local" ? role : "");
     this.#login.hidden = !status || role === "admin";
     this.#logout.hidden = role !== "viewer" && role !== "admin";
-    const refusal = trouble && trouble.status !== 401 ? `${trouble.message}. What is shown is old.` : live.text;
+    const refusal = trouble && !stranger ? `${trouble.message}. What is shown is old.` : live.text;
     this.#notice.hidden = !refusal;
     say(this.#notice, refusal ?? "");
     if (status) this.#showDaemon(status.daemon);
