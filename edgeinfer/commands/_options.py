@@ -7,7 +7,6 @@ import faulthandler
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,8 @@ import click
 
 from edgeinfer.commands import _completing
 from edgeinfer.config.overrides import parse_override
-from edgeinfer.config.settings import Config, load_config, source_names
+from edgeinfer.config.reader import ConfigReader
+from edgeinfer.config.settings import Config, source_names
 from edgeinfer.config.uri import MAX_DIGITS, default_name, parse_uri, split_name
 from edgeinfer.guard.printable import PrintableFormatter
 from edgeinfer.systemd import journal
@@ -136,7 +136,7 @@ def config_reader(
     sources: Sequence[str],
     settings: Sequence[str],
     **short: Any,
-) -> Callable[[], Config]:
+) -> ConfigReader:
     """Reads the configuration that the options describe, again and again: they stay in force over a changed file.
 
     Raises EdgeinferError, as does what it returns.
@@ -152,7 +152,7 @@ def config_reader(
     }
     overrides = [(keys[name], value) for name, value in short.items() if value is not None]
     named = source_overrides([str(n) for n in cameras], sources, source_names(config_file))
-    return partial(load_config, config_file, [*overrides, *named, *map(parse_override, settings)])
+    return ConfigReader(config_file, [*overrides, *named, *map(parse_override, settings)])
 
 
 def source_overrides(

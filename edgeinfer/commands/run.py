@@ -16,6 +16,7 @@ from edgeinfer.commands._report import LiveLine, SceneLines, print_summary
 from edgeinfer.commands._terminal import echo
 from edgeinfer.config.settings import Config, writes_to_stdout
 from edgeinfer.daemon.daemon import Daemon
+from edgeinfer.daemon.desk import Desk
 from edgeinfer.daemon.signals import Patience, Signals
 from edgeinfer.errors import EdgeinferError
 from edgeinfer.guard.descriptors import raise_limit
@@ -40,9 +41,10 @@ def command(supervise: bool, **options: Any) -> int:
     bound_arenas()
     raise_limit()
     read = config_reader(**options)
+    desk = Desk(read)
     with Signals(reloads=True) as signals:
         config = read()
-        daemon = Daemon(config, narrators(config), None if config.path is None else read)
+        daemon = Daemon(config, narrators(config), desk.read, desk=desk)
         tell_page(daemon.instruments.page, writes_to_stdout(config))
         fatal = _run(daemon, signals, Judge(daemon, config.watchdog.deadline_s))
         _end_hard_where_needed(daemon, signals)

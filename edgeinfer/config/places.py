@@ -46,6 +46,11 @@ class Places:
         meant = depth == len(key) or isinstance(value, yaml.ScalarNode)
         return Found(depth, self._of(value if meant and not of_name else name))
 
+    def below(self, key: str) -> list[str]:
+        """The names in the mapping at a key of the top level; none where there is no such mapping."""
+        _, value = self.names.get(id(self.root), {}).get(key, (None, None))
+        return list(self.names.get(id(value), {}))
+
     def _step(self, node: yaml.Node, key: str) -> tuple[int, yaml.Node, yaml.Node] | None:
         """The longest name in a mapping that `key` begins with: one may have dots of its own."""
         names = self.names.get(id(node), {})

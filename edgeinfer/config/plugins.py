@@ -11,9 +11,13 @@ module holds an `Options` struct and an `open` function:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import re
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, Literal
 
@@ -24,6 +28,8 @@ from edgeinfer.config import strict
 from edgeinfer.config.code import check_code
 from edgeinfer.errors import ConfigError, TemporaryError, UnavailableError
 from edgeinfer.guard.scarcity import lack_of_descriptors
+
+_imports: ContextVar[bool] = ContextVar("imports", default=True)
 
 Kind = Literal["sources", "backends", "decoders", "sinks"]
 
@@ -39,6 +45,18 @@ def names(kind: Kind) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
 
 
+@contextlib.contextmanager
+def no_new_code() -> Iterator[None]:
+    """Within this context a plugin from elsewhere is refused unless it has been imported: whoever only asks may name
+    one, and have none run.
+    """
+    token = _imports.set(False)
+    try:
+        yield
+    finally:
+        _imports.reset(token)
+
+
 def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     """The plugin's module. `path` is the config key that chose it, for errors.
 
@@ -51,6 +69,9 @@ def load(kind: Kind, name: str, path: str = "") -> ModuleType:
     if not (_DOTTED.fullmatch(name) or name in names(kind)):
         raise ConfigError.at(path, f"no {kind[:-1]} called {name!r}", strict.nearest(name, names(kind)))
     target = name if "." in name else f"edgeinfer.{kind}.{name}"
+    if "." in name and not _imports.get() and target not in sys.modules:
+        said = f"{kind[:-1]} {name!r} is code that the daemon does not use, and is not imported to look at it"
+        raise ConfigError.at(path, said, "edgeinfer check does, and so does a reload")
     try:
         if "." in name:
             check_code(name, where)

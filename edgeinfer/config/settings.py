@@ -202,8 +202,9 @@ class Reading(NamedTuple):
     overrides: Sequence[tuple[str, Any]] = ()
 
     def located(self, error: EdgeinferError) -> EdgeinferError:
-        """An error about this configuration with the place of its key, where it comes from a text."""
-        return _located(error, self.texts, self.overrides)
+        """The error with its place, where one of the texts has its key; else it speaks of another file."""
+        told = _located(error, self.texts, self.overrides)
+        return told if told.place else error
 
 
 def load_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = ()) -> Config:

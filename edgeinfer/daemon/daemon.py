@@ -12,6 +12,7 @@ from edgeinfer.config.settings import Config
 from edgeinfer.daemon.assembly import close_sinks, model_info, open_decoder, open_sinks, wanted_size
 from edgeinfer.daemon.background import Workshop
 from edgeinfer.daemon.changes import ReloadPlan
+from edgeinfer.daemon.desk import Desk, Running
 from edgeinfer.daemon.failures import failures, reader_gone
 from edgeinfer.daemon.instruments import Instruments, Shown
 from edgeinfer.daemon.portrait import portrait
@@ -38,6 +39,7 @@ from edgeinfer.systemd import notify
 from edgeinfer.telemetry.bulletin import Bulletin
 from edgeinfer.telemetry.snapshot import DaemonSnapshot
 from edgeinfer.watchdog.hearts import Heart, find_stall
+from edgeinfer.web.viewing.desk import NoDesk
 from edgeinfer.web.viewing.model import ModelView
 
 JOIN_S = 0.4
@@ -62,10 +64,12 @@ class Daemon:
         extra_sinks: Mapping[str, Sink] | None = None,
         read: Callable[[], Config] | None = None,
         root: Path = Path("/"),
+        desk: Desk | None = None,
     ) -> None:
         """`extra_sinks` are sinks beside the configured ones; `root` is where /sys and /proc are.
 
-        `read` gives the configuration anew, for `reload`; None where there is no file to read.
+        `read` gives the configuration anew, for `reload`; None where there is no file to read. `desk` changes it for
+        those who ask through the API.
         """
         if not config.sources:
             raise ConfigError(
@@ -84,7 +88,7 @@ class Daemon:
         self.endpoint = publish.endpoint if isinstance(publish, Listening) else None
         identity = Identity.new(model_info(self._first_model), list(config.sources))
         try:
-            shown = Shown(self.snapshot, self.stats, identity.session, self._portrait)
+            shown = Shown(self.snapshot, self.stats, identity.session, self._portrait, desk or NoDesk())
             self.instruments = Instruments(shown, self.bulletin, config.http, root)
         except EdgeinferError:
             close_sinks(sinks)
@@ -106,6 +110,10 @@ class Daemon:
             self._workshop,
         )
         self.reloader = Reloader(config, around)
+        if desk is not None:
+            desk.serve(
+                Running(lambda: self.reloader.config, lambda: self.model, around.failed_sinks, self.reloader.order)
+            )
         self._fit()
 
     def start(self) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 
 import msgspec
 
@@ -26,7 +28,7 @@ from edgeinfer.daemon.changes import ReloadPlan, plan_reload
 from edgeinfer.daemon.rehearsal import rehearse
 from edgeinfer.daemon.selection import Opened, build, teller
 from edgeinfer.daemon.serving import Served, Serving, failure_of, network
-from edgeinfer.errors import ConfigError, EdgeinferError
+from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
 from edgeinfer.flow.succession import Verdict
 from edgeinfer.interfaces import Backend, Decoder, Sink
 from edgeinfer.messages import Reason, ReloadReport
@@ -92,7 +94,10 @@ class Surroundings:
 
 
 class Reloader:
-    """Used from the main thread. `config` is the one in force. systemd hears of every reload's beginning and end."""
+    """Used from the main thread, but for `order`. `config` is the one in force.
+
+    systemd hears of every reload's beginning and end.
+    """
 
     def __init__(self, config: Config, around: Surroundings) -> None:
         self.config = config
@@ -102,14 +107,29 @@ class Reloader:
         self._reading: tuple[Served, Background[PreparedReload]] | None = None
         self._building: tuple[PreparedReload, Background[Opened]] | None = None
         self._trial: PendingReload | None = None
+        self._signals = self._ordered = 0
+        self._orders: SimpleQueue[Future[ReloadReport]] = SimpleQueue()
+        self._waiting: list[tuple[int, Future[ReloadReport]]] = []
+        self._ended = False
 
     def request(self, count: int) -> None:
-        """Tells how many reloads have been asked for so far."""
-        if count != self.report.requested:
-            self._tell(msgspec.structs.replace(self.report, requested=count))
+        """Tells how many reloads signals have asked for so far."""
+        self._signals = count
+        self._count()
+
+    def order(self) -> Future[ReloadReport]:
+        """Asks for a reload, from any thread: what it reads is read after this. Raises TemporaryError in the future
+        where the daemon ends first.
+        """
+        order: Future[ReloadReport] = Future()
+        self._orders.put(order)
+        if self._ended:
+            self._refuse_orders()
+        return order
 
     def poll(self) -> None:
         """Takes the step that is due, if one is. Only while something serves."""
+        self._take_orders()
         if self._trial is not None and self._await(self._trial):
             return
         if self._reading is not None:
@@ -124,10 +144,35 @@ class Reloader:
 
     def stop(self) -> None:
         """Gives up what has been begun: the daemon ends."""
+        self._ended = True
+        self._refuse_orders()
         self._give_up_build()
         if self._trial is not None and not self._trial.applied:
             close_sinks(self._trial.sinks)
         self._trial = None
+
+    def _count(self) -> None:
+        asked = self._signals + self._ordered
+        if asked != self.report.requested:
+            self._tell(msgspec.structs.replace(self.report, requested=asked))
+
+    def _take_orders(self) -> None:
+        for order in self._new_orders():
+            self._ordered += 1
+            self._count()
+            self._waiting.append((self.report.requested, order))
+
+    def _new_orders(self) -> Iterator[Future[ReloadReport]]:
+        try:
+            while True:
+                yield self._orders.get_nowait()
+        except Empty:
+            return
+
+    def _refuse_orders(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for order in (*(order for _, order in waiting), *self._new_orders()):
+            order.set_exception(TemporaryError("the daemon ends", "start it again"))
 
     def _begin(self) -> None:
         if self.report.finished == self._taken:
@@ -251,6 +296,10 @@ class Reloader:
         requested = self.report.requested
         self._tell(ReloadReport(requested=requested, finished=self._taken, ok=ok, text=text, changes=changes))
         notify.ready(text)
+        done = [order for number, order in self._waiting if number <= self._taken]
+        self._waiting = [(number, order) for number, order in self._waiting if number > self._taken]
+        for order in done:
+            order.set_result(self.report)
 
     def _tell(self, report: ReloadReport) -> None:
         self.report = report

@@ -28,7 +28,7 @@ LONG = 8
 """A shorter word or number is looked for where it stands for itself: "camera" is no part of "cameras"."""
 
 _known: dict[str, None] = {}
-_meanwhile: ContextVar[tuple[str, ...]] = ContextVar("meanwhile", default=())
+_meanwhile: ContextVar[tuple[str, ...] | None] = ContextVar("meanwhile", default=None)
 _said_full = False
 
 
@@ -38,9 +38,16 @@ def remember(value: str) -> None:
 
 
 def remember_secrets(secrets: Iterable[str]) -> None:
-    """These are taken out from now on wherever they appear. Beyond MAX_SECRETS none is added, which is said once."""
+    """These are taken out from now on wherever they appear. Beyond MAX_SECRETS none is added, which is said once.
+
+    Within `hidden_meanwhile` they are taken out there only.
+    """
     global _known, _said_full  # noqa: PLW0603 (what is secret is so for the whole process)
     new = [secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_LENGTH and secret not in _known]
+    meanwhile = _meanwhile.get()
+    if meanwhile is not None:
+        _meanwhile.set(tuple(dict.fromkeys((*meanwhile, *new)))[:MAX_SECRETS])
+        return
     room = MAX_SECRETS - len(_known)
     if new:
         _known = {**_known, **dict.fromkeys(new[:room])}  # a new one: others may be going through the old
@@ -51,9 +58,11 @@ def remember_secrets(secrets: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def hidden_meanwhile(text: str) -> Iterator[None]:
-    """Secrets in the text of a file that others wrote are taken out too, as long as this context lasts, in it alone."""
+    """Secrets in a text that others wrote, and those that come to be known of it, are taken out as long as this context
+    lasts, in it alone.
+    """
     found = dict.fromkeys(secret for secret in credentials.secrets_in_lines(text) if len(secret) >= MIN_LENGTH)
-    token = _meanwhile.set(tuple(found)[:MAX_SECRETS])
+    token = _meanwhile.set((*(_meanwhile.get() or ()), *found)[:MAX_SECRETS])
     try:
         yield
     finally:
@@ -119,7 +128,9 @@ def redact_value(text: str) -> str:
 
 
 def _without_known(text: str) -> str:
-    found = {spelled for secret in (*_known, *_meanwhile.get()) for spelled in _spellings(secret) if spelled in text}
+    found = {
+        spelled for secret in (*_known, *(_meanwhile.get() or ())) for spelled in _spellings(secret) if spelled in text
+    }
     for spelled in sorted(found, key=len, reverse=True):  # one may be part of another
         text = _whole(spelled).sub(GONE, text)
     return text

@@ -7,6 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -14,10 +15,13 @@ import msgspec
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from edgeinfer.config.replacing import ChangedError
+from edgeinfer.errors import ConfigError, EdgeinferError, TemporaryError
 from edgeinfer.guard.limits import MAX_WEB_BODY_BYTES
 from edgeinfer.guard.printable import printable
 from edgeinfer.web.access.rights import Asked
 from edgeinfer.web.site.views import Role
+from edgeinfer.web.viewing.desk import BadNameError, BusyError, NoSuchSourceError, UnfinishedError
 
 T = TypeVar("T")
 
@@ -26,6 +30,18 @@ APART_THREADS = 3
 _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 MAX_DIGITS = 20
+STATUSES: tuple[tuple[type[EdgeinferError], int, str], ...] = (
+    (NoSuchSourceError, 404, "unknown-source"),
+    (BadNameError, 400, "bad-name"),
+    (BusyError, 503, "busy"),
+    (UnfinishedError, 504, "unfinished"),
+    (ChangedError, 409, "changed"),
+    (ConfigError, 409, "refused"),
+    (TemporaryError, 503, "not-now"),
+    (EdgeinferError, 409, "failed"),
+)
+"""What an error is told with; the first that fits."""
+
 ADMIN_HINT = "edgeinfer web token new --admin --file FILE makes a token, and token: FILE under http asks for it"
 
 
@@ -86,6 +102,16 @@ async def body_of(request: Request, shape: type[T], limit: int = MAX_WEB_BODY_BY
         return msgspec.json.decode(bytes(data), type=shape)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Refusal(400, "bad-request", f"the body is not what is expected: {error}") from None
+
+
+async def answered(call: Callable[[], Any]) -> Response:
+    """What may block and may be refused, as JSON. Raises Refusal."""
+    try:
+        return json_response(await apart(call))
+    except EdgeinferError as error:
+        status, code = next((status, code) for kind, status, code in STATUSES if isinstance(error, kind))
+        headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        raise Refusal(status, code, error.message, error.hint, headers) from None
 
 
 async def apart(call: Callable[[], T]) -> T:

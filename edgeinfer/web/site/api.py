@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 
 from edgeinfer.messages import SinkVitals, VideoDecoderInfo
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SourceSnapshot
-from edgeinfer.web.site.answers import Refusal, apart, json_response, number, require_admin, role_of
+from edgeinfer.web.site.answers import Refusal, answered, apart, json_response, number, require_admin, role_of
 from edgeinfer.web.site.shapes import DaemonStatus, Events, HttpStatus, SourceStatus, Status
 from edgeinfer.web.site.views import Role, Views
 from edgeinfer.web.viewing.latched import SourceKind
@@ -59,7 +59,7 @@ class _Api:
         whole = request.query_params.get("text") == "1"
         if whole:
             require_admin(request)
-        return json_response(await apart(lambda: self._views.config.view(whole)))
+        return await answered(lambda: self._views.config.view(whole))
 
 
 def _since(request: Request) -> int:

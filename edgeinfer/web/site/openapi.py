@@ -69,15 +69,16 @@ OPERATIONS = (
     ),
     Operation("post", f"{PREFIX}/config/check", "Checks a configuration.", CheckReport, CheckRequest, refusals=(413,)),
     Operation(
-        "post", f"{PREFIX}/reload", "Reloads; an admin's.", Outcome, ReloadRequest, refusals=(403, 409, 413)
+        "post", f"{PREFIX}/reload", "Reloads; an admin's.", Outcome, ReloadRequest,
+        refusals=(403, 409, 413, 503, 504),
     ),
     Operation(
-        "post", f"{PREFIX}/sources/{{name}}", "Adds or changes a source; an admin's.", Outcome, _SOURCE,
-        refusals=(403, 409, 413),
+        "post", f"{PREFIX}/sources/{{name}}", "Adds or changes a source, by its keys and `keep`; an admin's.", Outcome,
+        _SOURCE, refusals=(400, 403, 409, 413, 503, 504),
     ),
     Operation(
         "delete", f"{PREFIX}/sources/{{name}}", "Takes a source out; an admin's.", Outcome,
-        query={"keep": "`restart`, or `file`"}, refusals=(403, 404, 409),
+        refusals=(400, 403, 404, 409, 503, 504),
     ),
     Operation(
         "get", f"{PREFIX}/sources/{{name}}/snapshot.jpg", "The newest picture.", JPEG, query=_PICTURE,

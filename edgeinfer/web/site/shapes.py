@@ -96,9 +96,14 @@ class CheckRequest(Struct, frozen=True, kw_only=True):
 
 
 class ReloadRequest(Struct, frozen=True, kw_only=True):
-    """`POST /api/v1/reload`: without `text` the file is read again; with it, it is written first."""
+    """`POST /api/v1/reload`: without `text` the file is read again; with it, it is written first.
+
+    `digest` is that of the text that was changed, as `GET /api/v1/config` gave it: a file that holds another one now is
+    not overwritten.
+    """
 
     text: str | None = None
+    digest: str | None = None
 
 
 class LoginRequest(Struct, frozen=True, kw_only=True):

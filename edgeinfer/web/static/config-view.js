@@ -47,10 +47,11 @@ class ConfigView extends HTMLElement {
     }
   }
 
-  #build({ path, text, effective, reloadable }) {
+  #build({ path, text, effective, reloadable, digest }) {
     const editor = el("div.editor", { "data-editor": true }, this.#lines, el("div.layers", this.#under, this.#text));
     const effect = el("details", el("summary", "In effect, with every default"), shown(effective));
     this.reloadable = reloadable;
+    this.digest = digest;
     this.replaceChildren(...[
       el("h1", "Configuration"),
       el("p.lead", path ? [el("code", path), text !== null && store.role !== "admin" ? " Secrets are hidden. Edits are checked here; only an admin can put them in place." : ""] : "It runs without a configuration file: everything came from the command line."),
@@ -157,8 +158,8 @@ class ConfigView extends HTMLElement {
     this.#reload.disabled = true;
     say(this.#verdict, "Reloading …");
     try {
-      const { text } = await post("api/v1/reload", changed ? { text: this.#text.value } : {});
-      if (changed) this.#saved = this.#text.value;
+      const { text, digest } = await post("api/v1/reload", changed ? { text: this.#text.value, digest: this.digest } : {});
+      if (changed) [this.#saved, this.digest] = [this.#text.value, digest];
       this.#fill(this.#text.value);
       this.#done("passed", text);
     } catch (error) {
