@@ -346,7 +346,7 @@ class Gate:
 
 
 def shot(number: int = 0, picture: Any = None, source: str = "a") -> Shot:
-    return Shot(detections(source, number), planted(number) if picture is None else picture)
+    return Shot.of(detections(source, number), planted(number) if picture is None else picture)
 
 
 @pytest.fixture
@@ -528,8 +528,11 @@ class Looking(RuleBasedStateMachine):
         free = CREDITS - len(self.making) - len(self.queued) - self.sent
         assert self.viewer.credits == free
         due = self.due()
-        found = self.viewer.next(self.newest.get)
+        found = self.viewer.next(self.newest)
         assert (found is not None) == (free > 0 and bool(due))
+        newer = [s for s in self.making if s in self.viewer.sources and self.newest[s] > self.making[s]]
+        if found is None:
+            assert self.viewer.waits == (free <= 0 or bool(newer)), "who has to look again, and who has not"
         if found is not None:
             assert found in due
             self.making[found] = self.newest[found]
@@ -590,7 +593,7 @@ def test_sources_take_turns_however_fast_each_is(sources: list[str], rounds: int
     """All have something new at any time: each comes once before any comes again."""
     viewer, order = Viewer(0.0, sources), list[str]()
     for mark in range(rounds * len(sources)):
-        found = viewer.next(dict.fromkeys(sources, mark).get)
+        found = viewer.next(dict.fromkeys(sources, mark))
         assert found is not None
         order.append(found)
         viewer.add(found, mark, b"x")
@@ -608,7 +611,7 @@ def test_a_slow_source_waits_for_no_more_than_a_turn_of_each_other() -> None:
         marks["fast"] = number
         if number == 4:
             marks["slow"] = 0
-        found = viewer.next(marks.get)
+        found = viewer.next(marks)
         assert found is not None
         order.append(found)
         viewer.add(found, marks[found], b"")
@@ -625,7 +628,7 @@ def test_who_draws_nothing_of_what_was_sent_has_stopped() -> None:
     viewer.take(0.0)
     assert not viewer.has_stopped(1e6), "of statuses nothing is drawn"
     for at_s in (1000.0, 1001.0):
-        viewer.next({"a": int(at_s)}.get)
+        viewer.next({"a": int(at_s)})
         viewer.add("a", int(at_s), b"")
         viewer.take(at_s)
     assert not viewer.has_stopped(1000.0 + STOPPED_S)
@@ -642,7 +645,7 @@ def test_who_draws_nothing_of_what_was_sent_has_stopped() -> None:
 def test_who_says_more_than_there_is_to_say_is_noticed() -> None:
     viewer = Viewer(0.0, ["a"])
     for number in range(1000):
-        viewer.next({"a": number}.get)
+        viewer.next({"a": number})
         viewer.add("a", number, b"")
         viewer.take(0.0)
         viewer.drawn(1, 0.0)
@@ -656,7 +659,7 @@ def test_who_says_more_than_there_is_to_say_is_noticed() -> None:
 
 def test_a_picture_that_nobody_looks_at_any_more_is_not_sent() -> None:
     viewer = Viewer(0.0, ["a", "b"])
-    assert viewer.next({"a": 1}.get) == "a"
+    assert viewer.next({"a": 1}) == "a"
     viewer.look(["b"], 640)
     viewer.add("a", 1, b"a")
     assert viewer.take(0.0) is None

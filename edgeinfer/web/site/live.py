@@ -22,7 +22,6 @@ from edgeinfer.web.site.gate import CLOSE_CODES, check, close_with
 from edgeinfer.web.site.views import Views
 from edgeinfer.web.viewing.bell import Bell
 from edgeinfer.web.viewing.encoding import Encoded, Form, framed
-from edgeinfer.web.viewing.gallery import Gallery, Shot
 from edgeinfer.web.viewing.viewer import DEFAULT_WIDTH, STOPPED_S, Viewer, usable_width
 
 LOOK_S = 1.0
@@ -86,10 +85,10 @@ class Connection:
     def __init__(self, socket: WebSocket, views: Views, bell: Bell) -> None:
         self._socket, self._views, self._gallery = socket, views, views.gallery
         self._due = asyncio.Event()
-        self._wake = self._due.set
-        self._ring = partial(bell.ring, self._wake)
         self._made: deque[Encoded] = deque()  # from the encoder's thread
-        self._watch = self._gallery.watch(self._ring)
+        self._fresh = True  # whether there may be newer pictures than were looked for
+        self._tell_made = partial(bell.ring, self._due.set)
+        self._watch = self._gallery.watch(partial(bell.ring, self._notice))
         self._viewer = Viewer(time.monotonic())
         self._sees_all = False
         self._sending_since_s: float | None = None
@@ -109,6 +108,10 @@ class Connection:
             await self._say_goodbye(ends[0])
         elif others:
             raise others[0]
+
+    def _notice(self) -> None:
+        self._fresh = True
+        self._due.set()
 
     async def _listen(self) -> None:
         self._begin()
@@ -138,7 +141,8 @@ class Connection:
             self._sees_all = self._sees_all and wish.sources is UNSET
             sources = self._viewer.sources if wish.sources is UNSET else wish.sources
             self._look(sources, self._viewer.width if wish.width is UNSET else wish.width)
-        self._due.set()
+        if self._viewer.waits:
+            self._due.set()
 
     def _look(self, sources: Sequence[str], width: int) -> None:
         unknown = sorted(set(sources) - set(known_sources(self._views)) - set(self._viewer.sources))
@@ -146,14 +150,15 @@ class Connection:
             raise Goodbye(UNKNOWN_SOURCE, f"there is no source {unknown[0][:64]!r}")
         self._viewer.look(sources, usable_width(width))
         self._gallery.look(self._watch, sources)
-        self._due.set()
+        self._notice()
 
     async def _send(self) -> None:
         while await self._due.wait():
             self._due.clear()
             self._take_news()
             self._take_made()
-            self._order()
+            if self._fresh or self._viewer.waits:
+                self._order()
             await self._send_what_is_due()
 
     async def _send_what_is_due(self) -> None:
@@ -183,14 +188,16 @@ class Connection:
 
     def _order(self) -> None:
         """Has the pictures made that the viewer is to get next."""
-        seen = Seen(self._gallery)
-        while (source := self._viewer.next(seen.mark)) is not None:
-            self._views.encoder.ask(seen.shots[source], Form(source, self._viewer.width), self._take_later)
+        self._fresh = False
+        shots = self._gallery.newest_of(self._viewer.sources)
+        marks = {source: shot.mark for source, shot in shots.items()}
+        while (source := self._viewer.next(marks)) is not None:
+            self._views.encoder.ask(shots[source], Form(source, self._viewer.width), self._take_later)
 
     def _take_later(self, encoded: Encoded) -> None:
         """On the encoder's thread."""
         self._made.append(encoded)
-        self._ring()
+        self._tell_made()
 
     async def _look_after(self) -> None:
         """Whether the viewer still may look, and still does."""
@@ -213,22 +220,6 @@ class Connection:
             cut(self._socket.scope)
         except (WebSocketDisconnect, RuntimeError):  # it has gone by itself
             pass
-
-
-class Seen:
-    """The newest pictures as they are looked up, so that the one that is chosen is the one that is made."""
-
-    def __init__(self, gallery: Gallery) -> None:
-        self.shots: dict[str, Shot] = {}
-        self._gallery = gallery
-
-    def mark(self, source: str) -> int | None:
-        """See `Viewer.next`."""
-        shot = self._gallery.newest(source)
-        if shot is None:
-            return None
-        self.shots[source] = shot
-        return shot.mark
 
 
 def known_sources(views: Views) -> list[str]:

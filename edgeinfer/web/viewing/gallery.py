@@ -26,11 +26,13 @@ class Shot:
 
     message: DetectionsMessage
     picture: Picture
+    mark: int
+    """Larger for each newer one, of any source: when its message was made, CLOCK_MONOTONIC."""
 
-    @property
-    def mark(self) -> int:
-        """Larger for each newer one, of any source."""
-        return self.message.t_publish_mono_ns
+    @staticmethod
+    def of(message: DetectionsMessage, picture: Picture) -> Shot:
+        """The picture that a message was made of."""
+        return Shot(message, picture, message.t_publish_mono_ns)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,8 +101,13 @@ class Gallery:
 
     def newest(self, source: str) -> Shot | None:
         """The newest of a source that somebody looks at, unless it is too old."""
-        shot = self._shots.get(source)
-        return None if shot is None or _is_old(shot, time.monotonic_ns()) else shot
+        return self.newest_of([source]).get(source)
+
+    def newest_of(self, sources: Iterable[str]) -> dict[str, Shot]:
+        """The same of several; without those that there is none of."""
+        shots, oldest = self._shots, time.monotonic_ns() - KEPT_NS
+        found = ((source, shots.get(source)) for source in sources)
+        return {source: shot for source, shot in found if shot is not None and shot.mark >= oldest}
 
     def take_news(self, watch: Watch) -> dict[str, Message]:
         """What has changed since this was last asked: the newest `status` of each source, and `info` by no name."""
@@ -114,16 +121,15 @@ class Gallery:
         """See `Sink.write`."""
         if isinstance(message, DetectionsMessage):
             if result is not None and message.source in self._lookers:
-                self._show(Shot(message, result.frame.capture.picture))
+                self._show(Shot.of(message, result.frame.capture.picture))
         else:
             self._latch(message)
 
     def service(self) -> None:
         """See `Sink.service`."""
         if self._shots:
-            now_ns = time.monotonic_ns()
             with self._lock:
-                self._shots = {source: shot for source, shot in self._shots.items() if not _is_old(shot, now_ns)}
+                self._shots = self.newest_of(list(self._shots))
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -167,10 +173,6 @@ class Gallery:
         self._lookers = {source: tuple(watches) for source, watches in lookers.items()}
         for source in [source for source in self._shots if source not in lookers]:
             del self._shots[source]
-
-
-def _is_old(shot: Shot, now_ns: int) -> bool:
-    return now_ns - shot.mark > KEPT_NS
 
 
 def _substance(message: Message) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 CREDITS = 2
 """Pictures that may be on their way to a viewer: one that is being drawn, and the next."""
@@ -23,17 +23,19 @@ class Viewer:
     """Statuses go first, then pictures; sources take turns, and of each the newest wins.
 
     A picture's way is `next`, then `add` or `give_up`, then `take`, and `drawn` in the end; no more than CREDITS are on
-    it. What is to be sent is bounded: the newest status of each source, and those pictures.
+    it. What is to be sent is bounded: the newest status of each source, and those pictures. `waits`: `next` may have
+    found more, if others were not on their way.
     """
 
     def __init__(self, now_s: float, sources: Sequence[str] = (), width: int = DEFAULT_WIDTH) -> None:
         self.width = width
         self.sources: tuple[str, ...] = ()
+        self.waits = False
         self._turns: deque[str] = deque()
         self._marks: dict[str, int] = {}  # of the picture of each source that was made last
         self._statuses: dict[str, bytes] = {}
         self._pictures: deque[bytes] = deque()
-        self._making: set[str] = set()
+        self._making: dict[str, int] = {}  # the marks that were asked for
         self._undrawn = 0
         self._heard_s = self._spoke_s = now_s
         self._words = WORDS_AT_ONCE
@@ -51,30 +53,35 @@ class Viewer:
         self._turns = deque([*kept, *(source for source in self.sources if source not in kept)])
         self._marks = {source: mark for source, mark in self._marks.items() if source in self.sources}
 
-    def next(self, newest: Callable[[str], int | None]) -> str | None:
+    def next(self, newest: Mapping[str, int]) -> str | None:
         """The source whose picture is to be made now, None where there is none or no credit.
 
-        `newest` tells the mark of a source's newest picture, larger for each newer one.
+        `newest`: the mark of each source's newest picture, larger for each newer one.
         """
-        if self.credits <= 0:
+        self.waits = self.credits <= 0
+        if self.waits:
             return None
-        due = next((source for source in self._turns if self._is_due(source, newest(source))), None)
-        if due is not None:
-            self._turns.remove(due)
-            self._turns.append(due)
-            self._making.add(due)
-        return due
+        for source in self._turns:
+            mark, making = newest.get(source, -1), self._making.get(source)
+            if making is not None:
+                self.waits = self.waits or mark > making
+            elif mark > self._marks.get(source, -1):
+                self._making[source] = mark
+                self._turns.remove(source)
+                self._turns.append(source)
+                return source
+        return None
 
     def add(self, source: str, mark: int, picture: bytes) -> None:
         """A source's picture has been made, perhaps a newer one. It is sent if it is still looked at."""
-        self._making.discard(source)
+        self._making.pop(source, None)
         if source in self.sources:
             self._marks[source] = mark
             self._pictures.append(picture)
 
     def give_up(self, source: str, mark: int) -> None:
         """That picture could not be made; the next one may."""
-        self._making.discard(source)
+        self._making.pop(source, None)
         if source in self.sources:
             self._marks[source] = mark
 
@@ -108,6 +115,3 @@ class Viewer:
         self._words = min(WORDS_AT_ONCE, self._words + (now_s - self._spoke_s) * WORDS_A_SECOND) - 1
         self._spoke_s = now_s
         return self._words >= 0
-
-    def _is_due(self, source: str, mark: int | None) -> bool:
-        return mark is not None and source not in self._making and mark > self._marks.get(source, -1)
