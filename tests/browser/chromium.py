@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: no browser can be driven")
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
 
 QUIET = (
     "headless=new",
@@ -98,8 +96,9 @@ class Browser:
         return str(self.driver.find_element(By.CSS_SELECTOR, selector).text)
 
     def scheme(self, name: str) -> None:
-        """`light` or `dark`, as the system would say."""
-        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+        """`light` or `dark`, as the system would say; and nothing moves, so that a picture shows no passing state."""
+        wanted = {"prefers-color-scheme": name, "prefers-reduced-motion": "reduce"}
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": key, "value": wanted[key]} for key in wanted])
 
     def size(self, width: int, height: int, mobile: bool = False) -> None:
         """The size of the page's part of the window, in CSS pixels."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_S = 60
 SETTINGS = {
@@ -26,7 +27,7 @@ SETTINGS = {
 class Firefox:
     """One page of a running Firefox."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._number = 0
         self.console: list[str] = []
@@ -63,7 +64,6 @@ class Firefox:
 @contextmanager
 def browsing(folder: Path) -> Iterator[Firefox]:
     """A Firefox for the time of a block. Skips the test where there is none."""
-    client = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
     binary = shutil.which("firefox-esr") or pytest.skip("firefox-esr is not installed")
     profile = folder / "firefox"
     profile.mkdir()
@@ -75,7 +75,7 @@ def browsing(folder: Path) -> Iterator[Firefox]:
     with said.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        with client.connect(f"{_address(said)}/session", max_size=None, proxy=None) as connection:
+        with connect(f"{_address(said)}/session", max_size=None, proxy=None) as connection:
             yield Firefox(connection)
     finally:
         process.terminate()

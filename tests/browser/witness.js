@@ -3,11 +3,11 @@
 (() => {
   window.__seen = [];
   const REACH = 4; // pixels that a drawn line may lie beside the square's edge
-  const LABEL = 40; // pixels above and below a box that its label may take, at 640 pixels of width
+  const LABEL = 40, LONG = 160; // how far above and below a box its label may be, and to the right, at 640 pixels of width
 
   const square = (r, g, b) => r > 190 && g < 90 && b > 190;
   // Grey, the square, and what JPEG makes of the edge between the two: as red as blue, and not greener than that.
-  const planted = (r, g, b) => Math.abs(r - b) < 48 && g - r < 32 && r > 96 && g < 160;
+  const planted = (r, g, b) => Math.abs(r - b) < 48 && g - r < 48 && r > 72 && g < 184;
 
   function look(tile) {
     const { width, height } = tile.canvas;
@@ -38,10 +38,11 @@
       for (let i = from + 8; i < to - 8; i++) found += near(...point(i));
       return found / Math.max(1, to - from - 16);
     };
+    const left = Math.min(x1 - 16, width - LONG * scale); // a label stays within the picture
     let strays = 0;
     for (let y = 0, at = 0; y < height; y++) {
       for (let x = 0; x < width; x++, at++) {
-        const around = y >= y1 - LABEL * scale && y < y2 + LABEL * scale && x >= x1 - 8 && x < x2 + 160 * scale;
+        const around = y >= y1 - LABEL * scale && y < y2 + LABEL * scale && x >= left && x < x1 + LONG * scale;
         if (drawn[at] && !around) strays++;
       }
     }

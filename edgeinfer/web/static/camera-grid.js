@@ -11,7 +11,7 @@ class CameraGrid extends HTMLElement {
   #empty = el("p.quiet", { hidden: true });
   #tiles = new Map();
   #columns = 1;
-  #sizes = new ResizeObserver(() => this.#arrange());
+  #sizes = new ResizeObserver(() => requestAnimationFrame(() => this.#arrange())); // it changes its own height
 
   connectedCallback() {
     this.append(el("h1.unseen", "Cameras"), this.#empty, this.#list);
