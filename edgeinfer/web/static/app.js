@@ -16,7 +16,7 @@ const VIEWS = { cameras: ["camera-grid", "Cameras"], plots: ["plots-view", "Plot
 const KEYS = { 1: "#/", 2: "#/plots", 3: "#/model", 4: "#/events", 5: "#/config" };
 const main = document.querySelector("main");
 const Camera = customElements.get("camera-view");
-let view = null;
+let view = null, shown = null; // and the address that it belongs to
 
 /** `#/camera/yard` → ["camera", "yard"]; what nobody knows is the grid. */
 function asked() {
@@ -27,8 +27,10 @@ function asked() {
 
 function show(moved = true) {
   const [key, name] = asked(), before = view;
+  if (moved && location.hash === shown) return;
   if (moved && before?.changed && !confirm("Leave, and lose what was edited?")) return history.back();
   view = key === "camera" ? new Camera(name) : document.createElement(VIEWS[key][0]);
+  shown = location.hash;
   main.dataset.view = key;
   document.title = `${name || VIEWS[key][1]} – edgeinfer`;
   for (const link of document.querySelectorAll("nav a")) mark(link, "aria-current", link.dataset.view === (name ? "cameras" : key) ? "page" : null);
@@ -55,15 +57,15 @@ function action(key, target) {
   if (key === "?") return help;
   if (key === "t") return () => document.querySelector("top-bar").turn();
   if (key === "/") return main.querySelector("[type=search]") && (() => main.querySelector("[type=search]").focus());
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-  if (!(view instanceof Camera) || target.matches("[type=range]")) return null;
+  const step = target.matches("[type=range]") ? 0 : { ArrowLeft: -1, ArrowRight: 1 }[key];
+  if (!(view instanceof Camera)) return null;
   if (key === "Escape") return () => (location.hash = "#/");
   const other = step && view.neighbour(step);
   return other && (() => (location.hash = `#/camera/${encodeURIComponent(other)}`));
 }
 
 rights.addEventListener("denied", () => {
-  main.replaceChildren(el("p.quiet", "Cameras are shown to those who have a token. ", el("button", { onclick: () => signIn() }, "Sign in")));
+  if (!view?.changed) main.replaceChildren(el("p.quiet", "Cameras are shown to those who have a token. ", el("button", { onclick: () => signIn() }, "Sign in")));
   signIn();
 });
 signedIn.addEventListener("done", async () => {

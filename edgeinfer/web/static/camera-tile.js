@@ -64,7 +64,9 @@ export class CameraTile extends HTMLElement {
   }
 
   #onFrame = ({ detail: { header, bitmap } }) => {
+    const { last } = this;
     if (header.source !== this.source) return;
+    if (last?.session === header.session && header.frame_id < last.frame_id) return; // it was quicker to read than the one before
     this.last = header;
     this.#drawnAt = performance.now();
     const shape = bitmap.width !== this.canvas.width || bitmap.height !== this.canvas.height;
@@ -102,7 +104,7 @@ export class CameraTile extends HTMLElement {
   /** What stands over the picture, null where it is live. */
   #veiled(status, state) {
     const age = this.#drawnAt ? performance.now() - this.#drawnAt : null;
-    if (store.trouble) return { title: "Not connected", text: store.trouble.message, tone: "error" };
+    if (store.trouble && !(age !== null && age < OLD_MS)) return { title: "Not connected", text: store.trouble.message, tone: "error" };
     if (state !== "running") return { title: stateWord(state), text: status?.reason?.text ?? "", tone: DIM[state] ?? "warning" };
     if (live.text) return { title: "Not connected", text: live.text, tone: "error" };
     if (age === null) return { title: "Waiting", text: "for the first picture", tone: "quiet" };
