@@ -30,7 +30,7 @@ async function ask(path, options) {
   if (answer.ok) return content;
   if (answer.status === 401 && path !== "login") rights.dispatchEvent(new Event("denied"));
   const { code = `http-${answer.status}`, text = `the server answered ${answer.status}`, hint = "" } = content?.error ?? {};
-  throw Object.assign(new ApiError(answer.status, code, text, hint), { content });
+  throw new ApiError(answer.status, code, text, hint);
 }
 
 /** An error in one line, with what helps. */

@@ -38,10 +38,11 @@ class ConfigView extends HTMLElement {
   }
 
   async #load() {
+    this.seenAs = store.role;
     try {
       const config = await get(`api/v1/config${store.role === "admin" ? "?text=1" : ""}`, this.#stop.signal);
-      this.seenAs = store.role;
-      this.#build(config);
+      if (this.changed && config.text === this.#saved) this.digest = config.digest;
+      else this.#build(config);
     } catch (error) {
       if (!this.#stop.signal.aborted) this.lastChild.replaceWith(el("p.notice", { role: "alert" }, sentence(error)));
     }
@@ -50,8 +51,7 @@ class ConfigView extends HTMLElement {
   #build({ path, text, effective, reloadable, digest }) {
     const editor = el("div.editor", { "data-editor": true }, this.#lines, el("div.layers", this.#under, this.#text));
     const effect = el("details", el("summary", "In effect, with every default"), shown(effective));
-    this.reloadable = reloadable;
-    this.digest = digest;
+    Object.assign(this, { reloadable, path, digest });
     this.replaceChildren(...[
       el("h1", "Configuration"),
       el("p.lead", path ? [el("code", path), text !== null && store.role !== "admin" ? " Secrets are hidden. Edits are checked here; only an admin can put them in place." : ""] : "It runs without a configuration file: everything came from the command line."),
@@ -66,9 +66,9 @@ class ConfigView extends HTMLElement {
     this.#fill(text);
   }
 
-  /** After a login the text comes again, whole; edits stay. */
+  /** After a login the text comes again, whole; edits stay where nothing was hidden from them, which would be lost in the file. */
   #rights = () => {
-    if (store.role !== this.seenAs && !this.changed) this.#load();
+    if (store.role !== this.seenAs) this.#load();
     this.#offer();
   };
 
@@ -98,22 +98,28 @@ class ConfigView extends HTMLElement {
 
   #show({ ok, text, errors, changes, refused }) {
     this.#found = errors;
-    this.ok = ok && !refused;
+    this.ok = ok && !(refused && this.changed);
     this.changes = changes;
     this.#verdict.className = `verdict ${ok ? "passed" : "failed"}`;
     say(this.#verdict, ok ? text || "Nothing is wrong." : errors.length ? `${errors.length} ${errors.length === 1 ? "thing is" : "things are"} wrong` : text);
     this.#errors.replaceChildren(...errors.map((error) => this.#item(error)));
-    this.#refused.hidden = !refused;
-    say(this.#refused, refused ?? "");
-    this.#changes.replaceChildren(...(changes.length ? changes.map((change) => el("li", change)) : ok && this.changed ? [el("li", "nothing")] : []));
+    const why = this.changed ? refused : null;
+    this.#refused.hidden = !why;
+    say(this.#refused, why ?? "");
+    this.#changes.replaceChildren(...(changes.length ? changes.map((change) => el("li", change)) : ok && this.changed && !why ? [el("li", "nothing")] : []));
     this.#underline();
     this.#offer();
   }
 
   #item(error) {
-    const { message, hint, line, column } = error;
-    const where = line ? el("button.where", { onclick: () => this.#go(error) }, `line ${line}, column ${column ?? 1}`) : null;
+    const { message, hint, file, line, column } = error, place = `line ${line}, column ${column ?? 1}`;
+    const where = !line ? file : this.#here(error) ? el("button.where", { onclick: () => this.#go(error) }, place) : `${file}, ${place}`;
     return el("li", where, el("span", message), hint ? el("small", hint) : null);
+  }
+
+  /** Not in a file beside this one. */
+  #here({ file }) {
+    return !file || file === this.path;
   }
 
   #go({ line, column, message }) {
@@ -125,10 +131,10 @@ class ConfigView extends HTMLElement {
 
   /** The layer beneath holds the same text, so that its underlines lie where the words are, and scrolls with it. */
   #underline() {
-    const lines = this.#text.value.split("\n");
-    const pieces = lines.map((line, index) => this.#pieces(line, this.#found.filter((error) => error.line === index + 1)));
+    const lines = this.#text.value.split("\n"), found = this.#found.filter((error) => this.#here(error));
+    const pieces = lines.map((line, index) => this.#pieces(line, found.filter(({ line }) => line === index + 1)));
     this.#under.replaceChildren(...pieces.flatMap((piece) => [...piece, "\n"]), " ");
-    const bad = new Set(this.#found.map(({ line }) => line));
+    const bad = new Set(found.map(({ line }) => line));
     this.#lines.replaceChildren(...lines.flatMap((_, index) => [bad.has(index + 1) ? el("b", String(index + 1)) : String(index + 1), "\n"]));
   }
 
@@ -160,7 +166,6 @@ class ConfigView extends HTMLElement {
     try {
       const { text, digest } = await post("api/v1/reload", changed ? { text: this.#text.value, digest: this.digest } : {});
       if (changed) [this.#saved, this.digest] = [this.#text.value, digest];
-      this.#fill(this.#text.value);
       this.#done("passed", text);
     } catch (error) {
       this.#done("failed", sentence(error));
@@ -171,6 +176,7 @@ class ConfigView extends HTMLElement {
   #done(verdict, text) {
     clearTimeout(this.timer);
     this.#checks += 1;
+    this.#revert.disabled = !this.changed;
     this.#verdict.className = `verdict ${verdict}`;
     say(this.#verdict, text);
     this.#changes.replaceChildren();

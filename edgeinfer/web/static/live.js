@@ -13,7 +13,6 @@ const utf8 = new TextDecoder();
 class Live extends EventTarget {
   connected = false;
   text = ""; // why there is no connection, in words
-  broken = 0; // pictures that the browser could not read
   #socket = null;
   #sources = [];
   #width = 640;
@@ -111,7 +110,6 @@ class Live extends EventTarget {
     this.#wait = FIRST_WAIT_MS;
     if (header.kind !== "detections") return store.push(header);
     const bitmap = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" })).catch(() => null);
-    this.broken += bitmap ? 0 : 1;
     if (socket !== this.#socket) return bitmap?.close();
     this.#pending.push({ header, bitmap });
     if (document.hidden) this.#release();
