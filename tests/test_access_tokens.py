@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -17,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.commands import web
+from edgeinfer.config.settings import load_config
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, TemporaryError, UsageError
 from edgeinfer.guard.limits import MAX_TOKEN_FILE_BYTES, MAX_TOKENS
+from edgeinfer.guard.process_list import masked
 from edgeinfer.guard.redaction import redact
 from edgeinfer.web.access import tokens
 from edgeinfer.web.access.tokens import PATIENCE_S, TokenList
@@ -414,3 +417,36 @@ def test_a_log_line_of_a_wrong_file_shows_no_hash(path: Path, caplog: pytest.Log
     listed.refresh()
     assert "line 2: not ROLE:NAME:HASH" in caplog.text
     assert token.digest not in caplog.text
+
+
+@pytest.mark.parametrize("quote", ["", '"', "'"])
+def test_errors_name_the_files_of_tokens_and_keys(tmp_path: Path, quote: str) -> None:
+    """Their keys are called as secrets are, which are shown nowhere."""
+    config = tmp_path / "c.yaml"
+    files = f"token: {quote}{tmp_path}/web.tokens{quote}, tls: {{cert: c.pem, key: {quote}key.pem{quote}}}"
+    config.write_text(f"sources: {{a: 'demo:'}}\nhttp: {{web: true, {files}}}\n")
+    load_config(config)
+    for text in (f"{tmp_path}/web.tokens: No such file", "key.pem: no key"):
+        assert redact(text) == text
+    load_config(config, [("http.token", "other.tokens")])
+    assert redact("other.tokens: No such file") == "other.tokens: No such file"
+
+
+def test_what_is_no_name_of_a_file_or_a_secret_elsewhere_is_still_hidden(tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    for value, rest in (
+        ("hunter2hunter2", ""),
+        (tokens.mint(), ""),
+        ("a.secret", ", x: {uri: '0', password: a.secret}"),
+    ):
+        config.write_text(f"sources: {{a: 'demo:'{rest}}}\nhttp: {{web: true, token: {value}}}\n")
+        with contextlib.suppress(ConfigError):
+            load_config(config)
+        assert value not in redact(f"{value}: No such file")
+
+
+def test_a_file_of_tokens_on_the_command_line_is_no_password() -> None:
+    for argument in ("http.token=web.tokens", "--set=http.token=/etc/edgeinfer/tokens", "http.tls.key=key.pem"):
+        assert masked(argument) == argument
+    for argument in (f"http.token={SECRET}", "http.token=hunter2hunter2", "x.token=web.tokens"):
+        assert "***" in masked(argument)

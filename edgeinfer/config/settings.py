@@ -21,7 +21,7 @@ from edgeinfer.config.places import Places, located
 from edgeinfer.config.uri import SourceUri, parse_uri
 from edgeinfer.config.yamlfile import Document, parse_document, read_document
 from edgeinfer.errors import ConfigError, EdgeinferError, UnavailableError
-from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text
+from edgeinfer.guard.redaction import remember_setting, remember_settings, remember_text, spare
 from edgeinfer.interfaces import Isolating
 from edgeinfer.messages import SOURCE_PATTERN
 
@@ -228,10 +228,22 @@ def read_config(path: Path | None, overrides: Sequence[tuple[str, Any]] = (), te
     try:
         for key, value in overrides:
             set_override(data, key, copy.deepcopy(value))
+        _spare_files(data)
         config = _resolve(strict.convert(data, _File), None if path is None else str(path))
     except EdgeinferError as error:
         raise _located(error, texts, overrides) from None
     return Reading(config, texts, overrides)
+
+
+def _spare_files(data: Any) -> None:
+    """`http.token` and `http.tls.key` name files, with which errors have to be told."""
+    http = data.get("http") if isinstance(data, dict) else None
+    if not isinstance(http, dict):
+        return
+    tls = http.get("tls")
+    files = (http.get("token"), tls.get("key") if isinstance(tls, dict) else None)
+    others = {**data, "http": {key: value for key, value in http.items() if key not in ("token", "tls")}}
+    spare([file for file in files if isinstance(file, str)], others)
 
 
 def _documents(path: Path, text: str | None) -> list[Document]:

@@ -155,6 +155,13 @@ def is_secret(key: str, value: str) -> bool:
     return is_secret_key(key) and (not key.lower().endswith("key") or bool(_KEY_MATERIAL.match(value)) or _is_api(key))
 
 
+def names_a_file(value: str) -> bool:
+    """Whether a value whose key looks like a secret's may be the name of a file: `/etc/web.tokens`, not a word or one
+    of our tokens.
+    """
+    return bool(re.search(r"[./]", value)) and not re.search(r"\s|://", value) and not _OWN.search(value)
+
+
 def secrets_in_lines(text: str) -> Iterator[str]:
     """What stands after such keys, and in URLs, in a text that may be YAML, JSON or neither."""
     for line in text.splitlines():

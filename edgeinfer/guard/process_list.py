@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeinfer.guard.credentials import is_secret, secret_spans
+from edgeinfer.guard.credentials import is_secret, names_a_file, secret_spans
 
 _AFTER = re.compile(
     r"(?<![\w.-])([\w.-]{1,128})[\"']?\s?[:=]\s{0,64}"
@@ -24,11 +24,15 @@ _AFTER = re.compile(
 _HEADER = re.compile(
     r"(?i)\bauthorization[\"']?\s?[:=]\s?[\"']?(?:\(string\))?\s?((?:basic|bearer|digest)?)([^\"'\r\n]+)"
 )
+_FILE = re.compile(r"(?:--set=)?http\.(?:token|tls\.key)=(.*)")
+"""Settings that name files, though they are called as secrets are."""
 _ENVIRONMENT = re.compile(r"\$\{env:\w+\}")
 
 
 def masked(argument: str) -> str:
     """The argument with `*` for each byte of credentials in it."""
+    if (named := _FILE.fullmatch(argument)) and names_a_file(named[1]):
+        return argument
     spans = [*secret_spans(argument), *(found.span(2) for found in _AFTER.finditer(argument) if _tells(found))]
     spans += [found.span(2) for found in _HEADER.finditer(argument) if _left(found[2])]
     secret = {place for start, end in spans for place in range(start, end)}

@@ -27,6 +27,9 @@ GONE = "***"
 LONG = 8
 """A shorter word or number is looked for where it stands for itself: "camera" is no part of "cameras"."""
 
+_AROUND = "\"'!&*|>"
+"""What a text of a configuration may have around a value."""
+
 _known: dict[str, None] = {}
 _meanwhile: ContextVar[tuple[str, ...] | None] = ContextVar("meanwhile", default=None)
 _said_full = False
@@ -71,6 +74,21 @@ def hidden_meanwhile(text: str) -> Iterator[None]:
 
 def remember_settings(data: Any) -> None:
     """Every secret in plain data: whatever lies below a key like `password`, and credentials in any text."""
+    remember_secrets(_secrets_in(data))
+
+
+def spare(files: Iterable[str], others: Any) -> None:
+    """Names of files are shown, though they stand below a key like `token`: errors are about them.
+
+    Not what is no such name, nor what is a secret in the settings `others`.
+    """
+    global _known  # noqa: PLW0603 (see above)
+    secret = _secrets_in(others)
+    spared = {file for file in files if credentials.names_a_file(file) and file not in secret}
+    _known = {known: None for known in _known if known.strip(_AROUND) not in spared}
+
+
+def _secrets_in(data: Any) -> dict[str, None]:
     waiting, seen, found = [("", data)], set[tuple[str, int]](), dict[str, None]()
     while waiting:
         key, value = waiting.pop()
@@ -80,7 +98,7 @@ def remember_settings(data: Any) -> None:
                 waiting += _parts(key, value)
         else:
             found.update(dict.fromkeys(_secrets_of(key, value)))
-    remember_secrets(found)
+    return found
 
 
 def remember_setting(path: str, value: Any) -> None:
