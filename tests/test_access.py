@@ -143,7 +143,7 @@ class Closed(TokenList):
     """A list without tokens and without a file."""
 
     def __init__(self) -> None:
-        self._tokens, self._looked_s, self._clock = (), 0.0, Clock()
+        self._tokens, self._looked_s, self._clock = {}, 0.0, Clock()
 
 
 @pytest.mark.parametrize(("method", "path"), QUESTIONS)

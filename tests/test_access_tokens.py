@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.commands import web
-from edgeinfer.config.settings import load_config
+from edgeinfer.config.settings import load_config, read_config
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, TemporaryError, UsageError
 from edgeinfer.guard.limits import MAX_TOKEN_FILE_BYTES, MAX_TOKENS
 from edgeinfer.guard.process_list import masked
-from edgeinfer.guard.redaction import redact
+from edgeinfer.guard.redaction import hidden_meanwhile, redact, remember_secrets
 from edgeinfer.web.access import tokens
 from edgeinfer.web.access.tokens import PATIENCE_S, TokenList
 from tests.conftest import Cli
@@ -363,7 +363,7 @@ def test_a_disk_that_hangs_lets_nobody_in(path: Path) -> None:
 
 def test_a_file_without_tokens_is_warned_of(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.touch(0o600)
-    assert TokenList(path).tokens == ()
+    assert not TokenList(path).tokens
     assert "nobody can log in" in caplog.text
 
 
@@ -443,6 +443,16 @@ def test_what_is_no_name_of_a_file_or_a_secret_elsewhere_is_still_hidden(tmp_pat
         with contextlib.suppress(ConfigError):
             load_config(config)
         assert value not in redact(f"{value}: No such file")
+
+
+def test_a_text_of_others_lays_no_secret_open(tmp_path: Path) -> None:
+    """A viewer who has one checked can't have the log show what the daemon keeps to itself."""
+    remember_secrets(["pass.word"])
+    text = "http: {web: true, token: pass.word, tls: {cert: c, key: mine.pem}}"
+    with hidden_meanwhile(text):
+        read_config(tmp_path / "c.yaml", text=text)
+        assert redact("pass.word and mine.pem") == "*** and mine.pem"
+    assert redact("pass.word") == "***"
 
 
 def test_a_file_of_tokens_on_the_command_line_is_no_password() -> None:

@@ -80,12 +80,17 @@ def remember_settings(data: Any) -> None:
 def spare(files: Iterable[str], others: Any) -> None:
     """Names of files are shown, though they stand below a key like `token`: errors are about them.
 
-    Not what is no such name, nor what is a secret in the settings `others`.
+    Not what is no such name, nor what is a secret in the settings `others`. Within `hidden_meanwhile` this goes for
+    what came to be known there.
     """
     global _known  # noqa: PLW0603 (see above)
-    secret = _secrets_in(others)
+    secret, meanwhile = _secrets_in(others), _meanwhile.get()
     spared = {file for file in files if credentials.names_a_file(file) and file not in secret}
-    _known = {known: None for known in _known if known.strip(_AROUND) not in spared}
+    kept = [known for known in (_known if meanwhile is None else meanwhile) if known.strip(_AROUND) not in spared]
+    if meanwhile is None:
+        _known = dict.fromkeys(kept)
+    else:
+        _meanwhile.set(tuple(kept))
 
 
 def _secrets_in(data: Any) -> dict[str, None]:

@@ -18,7 +18,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -155,7 +155,7 @@ class TokenList:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises what `read` raises: a wrong file is found at the start, not when the first person comes."""
         self.path, self._clock = path, clock
-        self._tokens = read(path)
+        self._tokens: Mapping[Token, None] = dict.fromkeys(read(path))
         self._text: str | None = None
         self._looked_s = clock()
         self.error = ""
@@ -163,9 +163,9 @@ class TokenList:
             log.warning("web: %s holds no token, so that nobody can log in; edgeinfer web token new makes one", path)
 
     @property
-    def tokens(self) -> tuple[Token, ...]:
-        """Those that count now."""
-        return self._tokens if self._clock() - self._looked_s <= PATIENCE_S else ()
+    def tokens(self) -> Mapping[Token, None]:
+        """Those that count now, in their order."""
+        return self._tokens if self._clock() - self._looked_s <= PATIENCE_S else {}
 
     def find(self, secret: str) -> Token | None:
         """The token with this secret."""
@@ -181,10 +181,10 @@ class TokenList:
         try:
             text = read_here(self.path)
             if text != self._text:
-                self._tokens = parse(text, self.path)
+                self._tokens = dict.fromkeys(parse(text, self.path))
             self._text, self._looked_s, error = text, now, ""
         except ConfigError as said:  # of what is in the file, or whose it is
-            self._tokens, self._text, self._looked_s, error = (), None, now, str(said)
+            self._tokens, self._text, self._looked_s, error = {}, None, now, str(said)
         except Exception as said:  # it may be there again in a moment; until then it counts as it was, but not for long
             error = str(said)
         if error and error != self.error:
