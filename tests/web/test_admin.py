@@ -12,10 +12,11 @@ import pytest
 from edgeinfer.config.replacing import ChangedError
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError, TemporaryError
 from edgeinfer.guard.limits import MAX_WEB_BODY_BYTES
+from edgeinfer.web.access.rights import Access, Asked, Grant, Refusal, Standing
 from edgeinfer.web.site.server import Site
 from edgeinfer.web.viewing.desk import BadNameError, BusyError, NoDesk, NoSuchSourceError, Outcome, UnfinishedError
 from tests.test_desk import MORE, SECRETS, TEXT, Made
-from tests.web.serving import ask, serving, views
+from tests.web.serving import Everybody, ask, serving, views
 
 CHANGES: list[tuple[str, str, Any]] = [
     ("/api/v1/reload", "POST", {}),
@@ -37,10 +38,23 @@ def made(path: Path) -> Made:
     return Made(path)
 
 
+class Named(Access):
+    """Says of each who a header says it is."""
+
+    def __init__(self) -> None:
+        super().__init__(local=True)
+
+    def _who(self, asked: Asked) -> Grant | Refusal:
+        return Grant(ROLES[asked.header("x-role")])
+
+
+ROLES: dict[str, Standing] = {"admin": "admin", "local": "local", "viewer": "viewer", "": "viewer"}
+
+
 @pytest.fixture
 def site(made: Made) -> Iterator[Site]:
     """With the rights that a header names."""
-    with serving(views(config=made.desk, rights=lambda headers, _: headers.get("x-role", "viewer"))) as site:
+    with serving(views(config=made.desk, access=Named())) as site:
         yield site
 
 
@@ -172,7 +186,7 @@ class Failing(NoDesk):
     ],
 )
 def test_every_refusal_has_its_status(error: EdgeinferError, status: int, code: str) -> None:
-    with serving(views(config=Failing(error), rights=lambda *_: "admin")) as site:
+    with serving(views(config=Failing(error), access=Everybody("admin"))) as site:
         reply = ask(site, "/api/v1/reload", "POST", {})
         assert (reply.status, reply.error, reply.json["error"]["text"]) == (status, code, "x")
         assert ("retry-after" in reply.headers) == (status == 503)
