@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from edgeinfer.client import Subscriber
 from edgeinfer.config.settings import load_config
 from edgeinfer.errors import EdgeinferError
+from edgeinfer.guard.credentials import is_secret, secrets_in_lines
 from edgeinfer.guard.redaction import redact, remember
 from edgeinfer.sources._credentials import account
 from tests.conftest import Cli
@@ -253,3 +254,28 @@ def test_a_pipe_in_place_of_the_configuration_stops_no_later_reload(
     path.unlink()
     path.write_text(text.replace("'demo:'", "'demo:', b: 'demo:'"))
     assert cli("reload", ipc).stdout == "sources.b: added\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "secret"),
+    [
+        ("token", "/etc/edgeinfer/tokens", False),
+        ("token", "tokens", False),
+        ("token", "web/site.tokens", False),
+        ("token", "./t", False),
+        ("key", "key.pem", False),
+        ("key", "/var/lib/edgeinfer/web.key", False),
+        ("token", "hunter22", True),
+        ("token", "/9j4AAQSkZJRgABAQAAAQABAAD", True),
+        ("token", "eyJhbGciOi.eyJzdWIiOiIx.SflKxwRJSM", True),
+        ("token", "/etc/passwd and more", True),
+        ("key", "AAAAB3NzaC1yc2EAAAADAQAB", True),
+        ("auth_token", "/etc/edgeinfer/tokens", True),
+        ("password", "key.pem", True),
+    ],
+)
+def test_a_setting_that_names_a_file_is_no_secret(key: str, value: str, secret: bool) -> None:
+    """`http.token` and `http.tls.key` name files, which errors must be able to name too."""
+    assert is_secret(key, value) is secret
+    if " " not in value:
+        assert (value in secrets_in_lines(f"  {key}: {value}\n")) is secret

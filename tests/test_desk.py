@@ -33,11 +33,12 @@ from edgeinfer.guard import redaction
 from edgeinfer.guard.limits import MAX_CONFIG_BYTES
 from edgeinfer.messages import ReloadReport
 from edgeinfer.web.viewing.desk import BadNameError, BusyError, NoSuchSourceError, Outcome, UnfinishedError
-from tests.test_full_disk import fill, root_only, small_disk  # noqa: F401 (a fixture)
+from tests.test_full_disk import MOUNT, fill, root_only, small_disk  # noqa: F401 (a fixture)
 from tests.test_places import LEAVES, spoilt
 
 TEXT = "# mine\nsources:\n  yard: {uri: 'demo:', max_fps: 5}\n"
 MORE = TEXT + "  gate: 'demo:'\n"
+SOURCE = {"uri": "demo:", "max_fps": 3}
 
 
 class Made:
@@ -153,7 +154,7 @@ def test_a_viewer_sees_no_password_however_it_is_written(path: Path) -> None:
 
 def test_a_text_that_is_none_is_not_shown_to_viewers(made: Made, path: Path) -> None:
     path.write_text("sources: [\npassword: hunter22")
-    assert made.desk.view().text is None
+    assert (made.desk.view().text, made.desk.view().origins) == (None, {})
     assert "hunter22" in str(made.desk.view(unredacted=True).text)
     path.unlink()
     assert made.desk.view().text is None
@@ -388,6 +389,21 @@ def test_a_full_disk_changes_nothing(small_disk: Path) -> None:  # noqa: F811 (t
     assert path.read_text() == large
 
 
+def test_a_read_only_disk_changes_nothing(small_disk: Path) -> None:  # noqa: F811 (the fixture)
+    path = small_disk / "site.yaml"
+    path.write_text(TEXT)
+    made = Made(path)
+    subprocess.run([MOUNT, "-o", "remount,ro", str(small_disk)], check=True)
+    changes: list[Callable[[], Outcome]] = [
+        lambda: made.desk.reload(MORE),
+        lambda: made.desk.set_source("gate", SOURCE, "file"),
+    ]
+    for change in changes:
+        with pytest.raises(InputError, match="Read-only file system; nothing was changed"):
+            change()
+    assert made.desk.set_source("gate", SOURCE, "restart").ok
+
+
 def test_putting_back_needs_no_room(small_disk: Path) -> None:  # noqa: F811 (the fixture)
     path = small_disk / "site.yaml"
     path.write_text(TEXT)
@@ -465,8 +481,6 @@ def test_a_process_that_is_killed_leaves_the_old_text_or_the_new_one(path: Path)
 
 # --- sources ---
 
-SOURCE = {"uri": "demo:", "max_fps": 3}
-
 
 def test_a_source_lives_until_the_restart(made: Made, path: Path) -> None:
     before = tree(path)
@@ -540,6 +554,17 @@ def test_what_a_person_has_written_is_not_removed_here(made: Made, path: Path) -
     with pytest.raises(NoSuchSourceError, match="there is no source called yad; did you mean yard"):
         made.desk.remove_source("yad")
     assert (made.reloads, tree(path)) == (0, before)
+
+
+def test_beside_a_file_that_is_wrong_now_nothing_is_changed(made: Made, path: Path) -> None:
+    path.write_text("sources: [")
+    changes: list[Callable[[], Outcome]] = [
+        lambda: made.desk.set_source("gate", SOURCE, "restart"),
+        lambda: made.desk.remove_source("yard"),
+    ]
+    for change in changes:
+        with pytest.raises(ConfigError, match=r"site\.yaml:1:11: not valid YAML"):
+            change()
 
 
 def test_what_the_command_line_says_is_not_changed_here(path: Path) -> None:

@@ -143,6 +143,7 @@ def test_what_the_command_line_says_stands_in_no_file(tmp_path: Path) -> None:
         ("http:\n  bind: '0.0.0.0:1'\n", "2:9: http.bind: "),
         ("model: nanodet\n", "1:8: no model called 'nanodet'"),
         ("model:\n  path: none.onnx\n", "2:9: model none.onnx: no such file"),
+        ("http:\n  web: true\n  token: no/site.tokens\n", "3:10: no/site.tokens: No such file"),
         ("publish: {curve: {secret_key: none.key, allow: none}}\n", "1:18: none.key: No such file"),
     ],
 )

@@ -38,7 +38,7 @@ def check_addresses(config: Config) -> None:
                 zmq.check(sink.options)
     if config.http is not None:
         host, _ = check_http(config.http)
-        with _about("http"):
+        with _about("http.token" if config.http.tls is None else "http"):
             access_of(config.http, host)
 
 

@@ -95,7 +95,9 @@ class Desk:
 
     def view(self, unredacted: bool = False) -> ConfigView:
         """See `ConfigDesk.view`."""
-        path = self._reader.path
+        path, origins = self._reader.path, dict[str, Origin]()
+        with contextlib.suppress(EdgeinferError):  # a file that is wrong now is shown all the same
+            origins = self._origins()
         data = None if path is None else content(path, MAX_CONFIG_BYTES)
         text = None if data is None else data.decode("utf-8", "replace")
         if text is not None and not unredacted:
@@ -106,7 +108,7 @@ class Desk:
             text=text,
             effective=effective(self._daemon.config()),
             digest=None if data is None else self._digest(data),
-            origins=self._origins(),
+            origins=origins,
         )
 
     def check(self, text: str, trusted: bool = False) -> CheckReport:
@@ -278,11 +280,8 @@ class Desk:
         self._plan(reading.config, check(reading))
 
     def _origins(self) -> dict[str, Origin]:
-        """Of each source where it comes from; those of a file that can't be read now are the command line's then."""
-        try:
-            texts = self._reader.reading(self._added).texts
-        except EdgeinferError:
-            texts = ()
+        """Of each source where it comes from. Raises EdgeinferError where the file can't be read now."""
+        texts = self._reader.reading(self._added).texts
         given = {key.split(".")[1] for key, _ in self._reader.overrides if re.fullmatch(rf"{SECTION}\.[^.]+", key)}
         names = {*self._daemon.config().sources, *given, *self._added}
         names |= {name for text in texts for name in _names(text)}

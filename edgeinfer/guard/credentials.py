@@ -75,6 +75,12 @@ _KEY = re.compile(
     r"(?i)pass(?!ive|thr)|pwd|(?:^|[_.-])(?:pw|pin|key)$|[_.-]pw[_.-]|token|secret|credential|api_?key|private_?key|^auth"
 )
 _NAMES_A_FILE = re.compile(r"(?i)[_-](?:file|path|dir|folder|url)$")
+_MAY_NAME_A_FILE = frozenset({"token", "key"})
+_A_FILE = re.compile(
+    r"(?:/(?:data|etc|home|media|mnt|opt|root|run|srv|tmp|usr|var)|\.{1,2}|~)/[\w./@+-]{1,200}\Z"
+    r"|(?:[\w.+-]{1,60}/){0,9}(?:[\w.+-]{1,60}\.(?:pem|key|tokens?|txt)|[a-z._-]{0,32}tokens?)\Z"
+)
+"""An absolute path under a usual folder, or a name that says what it is; what is random looks like none."""
 _KEY_MATERIAL = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z|-----BEGIN ")
 _AFTER = re.compile(
     r"(?i)(?<![\w.-])(?=[\w.-]{0,60}(?:pass|pwd|pw|pin|key|token|secret|credential|auth))([\w.-]{1,64})[\"']?"
@@ -149,8 +155,10 @@ def is_secret_key(key: str) -> bool:
 
 
 def is_secret(key: str, value: str) -> bool:
-    """Whether `value` is the secret of such a setting: `secret_key` names a file, unless it is the key itself."""
-    if "${env:" in value or value.lower() in _EMPTY:
+    """Whether `value` is the secret of such a setting: `secret_key` names a file, unless it is the key itself, and so
+    may `token` and `key`, where what stands there looks like one.
+    """
+    if "${env:" in value or value.lower() in _EMPTY or (key.lower() in _MAY_NAME_A_FILE and _A_FILE.match(value)):
         return False
     return is_secret_key(key) and (not key.lower().endswith("key") or bool(_KEY_MATERIAL.match(value)) or _is_api(key))
 
