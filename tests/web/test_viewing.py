@@ -24,7 +24,7 @@ from edgeinfer.interfaces import Forgetful, Selective
 from edgeinfer.messages import Message, Reason, StatusMessage
 from edgeinfer.pictures.colour import reference_bgr
 from edgeinfer.pictures.host import HostSurface, Layout
-from edgeinfer.pictures.showing import fitting, jpeg, reduced
+from edgeinfer.pictures.showing import MAX_BUFFERS, Shrinker, fitting, jpeg
 from edgeinfer.types import Colour
 from edgeinfer.web.viewing.bell import Bell
 from edgeinfer.web.viewing.encoding import Encoded, Encoder, Form
@@ -77,7 +77,7 @@ def smooth(layout: Layout, width: int, height: int, colour: Colour) -> HostSurfa
 @pytest.mark.parametrize("width", [64, 100, 200, 400])
 def test_a_surface_made_small_has_the_colours_that_the_formula_says(layout: Layout, colour: Colour, width: int) -> None:
     picture = smooth(layout, 200, 120, colour)
-    found = reduced(picture, width)
+    found = Shrinker().reduced(picture, width)
     across, down = min(width, 200), round(120 * min(width, 200) / 200)
     assert found.shape == (down, across, 3)
     scale = 256.0 if picture.shape.depth == 2 else 1.0
@@ -93,7 +93,7 @@ def test_a_surface_made_small_has_the_colours_that_the_formula_says(layout: Layo
 def test_an_image_made_small_is_the_mean_of_what_lies_under_each_pixel(size: tuple[int, int], width: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image: Any = cv2.GaussianBlur(noise, (0, 0), 5)
-    found = reduced(image, width)
+    found = Shrinker().reduced(image, width)
     wanted = cv2.resize(image, fitting(*size, width), interpolation=cv2.INTER_AREA)
     assert found.shape == wanted.shape
     assert np.abs(found.astype(int) - wanted).max() <= 4
@@ -127,9 +127,22 @@ class Elsewhere:
 def test_of_a_surface_that_can_be_fetched_no_image_of_the_full_size_is_made(fetchable: bool) -> None:
     picture = smooth("nv12", 200, 120, Colour())
     elsewhere = Elsewhere(picture, fetchable)
-    found = reduced(elsewhere, 100)  # type: ignore[arg-type]
-    assert np.abs(found.astype(int) - reduced(picture, 100)).max() <= 6
+    found = Shrinker().reduced(elsewhere, 100)  # type: ignore[arg-type]
+    assert np.abs(found.astype(int) - Shrinker().reduced(picture, 100)).max() <= 6
     assert elsewhere.asked == ["host" if fetchable else "image"]
+
+
+def test_memory_that_is_used_again_mixes_no_pictures_up() -> None:
+    """Of any form and size in any order; and it is bounded."""
+    shrinker = Shrinker()
+    for number in range(3 * MAX_BUFFERS):
+        layout, side = LAYOUTS[number % 3], 40 + 2 * (number % 50)
+        picture = surface(layout, side, side, COLOURS[number % 6], seed=number)
+        for made in (picture, picture.image()):
+            assert np.array_equal(shrinker.reduced(made, 30), Shrinker().reduced(made, 30))
+        assert len(shrinker._memory) <= MAX_BUFFERS + 20
+    shrinker.forget()
+    assert not shrinker._memory
 
 
 def test_a_picture_that_can_not_be_encoded_is_a_lack_of_memory() -> None:

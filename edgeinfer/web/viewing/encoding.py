@@ -15,7 +15,7 @@ from edgeinfer.guard.limits import MAX_KEPT_JPEGS
 from edgeinfer.guard.rate import RationedLog
 from edgeinfer.messages import Message, encode
 from edgeinfer.pictures.drawing import annotate
-from edgeinfer.pictures.showing import jpeg, reduced
+from edgeinfer.pictures.showing import Shrinker, jpeg
 from edgeinfer.types import Image
 from edgeinfer.web.viewing.gallery import Shot
 
@@ -78,6 +78,7 @@ class Encoder:
         self._kept: dict[Form, Encoded] = {}  # the one made last at the end
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._shrinker = Shrinker()
         self._rationed = RationedLog(log)
 
     def ask(self, shot: Shot, form: Form, then: Then) -> None:
@@ -125,6 +126,7 @@ class Encoder:
                 self._asked.wait(IDLE_S)
             if not self._waiting:
                 self._kept.clear()
+                self._shrinker.forget()
                 self._thread = None
                 return False
             form = next(iter(self._waiting))
@@ -151,7 +153,7 @@ class Encoder:
 
     def _encoded(self, shot: Shot, form: Form) -> Encoded:
         try:
-            return Encoded(shot, jpeg(_drawn(shot, form)))
+            return Encoded(shot, jpeg(self._drawn(shot, form)))
         except (StalledError, OutOfMemoryError, InputError, MemoryError) as error:
             why = error.message if isinstance(error, EdgeinferError) else "there is no memory for the picture"
             self._rationed.warning("pictures", "source %s: not shown: %s", form.source, why)
@@ -160,11 +162,10 @@ class Encoder:
             self._rationed.warning("failures", "source %s: not shown: %r", form.source, error)
         return Encoded(shot, b"", why)
 
-
-def _drawn(shot: Shot, form: Form) -> Image:
-    """The picture in its form, made now or not at all: frames are for the data path first."""
-    with at_once():
-        image = reduced(shot.picture, form.width)
-    if not form.boxes:
-        return image
-    return annotate(image, shot.message.detections, image.shape[1] / max(1, shot.message.width))
+    def _drawn(self, shot: Shot, form: Form) -> Image:
+        """The picture in its form, made now or not at all: frames are for the data path first."""
+        with at_once():
+            image = self._shrinker.reduced(shot.picture, form.width)
+        if not form.boxes:
+            return image
+        return annotate(image, shot.message.detections, image.shape[1] / max(1, shot.message.width))
