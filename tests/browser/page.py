@@ -24,7 +24,7 @@ SHOWN = {
     "plots": "[data-plot=fps] .uplot",
     "model": "[data-panel=labels]",
     "events": "[data-event]",
-    "config": "[data-editor], main details",
+    "config": "config-view [data-editor]",
 }
 """What is there once a view has what it shows."""
 
