@@ -140,8 +140,32 @@ def test_requests_that_are_too_much_or_none(site: Site, data: bytes, begins: byt
     assert answers(site)
 
 
+def test_several_requests_at_once_get_one_answer(site: Site) -> None:
+    """As there are others who wait."""
+    assert raw(site, GET * 20).count(b"HTTP/1.1 200") == 1
+
+
 def test_requests_in_a_row_are_answered_in_a_row(site: Site) -> None:
-    assert raw(site, GET * 20).count(b"HTTP/1.1 200") == 20
+    with ExitStack() as stack:
+        peer = connect(site, stack)
+        for _ in range(5):
+            peer.sendall(GET)
+            answer = b""
+            while not answer.endswith(b'"reasons":[]}\n'):
+                answer += peer.recv(4096)
+            assert answer.count(b"HTTP/1.1 200") == 1
+
+
+def test_who_leaves_before_his_request_is_there_is_no_news(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        with ExitStack() as stack:
+            connect(site, stack).sendall(
+                b"POST /api/v1/config/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\n\r\n{"
+            )
+    assert answers(site)
+    site.stop()
+    assert not caplog.records
 
 
 def test_a_request_may_come_in_pieces(site: Site) -> None:

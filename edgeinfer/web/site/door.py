@@ -27,6 +27,7 @@ from edgeinfer.guard.scarcity import is_scarce
 log = logging.getLogger(__name__)
 
 DEADLINE_S = float(HTTP_DEADLINE_S)
+ACCEPTED_AT_ONCE = 8
 REST_S = 0.5
 GUEST = "edgeinfer.guest"
 """Where a request says whose it is."""
@@ -87,6 +88,13 @@ class Visit(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE and self.conn.their_state is not h11.SEND_BODY:
             self._expect_nothing()
+
+    def on_response_complete(self) -> None:
+        """Who has asked for more before the answer was there gets no more: each would come before other people's."""
+        if self.conn.trailing_data[0]:
+            self.transport.close()
+        else:
+            super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has gone."""
@@ -178,16 +186,22 @@ class Door:
         self._reserve()
 
     def _accept(self) -> None:
-        """Takes one: the kernel says that there are no more descriptors even where nobody waits for one."""
-        try:
-            connection, _ = self._listener.accept()
-        except BlockingIOError:  # who knocked has gone
-            return
-        except OSError as error:
-            if is_scarce(error) and not self._make_room():
-                self._rest()
-            return
-        self._take(connection)
+        """Takes some: each is served a few turns later, before so many newer ones are there that it gives way.
+
+        Without a spare descriptor it takes one: the kernel says that there are no more even where nobody waits for one.
+        """
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:  # nobody is there, or who knocked has gone
+                return
+            except OSError as error:
+                if is_scarce(error) and not self._make_room():
+                    self._rest()
+                return
+            self._take(connection)
+            if self._spare is None:
+                return
 
     def _take(self, connection: socket.socket) -> None:
         passing = [guest for guest in self._guests if not guest.lasting]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -52,6 +53,8 @@ class Gate:
         leash = _Leash(self._access, found, send)
         try:
             await self._app(scope, receive, leash.send)
+        except ClientDisconnect:  # in the middle of its request
+            pass
         except Exception:  # the application has answered with a 500, if it still could
             if not leash.is_cut:
                 log.exception("http: %s failed", scope["path"])
