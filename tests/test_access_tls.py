@@ -7,6 +7,7 @@ import http.client
 import os
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -24,6 +25,7 @@ from edgeinfer.web.binding import check_http
 from edgeinfer.web.site.server import Site
 from tests.conftest import Cli
 from tests.test_run import one_error_line
+from tests.test_zmq import wait_for
 from tests.web.serving import views
 
 ROOT = Path(__file__).parent.parent
@@ -312,3 +314,33 @@ def test_check_looks_at_tokens_and_certificate(cli: Cli, tmp_path: Path, pair: t
     (tmp_path / "t").chmod(0o644)
     process = cli("check", "c.yaml")
     assert (process.returncode, "others may read this secret" in one_error_line(process)) == (78, True)
+
+
+def test_a_daemon_over_tls_whose_token_is_revoked(
+    daemon_process: Callable[..., subprocess.Popen[str]], cli: Cli, tmp_path: Path, pair: tuple[Path, Path], ipc: str
+) -> None:
+    secret = cli("web", "token", "new", "--file", "t").stdout.strip()
+    http_settings = "{bind: '127.0.0.1:0', web: true, token: t, tls: {cert: cert.pem, key: key.pem}}"
+    (tmp_path / "c.yaml").write_text(f"sources: {{a: {{uri: 'demo:', max_fps: 1}}}}\nhttp: {http_settings}\n")
+    process = daemon_process("run", "--config", "c.yaml", "--bind", ipc)
+    assert process.stdout is not None
+    page = next(line for line in process.stdout if "page https://" in line)
+    client = ssl.create_default_context(cadata=GOOD)
+    client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    port = int(page.strip().rstrip("/").rpartition(":")[2])
+
+    def status(**headers: str) -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=client)
+        connection.request("GET", "/api/v1/status", headers=headers)
+        found = connection.getresponse().status
+        connection.close()
+        return found
+
+    bearer = {"Authorization": f"Bearer {secret}"}
+    assert (status(), status(**bearer)) == (401, 200)
+    assert cli("web", "token", "revoke", "viewer", "--file", "t").returncode == 0
+    wait_for(lambda: status(**bearer) == 401, "the daemon to notice")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert secret not in out + err
