@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,26 @@ def test_an_installation_says_what_it_does_and_twice_is_once(machine: Host) -> N
     changed, said = do(machine, wish())
     assert changed == 0
     assert all(line.startswith("unchanged: ") for line in said)
+
+
+def test_drop_ins_are_installed_beside_the_configuration_whatever_the_umask(machine: Host, tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("sources: {a: 'demo:'}\n")
+    (tmp_path / "site.yaml.d").mkdir()
+    (tmp_path / "site.yaml.d" / "gate.yaml").write_text("sources: {gate: 'demo:'}\n")
+    (tmp_path / "site.yaml.d" / "note.txt").write_text("x")
+    wanted = replace(wish(service.checked_config(path)), dropins=dict(service.dropin_bytes(path)))
+    umask = os.umask(0o077)
+    try:
+        do(machine, wanted)
+    finally:
+        os.umask(umask)
+    folder = machine.root / "etc/edgeinfer/edgeinfer.yaml.d"
+    assert [found.name for found in folder.iterdir()] == ["gate.yaml"]
+    assert (folder / "gate.yaml").read_text() == "sources: {gate: 'demo:'}\n"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert stat.S_IMODE((folder / "gate.yaml").stat().st_mode) == 0o640
+    assert do(machine, wanted)[0] == 0
 
 
 def test_what_was_changed_by_hand_is_put_right_and_said(machine: Host) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import edgeinfer
 from edgeinfer.commands._group import Group
 from edgeinfer.commands._options import json_output, verbose
 from edgeinfer.commands._terminal import echo, echo_json
+from edgeinfer.config.dropins import dropin_files
 from edgeinfer.config.settings import Config, load_config
 from edgeinfer.errors import ConfigError, EdgeinferError, unreadable
 from edgeinfer.guard.files import read_small
@@ -44,7 +46,9 @@ def command() -> None:
 
 @command.command("install")
 @instance_option
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Checked, and copied to /etc/edgeinfer.")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Copied to /etc/edgeinfer, with its drop-ins."
+)
 @click.option("--strict-devices", is_flag=True, help="Allow the cameras and GPU that are here now, no other device.")
 @click.option("--restart-argus", is_flag=True, help="Restart nvargus-daemon when a CSI camera is stuck in it.")
 @click.option("--no-start", is_flag=True, help="Enable it, and leave the start to the next boot.")
@@ -63,7 +67,8 @@ def install(
     """Sets up user, folders and unit, and starts the service. Once more does no harm: what is right stays."""
     machine, chosen = _machine(root, dry_run), Instance.named(instance)
     content = None if config_file is None else checked_config(config_file)
-    wish = Wish(chosen, sys.executable, program_places(), content, strict_devices, not no_start, restart_argus)
+    dropins = {} if config_file is None else dict(dropin_bytes(config_file))
+    wish = Wish(chosen, sys.executable, program_places(), content, strict_devices, not no_start, restart_argus, dropins)
     changed = perform(installer.installation(machine, wish), echo, dry_run)
     perform(installer.activation(machine, wish, changed), echo, dry_run)
     if content is None and not machine.at(chosen.config).exists():
@@ -173,6 +178,15 @@ def checked_config(path: Path) -> bytes:
         return read_small(path, MAX_CONFIG_BYTES)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def dropin_bytes(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The drop-ins beside a configuration that has been checked with them. Raises EdgeinferError."""
+    for file in dropin_files(path):
+        try:
+            yield file.name, read_small(file, MAX_CONFIG_BYTES)
+        except OSError as error:
+            raise unreadable(file, error) from None
 
 
 def _paths(config: Config) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ def read_dropins(path: Path) -> list[Document]:
     """The drop-ins of a configuration, by name. Raises like `read_document`."""
     found: list[Document] = []
     room = MAX_DROPIN_BYTES
-    for file in _files(folder_of(path)):
+    for file in dropin_files(path):
         text = read_text(file)
         remember_text(text)
         room -= len(text.encode())
@@ -57,7 +57,9 @@ def merged(main: Document, others: list[Document]) -> object:
     return {**data, SECTION: together} if others else data
 
 
-def _files(folder: Path) -> list[Path]:
+def dropin_files(path: Path) -> list[Path]:
+    """The files of a configuration's drop-ins, by name. Raises InputError, or ConfigError for too many."""
+    folder = folder_of(path)
     try:
         names = in_time(lambda: os.listdir(folder))  # noqa: PTH208 (names suffice)
     except (FileNotFoundError, NotADirectoryError):

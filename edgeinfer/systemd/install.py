@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import stat
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeinfer import recipe
@@ -39,7 +39,9 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants: which instance, on which program, with which configuration (its bytes, checked)."""
+    """What the user wants: which instance, on which program, with which configuration (its bytes, checked) and which
+    drop-ins beside it, by their names.
+    """
 
     instance: Instance
     interpreter: str
@@ -48,6 +50,7 @@ class Wish:
     strict_devices: bool = False
     start: bool = True
     restart_argus: bool = False
+    dropins: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def detect(root: Path) -> Host:
@@ -122,6 +125,8 @@ def installation(machine: Host, wish: Wish) -> list[Step]:
     ]
     if wish.config is not None:
         steps.append(Write(machine.at(wish.instance.config), wish.config, 0o640, USER))
+    folder = machine.at(wish.instance.dropins)
+    steps += [Write(folder / name, data, 0o640, USER, folder=0o750) for name, data in wish.dropins.items()]
     return steps
 
 
@@ -144,7 +149,7 @@ def activation(machine: Host, wish: Wish, changed: int) -> list[Step]:
 def removal(machine: Host, instance: Instance | None, purge: bool) -> list[Step]:
     """Undoes an installation: of one instance, or (None) of all. Data of the user stay unless `purge`."""
     if instance is not None and instance.name != units.MAIN:
-        own = [instance.config, instance.state] if purge else []
+        own = [instance.config, instance.dropins, instance.state] if purge else []
         return [*_stop(machine, [instance.unit, instance.argus]), *[Remove(machine.at(path)) for path in own]]
     steps = _stop(machine, ["edgeinfer.service", *instances(machine)])
     steps += [Remove(machine.at(UNITS / name)) for name in units.ARGUS]

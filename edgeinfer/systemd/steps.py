@@ -22,12 +22,16 @@ TIMEOUT_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A file with this content, mode and group (root's where the group does not exist here)."""
+    """A file with this content, mode and group (root's where the group does not exist here).
+
+    `folder` is the mode of the folder that is made for it, whatever the umask.
+    """
 
     path: Path
     content: bytes
     mode: int = 0o644
     group: str | None = None
+    folder: int | None = None
 
     def __str__(self) -> str:
         return f"write {self.path}"
@@ -41,18 +45,25 @@ class Write:
 
     def do(self) -> None:
         """Whole or not at all."""
+        new = not self.path.parent.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if new and self.folder is not None:
+            self._give(self.path.parent)
+            self.path.parent.chmod(self.folder)
         temporary = self.path.with_name(f".{self.path.name}.new")
         with suppress(FileNotFoundError):
             temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(self.content)
-        if self.group is not None:
-            with suppress(KeyError, PermissionError):
-                os.chown(temporary, -1, grp.getgrnam(self.group).gr_gid)
+        self._give(temporary)
         temporary.chmod(self.mode)
         temporary.replace(self.path)
+
+    def _give(self, path: Path) -> None:
+        if self.group is not None:
+            with suppress(KeyError, PermissionError):
+                os.chown(path, -1, grp.getgrnam(self.group).gr_gid)
 
 
 @dataclass(frozen=True, slots=True)

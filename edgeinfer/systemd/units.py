@@ -99,6 +99,11 @@ class Instance:
         return Path("/etc/edgeinfer") / ("edgeinfer.yaml" if self.name == MAIN else f"{self.name}.yaml")
 
     @property
+    def dropins(self) -> Path:
+        """The folder of its drop-ins."""
+        return self.config.with_name(f"{self.config.name}.d")
+
+    @property
     def state(self) -> Path:
         """Where its last crash is kept."""
         return Path("/var/lib/edgeinfer") / self.name
