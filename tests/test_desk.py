@@ -518,6 +518,18 @@ def test_a_source_moves_from_memory_into_a_file(made: Made, path: Path) -> None:
     assert made.sources == ["yard", "gate"]
 
 
+def test_a_source_may_be_changed_until_the_restart_over_its_file(made: Made, path: Path) -> None:
+    made.desk.set_source("gate", SOURCE, "file")
+    made.desk.set_source("gate", {**SOURCE, "max_fps": 9}, "restart")
+    assert made.config.sources["gate"].max_fps == 9
+    assert Made(path).config.sources["gate"].max_fps == 3
+    made.desk.set_source("gate", {**SOURCE, "max_fps": 8}, "file")
+    assert Made(path).config.sources["gate"].max_fps == 8
+    made.desk.set_source("gate", {**SOURCE, "max_fps": 7}, "restart")
+    made.desk.remove_source("gate")
+    assert (made.sources, files(path)) == (["yard"], ["site.yaml"])
+
+
 def test_where_the_reload_fails_sources_are_as_they_were(made: Made, path: Path) -> None:
     made.desk.set_source("kept", SOURCE, "file")
     made.desk.set_source("held", SOURCE, "restart")

@@ -198,7 +198,7 @@ class Desk:
             return _Step(lambda: self._restore(before))
         text = _HEADING + yaml.safe_dump({SECTION: {name: table}}, sort_keys=False, allow_unicode=True)
         change = self._dropin(name, text.encode())
-        if change.old is not None and (origin is None or origin.kind != "api"):
+        if change.old is not None and not self._owned(name):
             raise ConfigError(f"{change.path}: it is there already, and holds something else", "remove it first")
         change.make()
         self._added = {key: value for key, value in before.items() if key != name}
@@ -211,11 +211,13 @@ class Desk:
             raise NoSuchSourceError(f"there is no source called {name}", known)
         if not origin.removable:
             raise ConfigError(f"{name} was not added here: it stands {_where(origin)}", "remove it there, then reload")
-        self._added = {key: value for key, value in before.items() if key != name}
-        if origin.kind == "memory":
+        rest = {key: value for key, value in before.items() if key != name}
+        if not self._owned(name):
+            self._added = rest
             return _Step(lambda: self._restore(before))
         change = self._dropin(name, None)
         change.make()
+        self._added = rest
         return self._changed_dropin(change, before)
 
     def _changed_dropin(self, change: Change, added: dict[str, Any]) -> _Step:
@@ -224,6 +226,13 @@ class Desk:
             change.undo()
 
         return _Step(undo, change.forget)
+
+    def _owned(self, name: str) -> bool:
+        """Whether the source's own drop-in is there, and holds nothing else."""
+        if self._reader.path is None:
+            return False
+        own = [text for text in self._reader.reading().texts if text.file == str(self._api_file(name))]
+        return [list(_names(text)) for text in own] == [[name]]
 
     def _restore(self, added: dict[str, Any]) -> None:
         self._added = added
