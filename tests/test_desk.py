@@ -193,7 +193,7 @@ def test_a_check_says_what_can_not_be_changed_while_it_runs(made: Made) -> None:
 @given(st.sampled_from(LEAVES))
 def test_a_wrong_type_in_any_key_is_found(leaf: tuple[tuple[str, ...], Any]) -> None:
     text, line, column = spoilt(*leaf)
-    (error,) = Made(None, ("sources", {"a": "demo:"})).desk.check(text).errors
+    (error,) = Made(None, ("sources.more", "demo:")).desk.check(text).errors
     assert (error.line, error.column) == (line, column)
 
 

@@ -131,6 +131,9 @@ def test_what_the_command_line_says_stands_in_no_file(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"^publish\.format: 'xml' is not allowed") as caught:
             load_config(path, [(key, value)])
         assert caught.value.place is None
+    path.write_text("frames: 5\nsources: 4\n")
+    with pytest.raises(ConfigError, match=r"site\.yaml:2:10: --set sources\.a: there is nothing to set below"):
+        load_config(path, [("sources.a", "demo:")])
     path.write_text("sources: {a: 'x://y'}\n")
     with pytest.raises(ConfigError, match=r"site\.yaml:1:14: sources\.a\.uri: "):
         load_config(path, [("sources.a.max_fps", 3)])

@@ -27,6 +27,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def set_override(data: Any, key: str, value: Any) -> None:
     """Puts a value where its dotted key says, in plain data that is changed. Raises ConfigError below a plain value."""
     *parents, last = key.split(".")
+    above: list[str] = []
     for parent in parents:
         if not isinstance(data, dict):
             break
@@ -36,6 +37,9 @@ def set_override(data: Any, key: str, value: Any) -> None:
         if isinstance(below, str):  # the short forms: `model: NAME`, `backend: NAME`, a source's URI
             below = data[parent] = {_SHORT_FORMS.get(parent, "uri"): below}
         data = below
+        above.append(parent)
     if not isinstance(data, dict):
-        raise ConfigError(f"--set {key}: there is nothing to set below a plain value")
+        error = ConfigError(f"--set {key}: there is nothing to set below a plain value")
+        error.key = ".".join(above)  # which stands in the file
+        raise error
     data[last] = value
