@@ -25,6 +25,7 @@ from edgeinfer.config.card import Model
 from edgeinfer.config.reader import ConfigReader
 from edgeinfer.config.replacing import ChangedError
 from edgeinfer.config.settings import Config
+from edgeinfer.config.showing import redacted_text
 from edgeinfer.daemon import desk as desk_module
 from edgeinfer.daemon.checking import check_model
 from edgeinfer.daemon.desk import Desk, Running
@@ -703,3 +704,26 @@ def until(condition: Callable[[], object]) -> None:
     pause = threading.Event()
     while not condition():
         pause.wait(0.002)
+
+
+@pytest.mark.slow
+@given(
+    st.text("Sek\n é'\":#&*{}|>@/%ß☃", min_size=1, max_size=30).map(lambda text: f"Zq{text}Zq"),
+    st.sampled_from([None, "'", '"', "|", ">"]),
+    st.sampled_from([True, False, None]),
+    st.integers(20, 80),
+)
+def test_whatever_a_password_is_and_however_it_is_written(
+    secret: str, style: str | None, flow: bool | None, width: int
+) -> None:
+    """It goes, and all the rest stays."""
+    data = {"frames": 7, "sources": {"a": {"user": "someone", "password": secret}, "b": {"uri": "rtsp://h/x"}}}
+    written = yaml.safe_dump(
+        data, default_style=style, default_flow_style=flow, width=width, allow_unicode=True, sort_keys=False
+    )
+    shown = redacted_text(written, "c.yaml")
+    assert shown is not None
+    assert "Zq" not in shown
+    found = yaml.safe_load(shown)
+    assert found["sources"]["a"].pop("password") == "***"
+    assert found == {"frames": 7, "sources": {"a": {"user": "someone"}, "b": {"uri": "rtsp://h/x"}}}
