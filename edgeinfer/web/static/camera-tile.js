@@ -11,6 +11,7 @@ export class CameraTile extends HTMLElement {
   last = null; // the header of the picture that is shown
   wanted = () => true; // which detections are drawn
   canvas = el("canvas", { width: 640, height: 360, role: "img" });
+  #stop = null;
   #drawnAt = 0;
   #drawn = 0;
   #zoom = 1;
@@ -40,20 +41,19 @@ export class CameraTile extends HTMLElement {
       const link = el("a", { href: `#/camera/${encodeURIComponent(name)}` }, name);
       this.append(el("div.picture", this.canvas, this.#veil), el("div.plate", el("i.dot"), link, this.#found, this.#fps));
     }
-    live.addEventListener("frame", this.#onFrame);
-    store.addEventListener("change", this.#look);
-    live.addEventListener("connection", this.#look);
-    document.addEventListener("visibilitychange", this.#look);
+    this.#stop = new AbortController();
+    const until = this.#stop; // it has the `signal` that is asked for
+    live.addEventListener("frame", this.#onFrame, until);
+    store.addEventListener("change", this.#look, until);
+    live.addEventListener("connection", this.#look, until);
+    document.addEventListener("visibilitychange", this.#look, until);
     this.#sizes.observe(this.canvas);
     this.timer = setInterval(this.#look, LOOK_MS);
     this.#look();
   }
 
   disconnectedCallback() {
-    live.removeEventListener("frame", this.#onFrame);
-    store.removeEventListener("change", this.#look);
-    live.removeEventListener("connection", this.#look);
-    document.removeEventListener("visibilitychange", this.#look);
+    this.#stop.abort();
     this.#sizes.disconnect();
     clearInterval(this.timer);
   }

@@ -42,7 +42,7 @@ class CameraView extends HTMLElement {
       el("aside.side", { "aria-label": `Numbers of ${this.name}` },
         section("Now", this.#parts.numbers), section("This picture", this.#parts.stages), section("Dropped", this.#parts.drops),
         section("Drawn", this.#slider(), this.#parts.classes),
-        section("Found", el("table.found", head("Class", "Score", "Track", "Box"), this.#parts.found))),
+        section("Found", el("table", head("Class", "Score", "Track", "Box"), this.#parts.found))),
     );
     this.tile.addEventListener("drawn", this.#onDrawn);
     store.addEventListener("change", this.#show);

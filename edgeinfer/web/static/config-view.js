@@ -29,7 +29,6 @@ class ConfigView extends HTMLElement {
   disconnectedCallback() {
     this.#stop.abort();
     clearTimeout(this.timer);
-    store.removeEventListener("change", this.#rights);
   }
 
   /** Whether there is something that would be lost. */
@@ -61,7 +60,7 @@ class ConfigView extends HTMLElement {
       effect,
     ].filter(Boolean));
     if (text === null) return;
-    store.addEventListener("change", this.#rights);
+    store.addEventListener("change", this.#rights, this.#stop);
     this.#saved = text;
     this.#fill(text);
   }

@@ -27,8 +27,8 @@ class PlotsView extends HTMLElement {
     this.#figures = FIGURES.map((about) => new Figure(about));
     this.append(el("h1", "The last 10 minutes"), this.#trouble, el("div.plots", this.#figures.map(({ node }) => node)));
     this.#sizes.observe(this);
-    DARK.addEventListener("change", this.#again);
-    document.addEventListener("theme", this.#again);
+    DARK.addEventListener("change", this.#again, this.#stop);
+    document.addEventListener("theme", this.#again, this.#stop);
     this.#turn();
   }
 
@@ -36,8 +36,6 @@ class PlotsView extends HTMLElement {
     this.#stop.abort();
     clearTimeout(this.timer);
     this.#sizes.disconnect();
-    DARK.removeEventListener("change", this.#again);
-    document.removeEventListener("theme", this.#again);
     this.#figures.forEach((figure) => figure.forget());
   }
 
