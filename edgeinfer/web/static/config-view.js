@@ -1,4 +1,4 @@
-/** The configuration: what is wrong is underlined where it stands, and what a reload would change is said before it is done. */
+/** The configuration: what is wrong is underlined where it stands, and what a reload would change is said first. */
 import { get, post, sentence } from "./api.js";
 import { el, say, shown } from "./dom.js";
 import { confirmed, signIn } from "./dialogs.js";
