@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from edgeinfer.messages import DAEMON, LastCrash, MachineVitals, Reason
 from edgeinfer.telemetry.snapshot import DaemonSnapshot, SinkSnapshot
 from edgeinfer.web import opening
 from edgeinfer.web.binding import check_http
+from edgeinfer.web.site.app import STATIC
 from edgeinfer.web.site.openapi import OPERATIONS, description
 from edgeinfer.web.viewing.latched import Latched
 from edgeinfer.web.viewing.model import model_view
@@ -294,3 +296,11 @@ def test_two_pages_on_one_port(daemon_process: Start, cli: Cli, ipc: str) -> Non
     second = cli("run", "--source", "demo:", "--set", "publish=null", "--web", "--set", f"http.bind=127.0.0.1:{port}")
     assert second.returncode == 75
     assert "in use by another program" in one_error_line(second)
+
+
+@pytest.mark.slow
+def test_the_page_comes_with_the_wheel(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = {path.relative_to(STATIC.parents[2]).as_posix() for path in STATIC.rglob("*") if path.is_file()}
+    assert f"{STATIC.relative_to(STATIC.parents[2]).as_posix()}/index.html" in files
+    assert files <= names
