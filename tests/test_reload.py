@@ -121,6 +121,7 @@ def test_the_plan_leads_from_one_configuration_to_the_other(old: dict[str, Any],
         ("publish", None, "publish: can't be changed"),
         ("sinks.jsonl.path", "-", "standard output"),
         ("sources", {}, "no sources"),
+        ("http", {"web": True}, "http: can't be changed"),
     ],
 )
 def test_what_can_not_be_changed_is_refused(key: str, value: Any, says: str) -> None:
