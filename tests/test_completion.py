@@ -73,6 +73,17 @@ def test_every_command_is_offered_without_being_imported(complete: Complete, mon
     assert complete("edgeinfer ") == [f"plain,{name}" for name in cli._command_names()]
 
 
+@pytest.mark.slow
+def test_tab_after_run_loads_nothing_that_runs(tmp_path: Path) -> None:
+    heavy = {"cv2", "av", "onnxruntime", "zmq", "edgeinfer.daemon", "edgeinfer.flow"}
+    code = "import sys; from edgeinfer.cli import run; run([]); "
+    code += f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    env = {**os.environ, "COMP_WORDS": "edgeinfer run --sav", _shells.VARIABLE: "bash_complete"}
+    argv = [sys.executable, "-c", code]
+    process = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert (process.stdout, process.stderr) == ("plain,--save\n", "[]\n")
+
+
 def test_networks_in_this_folder_are_offered_beside_ours(
     complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,12 +211,13 @@ def test_a_line_is_cut_to_the_room_there_is(line: str, room: int) -> None:
     assert cut in (line, "") or (cut.endswith("..") and line.startswith(cut[:-2]))
 
 
-def test_the_size_of_a_line_is_what_it_takes_when_it_is_written() -> None:
-    picture = blank(300, 60)
-    lettering.write(picture, "Agjpqy|", (10, 30), 0.6, lettering.WHITE)
+def test_a_line_stays_within_its_size_and_the_rim_around_it() -> None:
+    picture, look = blank(300, 60), drawing.look_for(blank(640, 360))
+    lettering.write(picture, "Agjpqy", (10, 30), look.letters, lettering.WHITE)
     rows, columns = np.nonzero(picture.any(axis=2))
-    above, below = lettering.heights(0.6)
-    assert columns.max() <= 10 + lettering.width("Agjpqy|", 0.6) + 1
-    assert rows.min() >= 30 - above - 1
-    assert rows.max() <= 30 + below + 1
+    above, below = lettering.heights(look.letters)
+    assert 10 - look.pad <= columns.min()
+    assert columns.max() < 10 + lettering.width("Agjpqy", look.letters) + look.pad
+    assert 30 - above - look.pad <= rows.min()
+    assert rows.max() < 30 + below + look.pad
     assert cv2.countNonZero(picture[..., 0]) > 50

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 from click.shell_completion import CompletionItem
@@ -13,7 +14,7 @@ from edgeinfer.config import card, plugins
 
 SCHEMES = ("demo:", "rtsp://", "rtsps://", "http://", "v4l2:///dev/", "csi://0", "gst:")
 """How a source's URI may begin."""
-Items = list[CompletionItem[str]]
+Items: TypeAlias = "list[CompletionItem[str]]"
 
 
 def models(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> Items:

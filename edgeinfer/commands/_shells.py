@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TypeAlias
 
 import click
 from click.shell_completion import (
@@ -24,7 +25,7 @@ from edgeinfer.errors import EdgeinferError, UsageError
 PROGRAM = "edgeinfer"
 VARIABLE = "_EDGEINFER_COMPLETE"
 """Environment variable in which a shell's script says what it wants, as click's scripts do."""
-Items = list[CompletionItem[str]]
+Items: TypeAlias = "list[CompletionItem[str]]"
 
 
 class Bash(BashComplete):
