@@ -57,6 +57,17 @@ def test_nothing_is_against_the_policy_and_nobody_else_is_asked(serve: Serve, tm
     assert {urlsplit(url).path for url in asked} >= {"/", "/live", "/static/app.js", "/api/v1/status"}
 
 
+@pytest.mark.parametrize("address", ["#/camera/%", "#/constructor", "#/__proto__", "#//", "#/plots/1", "#/nothing"])
+def test_an_address_that_is_none_shows_what_there_is(serve: Serve, browser: Browser, address: str) -> None:
+    daemon = serve(cameras=1)
+    browser.open(daemon.url + address)
+    wait_for(lambda: "Running" in browser.text("[data-bar-state]"), "the state")
+    assert len(browser.text("main")) > 10
+    browser.js("location.hash = '#/events'")
+    wait_for(lambda: exists(browser, "[data-event]"), "another view")
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_bars_anybody(serve: Serve, browser: Browser, keep_picture: Callable[[str], None], scheme: str) -> None:
     axe = axe_source(ROOT) or pytest.skip("axe-core is not in build/axe: .ci/run has npm fetch it")

@@ -93,3 +93,20 @@ def test_the_last_viewer_that_is_let_in_sees_what_the_first_one_does(serve: Serv
         seen.watch(browser)
         pictures = seen.gather(browser, 20)
     assert [fault for each in pictures for fault in seen.faults(each, daemon.options("cam0"))] == []
+
+
+def test_who_goes_to_another_page_gives_the_seat_back_and_finds_one_on_return(serve: Serve, browser: Browser) -> None:
+    daemon = serve(cameras=1)
+
+    def seats() -> int:
+        return int(daemon.status()["daemon"]["http"]["viewers"])
+
+    browser.open(daemon.url)
+    wait_for_pictures(browser, cameras=1)
+    assert seats() == 1
+    browser.open("about:blank")  # the browser keeps the page, frozen, for the way back
+    wait_for(lambda: seats() == 0, "the free seat", timeout_s=12)  # later the server notices by itself
+    browser.driver.back()
+    wait_for_pictures(browser, cameras=1, more=3)
+    assert seats() == 1
+    assert browser.complaints() == []

@@ -21,8 +21,17 @@ let view = null, shown = null; // and the address that it belongs to
 /** `#/camera/yard` → ["camera", "yard"]; what nobody knows is the grid. */
 function asked() {
   const [key = "", rest = ""] = location.hash.replace(/^#\/?/, "").split("/");
-  if (key === "camera" && rest) return [key, decodeURIComponent(rest)];
-  return [key in VIEWS ? key : "cameras", ""];
+  if (key === "camera" && rest) return [key, named(rest)];
+  return [Object.hasOwn(VIEWS, key) ? key : "cameras", ""];
+}
+
+/** What nobody can decode is no camera's name, and is shown as it stands. */
+function named(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function show(moved = true) {

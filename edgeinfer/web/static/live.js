@@ -24,6 +24,7 @@ class Live extends EventTarget {
   constructor() {
     super();
     document.addEventListener("visibilitychange", () => this.#adjust());
+    addEventListener("pagehide", () => this.#leave()); // a browser may keep the page, frozen, for the way back
     addEventListener("pageshow", () => this.#adjust());
   }
 
@@ -38,9 +39,14 @@ class Live extends EventTarget {
   /** Forgets the connection, for instance after a login. */
   restart() {
     this.#wait = FIRST_WAIT_MS;
-    this.#socket?.close();
-    this.#socket = null;
+    this.#leave();
     this.#adjust();
+  }
+
+  #leave() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
   }
 
   #wanted() {
