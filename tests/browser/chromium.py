@@ -60,7 +60,8 @@ def binary() -> tuple[str, str]:
 class Browser:
     """One Chromium with a profile of its own."""
 
-    def __init__(self, folder: Path, net_log: Path | None = None) -> None:
+    def __init__(self, folder: Path, net_log: Path | None = None, forgetful: bool = False) -> None:
+        """`forgetful`: pages may keep nothing, no cookie either."""
         browser, driver = binary()
         options = ChromeOptions()
         options.binary_location = browser
@@ -72,6 +73,8 @@ class Browser:
             *([f"log-net-log={net_log}"] if net_log else []),
         ):
             options.add_argument(f"--{word}")
+        if forgetful:
+            options.add_experimental_option("prefs", {"profile.default_content_setting_values.cookies": 2})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         environment = {**os.environ, "SE_OFFLINE": "true", "SE_AVOID_STATS": "true", "HOME": str(folder)}
         self.driver = Chrome(options, ChromeService(driver, env=environment))
@@ -130,9 +133,9 @@ class Browser:
 
 
 @contextmanager
-def browsing(folder: Path, net_log: Path | None = None) -> Iterator[Browser]:
+def browsing(folder: Path, net_log: Path | None = None, forgetful: bool = False) -> Iterator[Browser]:
     """A Chromium for the time of a block."""
-    browser = Browser(folder, net_log)
+    browser = Browser(folder, net_log, forgetful)
     try:
         yield browser
     finally:

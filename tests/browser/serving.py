@@ -30,7 +30,15 @@ FPS = 10.0
 class Daemon:
     """`edgeinfer run` with a configuration file in a folder, in which every camera has a folder of its own too."""
 
-    def __init__(self, folder: Path, cameras: int = 2, fps: float = FPS, dead: Sequence[str] = (), **http: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cameras: int = 2,
+        fps: float = FPS,
+        dead: Sequence[str] = (),
+        sizes: Sequence[tuple[int, int]] = (),
+        **http: Any,
+    ) -> None:
         self.folder, self.path, self._said = folder, folder / "config.yaml", folder / "said"
         self.names = [f"cam{number}" for number in range(cameras)]
         self.config: dict[str, Any] = {
@@ -39,6 +47,8 @@ class Daemon:
             "sources": {name: self._camera(name, number, fps) for number, name in enumerate(self.names)},
             "http": {"bind": f"127.0.0.1:{_free_port()}", "web": True, **http},
         }
+        for name, (width, height) in zip(self.names, sizes, strict=False):
+            self.config["sources"][name].update(width=width, height=height)
         for name in dead:
             self.tell(name, "dead")
         self.write()

@@ -27,14 +27,15 @@ def test_every_box_lies_on_its_square(serve: Serve, browser: Browser) -> None:
     assert browser.complaints() == []
 
 
-def test_every_box_lies_on_its_square_in_a_large_picture(serve: Serve, browser: Browser) -> None:
-    daemon = serve(cameras=2)
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (1280, 960)], ids=["640x360", "360x640", "1280x960"])
+def test_every_box_lies_on_its_square_in_a_large_picture(serve: Serve, browser: Browser, size: tuple[int, int]) -> None:
+    daemon = serve(cameras=2, sizes=[size, size])
     browser.open(f"{daemon.url}#/camera/cam1")
     wait_for_pictures(browser, cameras=1)
     seen.watch(browser)
     pictures = seen.gather(browser, 30)
     assert [fault for each in pictures for fault in seen.faults(each, daemon.options("cam1"))] == []
-    assert {each.source for each in pictures} == {"cam1"}
+    assert {(each.source, each.size) for each in pictures} == {("cam1", size)}
 
 
 def test_every_box_lies_on_its_square_in_firefox(serve: Serve, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser import chromium
@@ -66,6 +67,17 @@ def test_an_address_that_is_none_shows_what_there_is(serve: Serve, browser: Brow
     browser.js("location.hash = '#/events'")
     wait_for(lambda: exists(browser, "[data-event]"), "another view")
     assert browser.complaints() == []
+
+
+def test_a_browser_that_lets_no_page_keep_anything_shows_it_too(serve: Serve, tmp_path: Path) -> None:
+    daemon = serve(cameras=1)
+    with chromium.browsing(tmp_path, forgetful=True) as browser:
+        browser.open(daemon.url)
+        wait_for_pictures(browser, cameras=1)
+        for theme in ("light", "dark", "auto"):
+            browser.driver.find_element(By.CSS_SELECTOR, "[data-theme-button]").click()
+            assert browser.js("return document.documentElement.dataset.theme") == theme
+        assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,7 +3,7 @@
 (() => {
   window.__seen = [];
   const REACH = 4; // pixels that a drawn line may lie beside the square's edge
-  const LABEL = 40, LONG = 160; // how far above and below a box its label may be, and to the right, at 640 pixels of width
+  const LABEL = 40, LONG = 160; // pixels of the page that a label may be above and below its box, and to the right
 
   const square = (r, g, b) => r > 190 && g < 90 && b > 190;
   // Grey, the square, and what JPEG makes of the edge between the two: as red as blue, and not greener than that.
@@ -13,6 +13,7 @@
     const { width, height } = tile.canvas;
     const data = tile.canvas.getContext("2d").getImageData(0, 0, width, height).data;
     const scale = width / tile.last.width;
+    const zoom = Math.max(width / tile.canvas.clientWidth, height / tile.canvas.clientHeight, 1);
     const drawn = new Uint8Array(width * height);
     let [x1, y1, x2, y2] = [width, height, 0, 0];
     for (let y = 0, at = 0; y < height; y++) {
@@ -38,11 +39,11 @@
       for (let i = from + 8; i < to - 8; i++) found += near(...point(i));
       return found / Math.max(1, to - from - 16);
     };
-    const left = Math.min(x1 - 16, width - LONG * scale); // a label stays within the picture
+    const left = Math.min(x1 - 16, width - LONG * zoom); // a label stays within the picture
     let strays = 0;
     for (let y = 0, at = 0; y < height; y++) {
       for (let x = 0; x < width; x++, at++) {
-        const around = y >= y1 - LABEL * scale && y < y2 + LABEL * scale && x >= left && x < x1 + LONG * scale;
+        const around = y >= y1 - LABEL * zoom && y < y2 + LABEL * zoom && x >= left && x < x1 + LONG * zoom;
         if (drawn[at] && !around) strays++;
       }
     }

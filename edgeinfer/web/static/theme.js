@@ -1,2 +1,11 @@
 // Before anything is painted, so that nobody is dazzled: the theme chosen last time.
-document.documentElement.dataset.theme = localStorage.getItem("edgeinfer-theme") || "auto";
+{
+  const root = document.documentElement;
+  root.dataset.theme = "auto";
+  try {
+    const kept = localStorage.getItem("edgeinfer-theme");
+    if (["light", "dark"].includes(kept)) root.dataset.theme = kept;
+  } catch {
+    // Who lets no page keep anything chooses anew.
+  }
+}

@@ -45,7 +45,7 @@ class TopBar extends HTMLElement {
   turn() {
     const root = document.documentElement, theme = THEMES[root.dataset.theme];
     root.dataset.theme = theme;
-    localStorage.setItem("edgeinfer-theme", theme);
+    keep(theme);
     this.#themed();
     document.dispatchEvent(new Event("theme"));
   }
@@ -101,6 +101,15 @@ class TopBar extends HTMLElement {
     this.#progress.hidden = fraction === null;
     if (fraction !== null) this.#progress.value = fraction;
     say(this.#left, left === null ? "" : `about ${duration(left)} left`);
+  }
+}
+
+/** Until the next visit, where the browser lets pages keep something. */
+function keep(theme) {
+  try {
+    localStorage.setItem("edgeinfer-theme", theme);
+  } catch {
+    // It is chosen for this visit.
   }
 }
 
