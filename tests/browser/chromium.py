@@ -75,6 +75,7 @@ class Browser:
             options.add_argument(f"--{word}")
         if forgetful:
             options.add_experimental_option("prefs", {"profile.default_content_setting_values.cookies": 2})
+        options.accept_insecure_certs = True  # those of tests are signed by nobody
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         environment = {**os.environ, "SE_OFFLINE": "true", "SE_AVOID_STATS": "true", "HOME": str(folder)}
         self.driver = Chrome(options, ChromeService(driver, env=environment))

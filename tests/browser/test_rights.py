@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from tests.browser import seen
 from tests.browser.chromium import Browser
 from tests.browser.conftest import Serve
 from tests.browser.page import drawn, exists, wait_for_pictures
@@ -65,10 +67,15 @@ return outcome;
 """
 
 
+def web_token(*arguments: str) -> str:
+    """What `edgeinfer web token` prints."""
+    command = [sys.executable, "-m", "edgeinfer", "web", "token", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def new_token(file: Path, *options: str) -> str:
     """A token that the command line has made."""
-    command = [sys.executable, "-m", "edgeinfer", "web", "token", "new", "--file", str(file), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return web_token("new", "--file", str(file), *options)
 
 
 @pytest.fixture
@@ -163,6 +170,41 @@ def test_login_wrong_login_and_logout(serve: Serve, browser: Browser, tmp_path: 
     assert drawn(browser) == {}
     kept = {"Cookie": f"{cookie['name']}={cookie['value']}"}
     assert daemon.request("GET", "/api/v1/status", headers=kept)[0] == 401  # the session itself has ended
+    assert browser.complaints() == []
+
+
+def test_a_token_that_is_taken_back_ends_what_is_looked_at(serve: Serve, browser: Browser, tmp_path: Path) -> None:
+    token = new_token(tmp_path / "tokens", "--name", "laptop")
+    new_token(tmp_path / "tokens", "--name", "other")
+    daemon = serve(cameras=1, token=str(tmp_path / "tokens"))
+    browser.open(daemon.url)
+    wait_for(lambda: exists(browser, "[data-login]"), "the form")
+    sign_in(browser, token)
+    wait_for_pictures(browser, cameras=1, more=3)
+    web_token("revoke", "laptop", "--file", str(tmp_path / "tokens"))
+    wait_for(lambda: exists(browser, "[data-login]"), "the form")
+    wait_for(lambda: drawn(browser) == {}, "no picture")
+    assert daemon.request("GET", "/api/v1/status", headers={"Authorization": f"Bearer {token}"})[0] == 401
+
+
+def test_the_page_over_tls(serve: Serve, browser: Browser, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    openssl = shutil.which("openssl") or pytest.skip("openssl is not installed: it makes the certificate")
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([openssl, *made, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    token = new_token(tmp_path / "tokens")
+    tls = {"cert": str(cert), "key": str(key)}
+    daemon = serve(cameras=2, token=str(tmp_path / "tokens"), tls=tls)
+    assert daemon.url.startswith("https://")
+    browser.open(daemon.url)
+    wait_for(lambda: exists(browser, "[data-login]"), "the form")
+    sign_in(browser, token)
+    wait_for_pictures(browser, cameras=2)
+    seen.watch(browser)
+    pictures = seen.gather(browser, 20)
+    assert [fault for each in pictures for fault in seen.faults(each, daemon.options(each.source))] == []
+    (cookie,) = browser.driver.get_cookies()
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
     assert browser.complaints() == []
 
 

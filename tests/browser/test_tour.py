@@ -58,15 +58,14 @@ def test_nothing_is_against_the_policy_and_nobody_else_is_asked(serve: Serve, tm
     assert {urlsplit(url).path for url in asked} >= {"/", "/live", "/static/app.js", "/api/v1/status"}
 
 
-@pytest.mark.parametrize("address", ["#/camera/%", "#/constructor", "#/__proto__", "#//", "#/plots/1", "#/nothing"])
-def test_an_address_that_is_none_shows_what_there_is(serve: Serve, browser: Browser, address: str) -> None:
+def test_an_address_that_is_none_shows_what_there_is(serve: Serve, browser: Browser) -> None:
     daemon = serve(cameras=1)
-    browser.open(daemon.url + address)
-    wait_for(lambda: "Running" in browser.text("[data-bar-state]"), "the state")
-    assert len(browser.text("main")) > 10
-    browser.js("location.hash = '#/events'")
-    wait_for(lambda: exists(browser, "[data-event]"), "another view")
-    assert browser.complaints() == []
+    for address in ("#/camera/%", "#/constructor", "#/__proto__", "#//", "#/plots/1", "#/nothing"):
+        browser.open("about:blank")
+        browser.open(daemon.url + address)
+        wait_for(lambda: "Running" in browser.text("[data-bar-state]"), f"the state, at {address}")
+        assert len(browser.text("main")) > 10, address
+        assert browser.complaints() == [], address
 
 
 def test_a_browser_that_lets_no_page_keep_anything_shows_it_too(serve: Serve, tmp_path: Path) -> None:
