@@ -46,6 +46,7 @@ window.addEventListener("error", (event) => fail(`${event.message} ${event.filen
 window.addEventListener("unhandledrejection", (event) => fail(`${event.reason?.stack || event.reason}`));
 }"""
 """Runs in every document before anything of it does."""
+COMPLAINTS = "return [...window.__violations, ...window.__errors]"
 WIDE, PHONE = (1280, 800), (360, 740)
 
 
@@ -116,7 +117,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What went against the page's policy, and errors that nobody caught."""
-        found: list[str] = self.js("return [...window.__violations, ...window.__errors]")
+        found: list[str] = self.js(COMPLAINTS)
         return found
 
     def renderers(self) -> list[int]:

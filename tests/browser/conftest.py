@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import WebDriverException
 
 from tests.browser import chromium
 from tests.browser.serving import ROOT, Daemon, serving
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 Serve = Callable[..., Daemon]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps what the browser showed when a test failed."""
+    report = yield
+    shown = getattr(item, "funcargs", {}).get("browser")
+    if report.failed and report.when == "call" and shown is not None:
+        with suppress(WebDriverException):  # it may have been what failed
+            shown.screenshot(SCREENSHOTS / "failed" / f"{re.sub(r'[^a-z0-9]+', '-', item.name)}.png")
+    return report
 
 
 @pytest.fixture

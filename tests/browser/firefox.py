@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from tests.browser.chromium import COMPLAINTS, EARLY
+
 PATIENCE_S = 60
 SETTINGS = {
     "app.update.enabled": False,
@@ -33,6 +35,7 @@ class Firefox:
         self.console: list[str] = []
         self.call("session.new", capabilities={"alwaysMatch": {}})
         self.call("session.subscribe", events=["log.entryAdded"])
+        self.call("script.addPreloadScript", functionDeclaration=f"() => {EARLY}")
         self._page = self.call("browsingContext.getTree")["contexts"][0]["context"]
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -59,6 +62,11 @@ class Firefox:
         answer = self.call("script.evaluate", expression=expression, target=target, awaitPromise=True)
         assert answer["type"] == "success", answer
         return json.loads(answer["result"]["value"])
+
+    def complaints(self) -> list[str]:
+        """What went against the page's policy, and errors that nobody caught."""
+        found: list[str] = self.js(COMPLAINTS)
+        return found
 
 
 @contextmanager

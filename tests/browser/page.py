@@ -67,7 +67,7 @@ def veil(browser: Browser, source: str) -> dict[str, Any]:
     return found
 
 
-def go(browser: Browser, view: str) -> None:
+def go(browser: Browser | Firefox, view: str) -> None:
     """Opens a view, and waits until it shows something."""
     browser.js("location.hash = arguments[0]", VIEWS[view])
     wait_for(

@@ -9,7 +9,7 @@ import pytest
 from tests.browser import firefox, seen
 from tests.browser.chromium import Browser
 from tests.browser.conftest import Serve
-from tests.browser.page import wait_for_pictures
+from tests.browser.page import VIEWS, go, wait_for_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def test_every_box_lies_on_its_square_in_a_large_picture(serve: Serve, browser: 
     assert {(each.source, each.size) for each in pictures} == {("cam1", size)}
 
 
-def test_every_box_lies_on_its_square_in_firefox(serve: Serve, tmp_path: Path) -> None:
+def test_every_box_lies_on_its_square_in_firefox_and_every_view_is_shown(serve: Serve, tmp_path: Path) -> None:
     with firefox.browsing(tmp_path) as browser:
         daemon = serve(cameras=2)
         browser.open(daemon.url)
@@ -47,4 +47,7 @@ def test_every_box_lies_on_its_square_in_firefox(serve: Serve, tmp_path: Path) -
         pictures = seen.gather(browser, DRAWN_BY_FIREFOX)
         assert [fault for each in pictures for fault in seen.faults(each, daemon.options(each.source))] == []
         assert {each.source for each in pictures} == set(daemon.names)
+        for view in VIEWS:
+            go(browser, view)
+        assert browser.complaints() == []
         assert browser.console == []
