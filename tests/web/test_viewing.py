@@ -383,7 +383,7 @@ def test_a_picture_is_made_once_for_all_who_want_it(encoder: Encoder) -> None:
     assert encoder.made == 1
     assert got[0] is got[1] is got[2]
     assert got[0].framed is got[1].framed
-    (box,) = (found.box for found in got[0].shot.message.detections)
+    (box,) = (found.box for found in got[0].message.detections)
     assert np.allclose(square_in(got[0].jpeg), box, atol=3)
 
 
@@ -414,7 +414,7 @@ def test_of_what_waits_the_newest_is_made_and_those_who_asked_before_get_it(enco
     got: list[int] = []
 
     def then(encoded: Encoded) -> None:
-        got.append(encoded.shot.message.seq)
+        got.append(encoded.message.seq)
 
     encoder.ask(shot(0, gate), form, then)
     assert gate.begun.wait(20)
@@ -473,6 +473,32 @@ def test_made_pictures_are_let_go_while_nobody_asks(monkeypatch: pytest.MonkeyPa
     kept = weakref.ref(got.pop())
     until(lambda: kept() is None, "let go")
     encoder.close()
+
+
+def test_a_made_picture_does_not_hold_what_it_was_made_of(encoder: Encoder) -> None:
+    got: list[Encoded] = []
+    wanted, form = shot(0), Form("a", 64)
+    message, source = wanted.message, weakref.ref(wanted.picture)
+    encoder.ask(wanted, form, got.append)
+    until(lambda: got, "made")
+    del wanted
+    until(lambda: source() is None, "its memory is a decoder's")
+    encoder.ask(Shot.of(message, planted(0)), form, got.append)
+    assert got[1] is got[0], "the JPEG is kept"
+
+
+def test_without_a_thread_now_pictures_are_made_later(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    got: list[Encoded] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            encoder.ask(shot(0), Form("a", 64), got.append)
+    encoder.ask(shot(1), Form("a", 64), got.append)
+    until(lambda: len(got) == 2, "both have it")
+    assert [encoded.message.seq for encoded in got] == [1, 1]
 
 
 def test_after_its_end_nothing_is_made() -> None:

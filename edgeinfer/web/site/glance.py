@@ -57,5 +57,5 @@ class Glance:
 
         self._encoder.ask(shot, form, lambda encoded: self._bell.ring(partial(settle, encoded)))
         encoded = await made
-        self._seen = max(self._seen, encoded.shot.mark)
+        self._seen = max(self._seen, encoded.mark)
         return encoded

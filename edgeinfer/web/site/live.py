@@ -180,7 +180,7 @@ class Connection:
     def _take_made(self) -> None:
         while self._made:
             encoded = self._made.popleft()
-            source, mark = encoded.shot.message.source, encoded.shot.mark
+            source, mark = encoded.message.source, encoded.mark
             if encoded.jpeg:
                 self._viewer.add(source, mark, encoded.framed)
             else:

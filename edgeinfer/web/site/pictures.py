@@ -94,7 +94,7 @@ class Pictures:
         encoded = await glance.encoded(shot, form)
         if not encoded.jpeg:
             raise no_picture(encoded.why)
-        headers = {"ETag": tag_of(encoded.shot.message), "Cache-Control": "no-cache"}
+        headers = {"ETag": tag_of(encoded.message), "Cache-Control": "no-cache"}
         return Response(encoded.jpeg, headers=headers, media_type="image/jpeg")
 
     @contextlib.contextmanager
@@ -213,7 +213,7 @@ async def _departure(receive: Receive) -> None:
 
 async def _send_encoded(send: Send, encoded: Encoded) -> None:
     if encoded.jpeg:
-        await _send_part(send, encoded.jpeg, tag_of(encoded.shot.message))
+        await _send_part(send, encoded.jpeg, tag_of(encoded.message))
 
 
 async def _send_part(send: Send, jpeg: bytes, tag: str = "") -> None:

@@ -13,7 +13,7 @@ from edgeinfer.errors import EdgeinferError, InputError, OutOfMemoryError, Stall
 from edgeinfer.frames import at_once
 from edgeinfer.guard.limits import MAX_KEPT_JPEGS
 from edgeinfer.guard.rate import RationedLog
-from edgeinfer.messages import Message, encode
+from edgeinfer.messages import DetectionsMessage, Message, encode
 from edgeinfer.pictures.drawing import annotate
 from edgeinfer.pictures.showing import Shrinker, jpeg
 from edgeinfer.types import Image
@@ -36,16 +36,20 @@ class Form:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as a JPEG, made of `shot`; empty where it could not be made, and `why`."""
+    """A picture as a JPEG, and what was found in it; empty where it could not be made, and `why`.
 
-    shot: Shot
+    The picture that it was made of is let go: its memory is a decoder's. `mark` names it, see `Shot`.
+    """
+
+    message: DetectionsMessage
+    mark: int
     jpeg: bytes
     why: str = ""
 
     @cached_property
     def framed(self) -> bytes:
         """As the live view sends it; the same bytes for everybody."""
-        return framed(self.shot.message, self.jpeg)
+        return framed(self.message, self.jpeg)
 
 
 Then = Callable[[Encoded], None]
@@ -85,7 +89,7 @@ class Encoder:
         """Has `then` called with the picture, or a newer one of this form, from any thread; it may not wait or fail."""
         with self._lock:
             kept = self._kept.get(form)
-            if kept is None or kept.shot is not shot:
+            if kept is None or kept.message is not shot.message:
                 self._queue(shot, form, then)
                 return
         then(kept)
@@ -111,8 +115,9 @@ class Encoder:
         if shot.mark > job.shot.mark:
             job.shot = shot
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="encoding", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="encoding", daemon=True)
+            thread.start()
+            self._thread = thread
         self._asked.notify()
 
     def _run(self) -> None:
@@ -153,14 +158,14 @@ class Encoder:
 
     def _encoded(self, shot: Shot, form: Form) -> Encoded:
         try:
-            return Encoded(shot, jpeg(self._drawn(shot, form)))
+            return Encoded(shot.message, shot.mark, jpeg(self._drawn(shot, form)))
         except (StalledError, OutOfMemoryError, InputError, MemoryError) as error:
             why = error.message if isinstance(error, EdgeinferError) else "there is no memory for the picture"
             self._rationed.warning("pictures", "source %s: not shown: %s", form.source, why)
         except Exception as error:  # one picture's; the thread serves all viewers
             why = "the picture could not be made; the daemon's log says why"
             self._rationed.warning("failures", "source %s: not shown: %r", form.source, error)
-        return Encoded(shot, b"", why)
+        return Encoded(shot.message, shot.mark, b"", why)
 
     def _drawn(self, shot: Shot, form: Form) -> Image:
         """The picture in its form, made now or not at all: frames are for the data path first."""
