@@ -36,14 +36,14 @@ STATIC = ROOT / "edgeinfer" / "web" / "static"
 SIZE = 1280, 800
 QUALITY = 72
 PATIENCE_S = 60.0
-WARM_S = 45.0
+WARM_S = 40.0
 """Until rates and latencies are those of a daemon that has been running for a while, and each camera shows another
 scene."""
 CAMERAS = {
     "entrance": {"uri": "demo:", "fps": 5, "width": 960, "height": 540},
     "yard": {"uri": "rtsp://127.0.0.1:9/yard", "stall_s": 1, "timeout_s": 2},
-    "office": {"uri": "demo:", "fps": 3, "width": 960, "height": 540},
-    "garage": {"uri": "demo:", "fps": 4, "width": 960, "height": 540},
+    "office": {"uri": "demo:", "fps": 2, "width": 960, "height": 540},
+    "garage": {"uri": "demo:", "fps": 3.5, "width": 960, "height": 540},
 }
 NAME = "edge"
 """In the place of the machine's."""
