@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from edgeinfer.client import Subscriber
 from edgeinfer.commands import _drawing, _overview, _report, top
 from edgeinfer.commands._remote import RemoteDaemon, ask
+from edgeinfer.sources import demo
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -37,14 +38,14 @@ SIZE = 1280, 800
 QUALITY = 72
 PATIENCE_S = 60.0
 WARM_S = 40.0
-"""Until rates and latencies are those of a daemon that has been running for a while, and each camera shows another
-scene."""
+"""Until rates and latencies are those of a daemon that has been running for a while."""
 CAMERAS = {
     "entrance": {"uri": "demo:", "fps": 5, "width": 960, "height": 540},
     "yard": {"uri": "rtsp://127.0.0.1:9/yard", "stall_s": 1, "timeout_s": 2},
     "office": {"uri": "demo:", "fps": 2, "width": 960, "height": 540},
     "garage": {"uri": "demo:", "fps": 3.5, "width": 960, "height": 540},
 }
+"""Of different rates, so that a moment comes at which each shows another scene."""
 NAME = "edge"
 """In the place of the machine's."""
 
@@ -120,9 +121,9 @@ def _take_page(folder: Path, address: str) -> None:
         browser.size(*SIZE)
         browser.scheme("dark")
         browser.open(address)
-        live = "return [...document.querySelectorAll('camera-tile')].filter((tile) => tile.dataset.drawn > 20).length"
+        shown = "return [...document.querySelectorAll('camera-tile')].flatMap(({ last }) => last?.frame_id ?? [])"
         until = time.monotonic() + PATIENCE_S
-        while browser.js(live) < len(CAMERAS) - 1:
+        while len({demo.scene_number(frame) for frame in browser.js(shown)}) < len(CAMERAS) - 1:
             assert time.monotonic() < until, browser.text()
             time.sleep(0.1)
         browser.js("document.querySelector('.host').remove()")
