@@ -67,3 +67,43 @@ def test_a_camera_that_was_never_there_is_covered_too(serve: Serve, browser: Bro
     wait_for_pictures(browser, cameras=1, more=3)
     wait_for(lambda: "unplugged" in veil(browser, "cam1").get("text", ""), "the reason over the empty picture")
     assert drawn(browser)["cam1"] == 0
+
+
+SLEEP = """
+const Socket = WebSocket, now = Date.now;
+window.__opened = 0;
+window.WebSocket = class extends Socket {
+  constructor(...given) {
+    super(...given);
+    window.__opened += 1;
+  }
+};
+Date.now = () => now() + 3600e3;
+document.dispatchEvent(new Event("visibilitychange"));
+return document.querySelector("camera-tile").dataset.fresh;
+"""
+"""Sleep, in which `performance.now()` stands still. Whether the picture of before it passes for a live one."""
+
+
+def test_after_a_sleep_no_picture_of_before_it_is_live(serve: Serve, browser: Browser) -> None:
+    daemon = serve(cameras=1)
+    browser.open(daemon.url)
+    wait_for_pictures(browser, cameras=1, more=3)
+    assert veil(browser, "cam0") == {}
+    assert browser.js(SLEEP) == "false"
+    wait_for(lambda: browser.js("return window.__opened") == 1, "a new connection, without what the old one had left")
+    wait_for_pictures(browser, cameras=1, more=3)
+    assert veil(browser, "cam0") == {}
+
+
+JOIN = """
+const { joined } = await import("/static/plots-view.js");
+const of = (...fps) => ({ t_ns: fps, fps, cpu: fps, rss_bytes: fps, gpu_load: fps });
+return [[3, 4], [], [4], [1, 2]].map((times) => joined(of(1, 2, 3), of(...times)).fps);
+"""
+
+
+def test_where_the_device_has_set_its_clock_back_the_plots_begin_anew(serve: Serve, browser: Browser) -> None:
+    browser.open(serve(cameras=1).url)
+    wait_for_pictures(browser, cameras=1)
+    assert browser.js(JOIN) == [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4], [1, 2]]

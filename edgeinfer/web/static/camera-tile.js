@@ -13,6 +13,7 @@ export class CameraTile extends HTMLElement {
   canvas = el("canvas", { width: 640, height: 360, role: "img" });
   #stop = null;
   #drawnAt = 0;
+  #drawnOn = 0; // by the clock that goes on in sleep
   #drawn = 0;
   #zoom = 1;
   #title = el("strong", { "data-veil-title": true });
@@ -58,7 +59,6 @@ export class CameraTile extends HTMLElement {
     clearInterval(this.timer);
   }
 
-  /** Pixels that the page shows of this tile's picture, across. */
   get pixels() {
     return this.canvas.clientWidth * Math.min(devicePixelRatio, 2);
   }
@@ -69,6 +69,7 @@ export class CameraTile extends HTMLElement {
     if (last?.session === header.session && header.frame_id < last.frame_id) return; // it was quicker to read than the one before
     this.last = header;
     this.#drawnAt = performance.now();
+    this.#drawnOn = Date.now();
     const shape = bitmap.width !== this.canvas.width || bitmap.height !== this.canvas.height;
     const found = paint(this.canvas, bitmap, header, this.#zoom, this.wanted);
     if (shape) this.#reshape();
@@ -101,9 +102,14 @@ export class CameraTile extends HTMLElement {
     mark(this.link, "aria-label", `${this.source}: ${veil ? `${veil.title}. ${veil.text}` : `running, ${this.#fps.textContent}, ${this.#found.textContent || "nothing found"}`}`);
   };
 
+  /** How old its picture is, null before the first. */
+  #passed() {
+    return this.#drawnAt ? Math.max(performance.now() - this.#drawnAt, Date.now() - this.#drawnOn) : null;
+  }
+
   /** What stands over the picture, null where it is live. */
   #veiled(status, state) {
-    const age = this.#drawnAt ? performance.now() - this.#drawnAt : null;
+    const age = this.#passed();
     if (store.trouble && !(age !== null && age < OLD_MS)) return { title: "Not connected", text: store.trouble.message, tone: "error" };
     if (state !== "running") return { title: stateWord(state), text: status?.reason?.text ?? "", tone: DIM[state] ?? "warning" };
     if (live.text) return { title: "Not connected", text: live.text, tone: "error" };
@@ -115,7 +121,7 @@ export class CameraTile extends HTMLElement {
   #cover({ title, text }) {
     say(this.#title, title);
     say(this.#text, text);
-    const age = this.#drawnAt ? Math.floor((performance.now() - this.#drawnAt) / 1000) : 0;
+    const age = Math.floor(this.#passed() / 1000);
     say(this.#age, age >= 3 && title !== "No picture" ? `last picture ${age} s ago` : "");
     if (!this.#drawnAt) this.#found.textContent = "";
   }

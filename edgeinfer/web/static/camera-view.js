@@ -58,7 +58,6 @@ class CameraView extends HTMLElement {
     this.#sizes.disconnect();
   }
 
-  /** The camera before or after this one, for the arrow keys. */
   neighbour(step) {
     const names = Object.keys(store.status?.sources ?? {});
     return names[names.indexOf(this.name) + step];

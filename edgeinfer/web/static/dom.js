@@ -36,7 +36,6 @@ const BACKENDS = { tensorrt: "TensorRT", onnxruntime: "ONNX Runtime", rtx: "RTX"
 export const backendWords = (name) =>
   (name || "").split("-").map((part) => BACKENDS[part] ?? part.replace(/^((fp|bf|int)\d+|cpu|cuda|dla\d?)$/, (all) => all.toUpperCase())).join(" ");
 
-/** A number with so many digits behind the point, a dash where nothing was measured. */
 export const number = (value, digits = 0) =>
   value == null || Number.isNaN(value) ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 export const milliseconds = (value) => (value < 1000 || value == null ? `${number(value, value < 10 && value != null ? 1 : 0)} ms` : `${number(value / 1000, 1)} s`);
@@ -64,7 +63,6 @@ export function clock(nanoseconds) {
   return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString("en-CA")} ${time}`;
 }
 
-/** A list of terms and values; what is no text is shown as far as it goes. */
 export function facts(entries) {
   return el("dl.facts", entries.map(([term, value]) => [el("dt", term), el("dd", value)]));
 }

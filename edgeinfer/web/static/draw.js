@@ -118,7 +118,6 @@ function drawLabel({ context, zoom, x, y }, { box, label, score, track_id, class
   context.fillText(text, left + pad, top + height / 2 + size * 0.05);
 }
 
-/** Where a label covers no other: further down, as long as there is room. */
 function free(taken, left, top, width, height, limit) {
   const meets = ([x, y, wide]) => left < x + wide && x < left + width && Math.abs(y - top) < height;
   for (let tries = 0; tries < 8; tries++) {

@@ -1,13 +1,11 @@
 /**
- * Pictures with their boxes: one WebSocket for the page, `u32 little endian | header | JPEG` a message.
- *
- * Each picture is handed over (event `frame`) in the animation frame in which it is drawn, and only then gives its credit
- * back, so that the server never sends more than a browser draws.
+ * Pictures with their boxes, `u32 little endian | header | JPEG` a message. Each gives its credit back once it is drawn
+ * (event `frame`, in an animation frame), so that the server never sends more than a browser draws.
  */
 import { address, rights } from "./api.js";
 import { store } from "./store.js";
 
-const FIRST_WAIT_MS = 500, LAST_WAIT_MS = 8000, CROWDED_MS = 10000, IDLE_MS = 60000;
+const FIRST_WAIT_MS = 500, LAST_WAIT_MS = 8000, CROWDED_MS = 10000, IDLE_MS = 60000, SLEPT_MS = 2000;
 const utf8 = new TextDecoder();
 
 class Live extends EventTarget {
@@ -20,6 +18,7 @@ class Live extends EventTarget {
   #timer = 0;
   #pending = [];
   #turn = 0;
+  #lag = Date.now() - performance.now();
 
   constructor() {
     super();
@@ -40,6 +39,7 @@ class Live extends EventTarget {
   restart() {
     this.#wait = FIRST_WAIT_MS;
     this.#leave();
+    this.#release();
     this.#adjust();
   }
 
@@ -110,7 +110,16 @@ class Live extends EventTarget {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
+  /** Whether this machine was asleep: what it has received was sent before that, and begins anew. */
+  #slept() {
+    const lag = Date.now() - performance.now(), slept = lag - this.#lag > SLEPT_MS;
+    this.#lag = lag;
+    if (slept) this.restart();
+    return slept;
+  }
+
   async #receive(socket, data) {
+    if (this.#slept()) return;
     const length = new DataView(data).getUint32(0, true);
     const header = JSON.parse(utf8.decode(new Uint8Array(data, 4, length)));
     this.#wait = FIRST_WAIT_MS;
@@ -124,6 +133,7 @@ class Live extends EventTarget {
 
   #draw() {
     this.#turn = 0;
+    if (this.#slept()) return;
     for (const detail of this.#pending) if (detail.bitmap) this.dispatchEvent(new CustomEvent("frame", { detail }));
     this.#release();
   }

@@ -74,10 +74,10 @@ function share(error, scale, tolerance) {
 
 function built({ key, manifest }) {
   const { build = {}, fields = {}, plan_bytes, verification, ...rest } = manifest ?? {};
-  const { seconds, log, ...more } = build;
+  const { seconds, ...more } = build;
   return panel("engine", "Engine",
     facts([["key", el("code", key)], ["size", bytes(plan_bytes)], ["built in", duration(seconds)]]),
-    details("Built for", fields), details("How it was built", more), details("Its file", rest), log?.length ? el("details", el("summary", "Log"), el("pre", { tabindex: 0 }, log.join("\n"))) : null);
+    details("Built for", fields), details("How it was built", more), details("Its file", rest));
 }
 
 const details = (title, content) => el("details", el("summary", title), shown(content));

@@ -62,13 +62,13 @@ class PlotsView extends HTMLElement {
   }
 }
 
-/** The library comes beside the page and may be later than it. */
 async function uplot() {
   while (!window.uPlot) await new Promise((resolve) => setTimeout(resolve, 20));
 }
 
 /** Both after each other, at most ten minutes; what one has not measured is null there. */
 export function joined(before, more) {
+  if (more.t_ns.at(-1) < before.t_ns.at(-1)) before = { t_ns: [] }; // its clock was set back
   const last = before.t_ns.at(-1) ?? 0;
   const fresh = more.t_ns.filter((t) => t > last).length;
   const old = Math.min(before.t_ns.length, SECONDS - fresh);

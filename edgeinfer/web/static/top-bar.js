@@ -104,7 +104,6 @@ class TopBar extends HTMLElement {
   }
 }
 
-/** Until the next visit, where the browser lets pages keep something. */
 function keep(theme) {
   try {
     localStorage.setItem("edgeinfer-theme", theme);
@@ -113,7 +112,6 @@ function keep(theme) {
   }
 }
 
-/** The state in words. */
 function words(status) {
   if (!status) return "Connecting …";
   const { daemon, sources } = status;
