@@ -80,8 +80,9 @@ class Planted:
 
 def place(number: int, options: Options) -> tuple[int, int]:
     """Left and top of a frame's square, in pixels. It never lies where it lay in the frame before."""
-    across, down = options.width - SIDE - 2 * MARGIN, options.height - SIDE - 2 * MARGIN
-    return MARGIN + (number * 137 + options.phase * 61) % across, MARGIN + (number * 89 + options.phase * 31) % down
+    margin = max(MARGIN, options.height // 12)  # a page that shows a large picture small writes larger in it
+    across, down = options.width - SIDE - 2 * margin, options.height - SIDE - 2 * margin
+    return margin + (number * 137 + options.phase * 61) % across, margin + (number * 89 + options.phase * 31) % down
 
 
 def truth(image: np.typing.NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
