@@ -13,7 +13,7 @@ from tests.web.test_chronicle import status
 def ticking() -> tuple[History, list[float]]:
     """A history, and what its clocks say: the monotonic one, and the process's own."""
     now = [0.0, 0.0]
-    return History(lambda: now[0], lambda: now[1]), now
+    return History(lambda: now[0], lambda: now[1], lambda: 0), now
 
 
 def daemon(n: int, stage: str = "infer") -> StatusMessage:
@@ -83,3 +83,15 @@ def test_where_the_wall_clock_was_set_samples_keep_their_distances() -> None:
     assert times == [now - (4 - second) * 10**9 for second in range(5)]
     assert kept.columns(asked).t_ns == times, "who asks with a time that is still to come gets everything"
     assert kept.columns(times[3]).t_ns == times[4:]
+
+
+def test_what_was_measured_before_a_sleep_stays_before_it() -> None:
+    slept_ns, clock = [0], [0.0]
+    kept = History(lambda: clock[0], lambda: 0.0, lambda: slept_ns[0])
+    for second in range(4):
+        if second == 2:
+            slept_ns[0] = 3600 * 10**9
+        made = status(DAEMON, at_ns=second * 10**9)
+        kept.write(msgspec.structs.replace(made, t_publish_ns=10**18 + second * 10**9 + slept_ns[0]), None)
+        clock[0] += 1.0
+    assert [(t - 10**18) // 10**9 for t in kept.columns().t_ns] == [0, 1, 3602, 3603]

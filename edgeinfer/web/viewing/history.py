@@ -16,10 +16,15 @@ from edgeinfer.messages import DAEMON, MachineVitals, Message, StatusMessage
 from edgeinfer.types import Result
 
 STEP_NS = 500_000_000
-"""The wall clock was set where it has gone on by so much more or less than the monotonic one."""
+"""The wall clock was set where it has gone on by so much more or less than the one that no sleep stops."""
 MIN_PERIOD_S = 0.9
 """A status comes once a second, and at every change besides."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def asleep_ns() -> int:
+    """How long the machine has slept since it was started, more or less: CLOCK_MONOTONIC stands still then."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -55,12 +60,15 @@ class History:
     pictures = False
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
+        asleep: Callable[[], int] = asleep_ns,
     ) -> None:
-        self._clock, self._cpu_clock = clock, cpu_clock
+        self._clock, self._cpu_clock, self._asleep_ns = clock, cpu_clock, asleep
         self._samples: deque[Sample] = deque(maxlen=WEB_SAMPLES)
         self._lock = threading.Lock()
-        self._mono_ns = 0
+        self._boot_ns = 0
         self._before: tuple[float, float, Mapping[str, int]] | None = None
 
     def columns(self, since_ns: int = 0) -> Columns:
@@ -99,14 +107,14 @@ class History:
         self._before = now_s, cpu_s, dict(status.dropped_by_reason)
         sample = _sample(status, before, now_s, cpu_s)
         with self._lock:
-            self._follow_the_clock(sample, status.t_publish_mono_ns)
+            self._follow_the_clock(sample, status.t_publish_mono_ns + self._asleep_ns())
             self._samples.append(sample)
 
-    def _follow_the_clock(self, newest: Sample, mono_ns: int) -> None:
+    def _follow_the_clock(self, newest: Sample, boot_ns: int) -> None:
         """Keeps the distances between samples what they were, where the wall clock was set."""
-        before_ns, self._mono_ns = self._mono_ns, mono_ns
+        before_ns, self._boot_ns = self._boot_ns, boot_ns
         if self._samples:
-            step_ns = (newest.t_ns - self._samples[-1].t_ns) - (mono_ns - before_ns)
+            step_ns = (newest.t_ns - self._samples[-1].t_ns) - (boot_ns - before_ns)
             if abs(step_ns) > STEP_NS:
                 moved = [structs.replace(sample, t_ns=sample.t_ns + step_ns) for sample in self._samples]
                 self._samples = deque(moved, maxlen=WEB_SAMPLES)
