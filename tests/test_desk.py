@@ -231,6 +231,36 @@ def test_what_a_viewers_text_calls_secret_has_no_say_elsewhere(made: Made) -> No
     assert "camera-one" in str(ConfigError("camera-one is running"))
 
 
+def test_a_viewer_who_guesses_a_password_is_not_told_whether_it_is_right(path: Path) -> None:
+    camera = "sources:\n  yard: {uri: 'rtsp://admin:%s@10.0.0.9/x', max_fps: %d}\n"
+    path.write_text(camera % ("Qz-4711", 5))
+    desk = Made(path).desk
+    asked = [
+        camera % ("%s", 5),
+        camera % ("%s", 4),
+        camera % ("right", 5) + "the %s: 1\n",
+        camera % ("right", 5) + "password: %s\nsources.%s: 1\n",
+        camera % ("right", 5) + "? 'UXotNDcxMQ== %s'\n: 1\n",
+    ]
+    for text in asked:
+        right, wrong = (desk.check(text.replace("%s", guess)) for guess in ("Qz-4711", "Qz-4712"))
+        assert str(right).replace("Qz-4711", "Qz-4712") == str(wrong), text
+    assert desk.check(camera % ("Qz-4712", 4)).changes == ["sources.yard: max_fps changed"]
+    shown = desk.view().text
+    assert shown is not None
+    assert "4711" not in shown
+    assert desk.check(shown).changes == [], "who has changed nothing is told so"
+    assert desk.check(shown.replace("10.0.0.9", "10.0.0.8")).changes == ["sources.yard: uri changed; opened again"]
+    assert desk.check(camera % ("Qz-4712", 5), trusted=True).changes == ["sources.yard: uri changed; opened again"]
+
+
+def test_no_key_of_a_drop_in_shows_a_password(made: Made, path: Path) -> None:
+    folder = path.with_name(f"{path.name}.d")
+    folder.mkdir()
+    (folder / "x.yaml").write_text("sources: {gate: {uri: 'demo:', password hunter22: 1}}\n")
+    assert "hunter22" not in str(made.desk.check(TEXT))
+
+
 def test_one_text_is_checked_at_a_time(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "BUSY_S", 0.0)
     with desk_module._turn(made.desk._checking), pytest.raises(BusyError, match="another text is being checked"):

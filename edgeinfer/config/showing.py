@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -50,6 +50,22 @@ def effective(config: Config) -> dict[str, Any]:
     }
     clean: dict[str, Any] = _clean("", shown)
     return clean
+
+
+def visible_changes(old: Config, new: Config, changes: Iterable[str]) -> list[str]:
+    """The changes that whoever may not see passwords sees: where only what is hidden differs, a word of it would tell
+    who guesses that the guess was wrong.
+    """
+    before, after = effective(old)["sources"], effective(new)["sources"]
+    told: list[str] = []
+    for line in changes:
+        name = line.removeprefix("sources.").partition(": ")[0]
+        if not line.startswith("sources.") or name not in before or name not in after:
+            told.append(line)
+        elif keys := [key for key in after[name] if before[name].get(key, ...) != after[name][key]]:
+            again = "; opened again" if keys != ["max_fps"] else ""
+            told.append(f"sources.{name}: {', '.join(keys)} changed{again}")
+    return told
 
 
 def _source(source: SourceConfig) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from edgeinfer.config.places import Places
 from edgeinfer.config.reader import ConfigReader
 from edgeinfer.config.replacing import Change, ChangedError, Owner, content
 from edgeinfer.config.settings import Config, Reading
-from edgeinfer.config.showing import effective, redacted_text
+from edgeinfer.config.showing import effective, redacted_text, visible_changes
 from edgeinfer.daemon.background import Background
 from edgeinfer.daemon.changes import plan_reload
 from edgeinfer.daemon.checking import check, summary
 from edgeinfer.errors import ConfigError, EdgeinferError, InputError
 from edgeinfer.guard.limits import MAX_CONFIG_BYTES
-from edgeinfer.guard.redaction import hidden_meanwhile
+from edgeinfer.guard.redaction import asked_with, hidden_meanwhile, redact
 from edgeinfer.messages import SOURCE_PATTERN, ReloadReport
 from edgeinfer.web.viewing.desk import (
     BadNameError,
@@ -116,7 +116,7 @@ class Desk:
         with _turn(self._checking), hidden_meanwhile(text):
             if trusted:
                 return self._checked(text, trusted)
-            with plugins.no_new_code():
+            with plugins.no_new_code(), asked_with(text):
                 return self._checked(text, trusted)
 
     def reload(self, text: str | None = None, digest: str | None = None) -> Outcome:
@@ -264,6 +264,8 @@ class Desk:
             return CheckReport(ok=False, text=str(error), errors=[_mistake(error)])
         said = "its model is looked at for an admin" if model is None else summary(reading.config, model)
         changes, refused = self._planned(reading.config, model)
+        if not trusted:
+            changes = visible_changes(self._daemon.config(), reading.config, changes)
         return CheckReport(ok=True, text=f"{path}: ok: {said}", changes=changes, refused=refused)
 
     def _same_model(self, config: Config) -> Model | None:
@@ -342,7 +344,7 @@ def _mistake(error: EdgeinferError) -> Mistake:
     return Mistake(
         message=error.said,
         hint=error.hint,
-        key=error.key or "",
+        key=redact(error.key or ""),
         file=None if place is None else place.file,
         line=None if place is None else place.line,
         column=None if place is None else place.column,

@@ -32,6 +32,7 @@ _AROUND = "\"'!&*|>"
 
 _known: dict[str, None] = {}
 _meanwhile: ContextVar[tuple[str, ...] | None] = ContextVar("meanwhile", default=None)
+_asked: ContextVar[str] = ContextVar("asked", default="")
 _said_full = False
 
 
@@ -46,11 +47,12 @@ def remember_secrets(secrets: Iterable[str]) -> None:
     Within `hidden_meanwhile` they are taken out there only.
     """
     global _known, _said_full  # noqa: PLW0603 (what is secret is so for the whole process)
-    new = [secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_LENGTH and secret not in _known]
+    told = [secret for secret in dict.fromkeys(secrets) if len(secret) >= MIN_LENGTH]
     meanwhile = _meanwhile.get()
     if meanwhile is not None:
-        _meanwhile.set(tuple(dict.fromkeys((*meanwhile, *new)))[:MAX_SECRETS])
+        _meanwhile.set(tuple(dict.fromkeys((*meanwhile, *told)))[:MAX_SECRETS])
         return
+    new = [secret for secret in told if secret not in _known]
     room = MAX_SECRETS - len(_known)
     if new:
         _known = {**_known, **dict.fromkeys(new[:room])}  # a new one: others may be going through the old
@@ -70,6 +72,18 @@ def hidden_meanwhile(text: str) -> Iterator[None]:
         yield
     finally:
         _meanwhile.reset(token)
+
+
+@contextlib.contextmanager
+def asked_with(text: str) -> Iterator[None]:
+    """What is said to whoever wrote this text, who may be guessing: a secret that is in it is not taken out of that for
+    being one of ours, since that would say that the guess was right. What the text itself calls secret is.
+    """
+    token = _asked.set(text)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 def remember_settings(data: Any) -> None:
@@ -151,12 +165,20 @@ def redact_value(text: str) -> str:
 
 
 def _without_known(text: str) -> str:
+    meanwhile, asked = _meanwhile.get() or (), _asked.get()
     found = {
-        spelled for secret in (*_known, *(_meanwhile.get() or ())) for spelled in _spellings(secret) if spelled in text
+        spelled
+        for secret in (*_known, *meanwhile)
+        for spelled in _spellings(secret)
+        if spelled in text and (secret in meanwhile or not _spoken(secret, asked))
     }
     for spelled in sorted(found, key=len, reverse=True):  # one may be part of another
         text = _whole(spelled).sub(GONE, text)
     return text
+
+
+def _spoken(secret: str, asked: str) -> bool:
+    return bool(asked) and any(spelled in asked for spelled in _spellings(secret))
 
 
 @lru_cache(maxsize=MAX_SECRETS)
