@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -364,7 +365,7 @@ def test_a_program_that_the_service_can_not_read_is_refused(tmp_path: Path) -> N
     python = hidden / "python"
     python.touch()
     (tmp_path / "home").chmod(0o700)
-    for place in (python, hidden, Path("/root/venv/bin/python")):
+    for place in (python, hidden, Path(pwd.getpwuid(0).pw_dir, "venv/bin/python")):
         with pytest.raises(ConfigError, match="user edgeinfer can't read it") as caught:
             installer.check_program([place])
         assert "python3 -m venv --system-site-packages /opt/edgeinfer" in caught.value.hint
