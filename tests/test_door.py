@@ -37,7 +37,7 @@ from edgeinfer.guard.rate import RationedLog
 from edgeinfer.sinks import zmq as zmq_sink
 from edgeinfer.sinks.zmq import Curve, Options, ZmqPublisher
 from edgeinfer.sinks.zmq import open as open_publisher
-from edgeinfer.transport import allowlist, door, keys, peers, wire
+from edgeinfer.transport import allowlist, door, guarded, keys, peers, wire
 from edgeinfer.transport.admission import DISGRACE_S, PATIENCE_S, Pace, Places, places
 from edgeinfer.transport.allowlist import AllowList
 from edgeinfer.transport.connection import Connection
@@ -561,7 +561,7 @@ def test_a_list_that_can_not_be_read_at_present_is_tried_again(
     def starved(path: Path) -> object:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(keys, "open_anything", starved)
+    monkeypatch.setattr(guarded, "open_anything", starved)
     without_client(safe.list, "laptop").replace(safe.list)
     assert not allowed.refresh()
     assert not allowed.is_current, "nobody new is let in"
@@ -569,7 +569,7 @@ def test_a_list_that_can_not_be_read_at_present_is_tried_again(
     now += allowlist.PATIENCE_S
     assert allowed.refresh()
     assert desk not in allowed
-    monkeypatch.setattr(keys, "open_anything", files.open_anything)
+    monkeypatch.setattr(guarded, "open_anything", files.open_anything)
     assert allowed.refresh(), "though nobody has touched it"
     assert allowed.is_current
     assert not allowed.error

@@ -24,7 +24,7 @@ from edgeinfer.guard.files import in_time, open_anything, read_small
 from edgeinfer.guard.limits import MAX_HANGING_READS
 from edgeinfer.models.onnxfile import open_regular
 from edgeinfer.sources._credentials import account
-from edgeinfer.transport import keys
+from edgeinfer.transport import guarded, keys
 from edgeinfer.transport.keys import read_list, read_pair, read_public
 
 
@@ -176,7 +176,7 @@ def test_a_key_file_is_not_to_blame_for_what_the_machine_lacks(
     def fails(path: Path) -> object:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(keys, "open_anything", fails)
+    monkeypatch.setattr(guarded, "open_anything", fails)
     with pytest.raises(EdgeinferError) as caught:
         read(tmp_path / "x")
     assert caught.value.exit_code == code
@@ -186,7 +186,7 @@ def test_a_key_file_is_not_to_blame_for_what_the_machine_lacks(
 def test_a_key_file_whose_disk_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As at the start of a daemon, and of every client."""
     answers = threading.Event()
-    monkeypatch.setattr(keys, "open_anything", lambda path: answers.wait(60) and open_anything(path))
+    monkeypatch.setattr(guarded, "open_anything", lambda path: answers.wait(60) and open_anything(path))
     monkeypatch.setattr(keys, "in_time", lambda call: in_time(call, 0.01))
     with pytest.raises(TemporaryError, match="not read within"):
         read_list(tmp_path / "x")

@@ -353,7 +353,7 @@ def test_a_request_may_come_in_pieces(running: Server) -> None:
 
 def test_without_descriptors_it_answers_all_the_same_and_does_not_turn_in_circles(running: Server) -> None:
     """The one that is kept for that is enough for one peer at a time."""
-    wait_for(lambda: running._spare is not None, "the spare one")
+    wait_for(lambda: running._spare.held, "the spare one")
     limits, turns = resource.getrlimit(resource.RLIMIT_NOFILE), 0
     with ExitStack() as stack:
         peers = [stack.enter_context(socket.socket()) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""How many file descriptors this process may have."""
+"""How many file descriptors this process may have, and one that is kept for when there are no more."""
 
 from __future__ import annotations
 
@@ -32,6 +32,31 @@ def raise_limit(wanted: int = DESCRIPTORS_WANTED) -> int:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return limit()
+
+
+class SpareDescriptor:
+    """Kept open by a server, to be given up for who knocks when the process has no other left. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is there."""
+        return self._descriptor is not None
+
+    def reserve(self) -> None:
+        """Takes one, if there is one to be had."""
+        if self._descriptor is None:
+            with contextlib.suppress(OSError):
+                self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def give_up(self) -> bool:
+        """Frees it. Whether it was there."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None
 
 
 def _is_free(number: int) -> bool:

@@ -24,9 +24,9 @@ from edgeinfer.errors import (
     UsageError,
     unreadable,
 )
-from edgeinfer.guard.files import in_time, open_anything
+from edgeinfer.guard.files import in_time
 from edgeinfer.guard.limits import MAX_KEY_FILE_BYTES
-from edgeinfer.guard.ownership import readers, writers
+from edgeinfer.transport.guarded import check_owned, read_owned
 
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
@@ -166,29 +166,16 @@ def _read(path: Path, secret: bool = False) -> str:
 
 def _text_of(path: Path, secret: bool) -> str:
     try:
-        with open_anything(path) as file:
-            _check(path, os.fstat(file.fileno()), secret)
-            data = file.read(MAX_KEY_FILE_BYTES + 1)
+        data = read_owned(path, MAX_KEY_FILE_BYTES, lambda status: check_owned(path, status, secret))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in TEMPORARY:
             raise unreadable(path, error) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: {reason}", "`edgeinfer keys new NAME` makes a pair of keys") from None
-    if len(data) > MAX_KEY_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_KEY_FILE_BYTES >> 10} KiB", "is this the right file?")
     try:
         return data.decode("ascii")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a file of keys", "is this the right file?") from None
-
-
-def _check(path: Path, status: os.stat_result, secret: bool) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: not a regular file")
-    if who := writers(status):
-        raise ConfigError(f"{path}: {who}", "only its owner or root should: chown and chmod go-w it")
-    if secret and (who := readers(status)):
-        raise ConfigError(f"{path}: {who}", f"chmod 600 {path}")
 
 
 def _create(path: Path, text: str, mode: int) -> None:

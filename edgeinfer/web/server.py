@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
 import selectors
 import socket
@@ -14,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from edgeinfer.errors import ConfigError, TemporaryError
+from edgeinfer.guard.descriptors import SpareDescriptor
 from edgeinfer.guard.limits import HTTP_DEADLINE_S, MAX_HTTP_PEERS, MAX_REQUEST_BYTES
 from edgeinfer.guard.reachability import is_loopback
 from edgeinfer.guard.scarcity import is_scarce
@@ -79,7 +79,7 @@ class Server:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._spare: int | None = None
+        self._spare = SpareDescriptor()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
@@ -96,7 +96,7 @@ class Server:
 
     def _run(self) -> None:
         try:
-            self._reserve()
+            self._spare.reserve()
             while self._turn():
                 pass
         except Exception:
@@ -161,22 +161,15 @@ class Server:
         with suppress(OSError):
             peer.socket.shutdown(socket.SHUT_RDWR)
         peer.socket.close()
-        self._reserve()
+        self._spare.reserve()
 
     def _make_room(self) -> bool:
         """Frees a descriptor where the process has no more: the one that is kept for that, or the oldest peer's."""
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
+        if self._spare.give_up():
             return True
         if self._open:
             self._drop(next(iter(self._open)))
         return False
-
-    def _reserve(self) -> None:
-        if self._spare is None:
-            with suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _rest(self) -> None:
         """Leaves those that knock alone for a moment, instead of trying again and again."""
@@ -188,7 +181,7 @@ class Server:
             self._drop(peer)
         if self._resting_until_s is not None and now_s >= self._resting_until_s:
             self._resting_until_s = None
-            self._reserve()
+            self._spare.reserve()
             self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _close(self) -> None:
@@ -197,9 +190,7 @@ class Server:
         self._selector.close()
         for each in (self._listener, self._wake, self._woken):
             each.close()
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
+        self._spare.give_up()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,13 +6,12 @@ import contextlib
 import logging
 import os
 import ssl
-import stat
 from pathlib import Path
 
 from edgeinfer.errors import ConfigError, InputError, unreadable
-from edgeinfer.guard.files import in_time, open_anything
+from edgeinfer.guard.files import in_time
 from edgeinfer.guard.limits import MAX_KEY_FILE_BYTES
-from edgeinfer.guard.ownership import readers, writers
+from edgeinfer.transport.guarded import check_owned, read_owned
 
 log = logging.getLogger(__name__)
 
@@ -143,22 +142,8 @@ def _not_a_pair(error: ssl.SSLError, cert: Path, key: Path) -> ConfigError:
 
 def _bytes(path: Path, secret: bool) -> bytes:
     try:
-        with open_anything(path) as file:
-            _check(path, os.fstat(file.fileno()), secret)
-            data = file.read(MAX_KEY_FILE_BYTES + 1)
+        return read_owned(path, MAX_KEY_FILE_BYTES, lambda status: check_owned(path, status, secret))
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    if len(data) > MAX_KEY_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_KEY_FILE_BYTES >> 10} KiB", "is this the right file?")
-    return data
-
-
-def _check(path: Path, status: os.stat_result, secret: bool) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: not a regular file")
-    if who := writers(status):
-        raise ConfigError(f"{path}: {who}", "only its owner or root should: chown and chmod go-w it")
-    if secret and (who := readers(status)):
-        raise ConfigError(f"{path}: {who}", f"chmod 600 {path}")

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from edgeinfer.errors import TEMPORARY, ConfigError, InputError, TemporaryError, UsageError, unreadable
-from edgeinfer.guard.files import in_time, open_anything
+from edgeinfer.guard.files import in_time
 from edgeinfer.guard.limits import MAX_TOKEN_FILE_BYTES, MAX_TOKENS
 from edgeinfer.guard.outputs import same_file
-from edgeinfer.guard.ownership import folder_writers, readers, writers
+from edgeinfer.guard.ownership import folder_writers
+from edgeinfer.transport.guarded import check_owned, read_owned
 
 log = logging.getLogger(__name__)
 
@@ -198,16 +199,12 @@ def read_here(path: Path) -> str:
     Raises InputError, ConfigError, TemporaryError.
     """
     try:
-        with open_anything(path) as file:
-            _check(path, os.fstat(file.fileno()))
-            data = file.read(MAX_TOKEN_FILE_BYTES + 1)
+        data = read_owned(path, MAX_TOKEN_FILE_BYTES, lambda status: _check(path, status))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in TEMPORARY:
             raise unreadable(path, error) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: {reason}", MAKES_ONE) from None
-    if len(data) > MAX_TOKEN_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_TOKEN_FILE_BYTES >> 10} KiB", "is this the right file?")
     try:
         return data.decode("ascii")
     except UnicodeDecodeError:
@@ -216,12 +213,7 @@ def read_here(path: Path) -> str:
 
 def _check(path: Path, status: os.stat_result) -> None:
     """A link counts as the file behind it, but nobody else may have put it there: it could name an older list."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"{path}: not a regular file")
-    if who := writers(status):
-        raise ConfigError(f"{path}: {who}", "only its owner or root should: chown and chmod go-w it")
-    if who := readers(status):
-        raise ConfigError(f"{path}: {who}", f"chmod 600 {path}")
+    check_owned(path, status, secret=True)
     if path.lstat().st_uid not in {os.geteuid(), 0}:
         raise ConfigError(f"{path}: this link belongs to somebody else", "name the file itself")
     _check_folders(path)

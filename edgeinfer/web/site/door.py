@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import socket
 import ssl
 from typing import Any
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from edgeinfer.guard.descriptors import SpareDescriptor
 from edgeinfer.guard.limits import HTTP_DEADLINE_S, MAX_HTTP_PEERS, UNREAD_MS
 from edgeinfer.guard.scarcity import is_scarce
 
@@ -164,11 +164,11 @@ class Door:
         self._state = ServerState()
         self._guests: dict[Guest, None] = {}  # the oldest first
         self._resting: asyncio.TimerHandle | None = None
-        self._spare: int | None = None
+        self._spare = SpareDescriptor()
 
     def open(self) -> None:
         """Lets people in from now on."""
-        self._reserve()
+        self._spare.reserve()
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def close(self) -> None:
@@ -178,14 +178,12 @@ class Door:
             self._resting.cancel()
         for guest in list(self._guests):
             guest.abort()
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
+        self._spare.give_up()
 
     def forget(self, guest: Guest) -> None:
         """A guest has gone, or is going."""
         self._guests.pop(guest, None)
-        self._reserve()
+        self._spare.reserve()
 
     def _accept(self) -> None:
         """Takes some: each is served a few turns later, before so many newer ones are there that it gives way.
@@ -202,7 +200,7 @@ class Door:
                     self._rest()
                 return
             self._take(connection)
-            if self._spare is None:
+            if not self._spare.held:
                 return
 
     def _take(self, connection: socket.socket) -> None:
@@ -230,9 +228,7 @@ class Door:
 
     def _make_room(self) -> bool:
         """Frees a descriptor where the process has no more: the one that is kept for that, or the oldest guest's."""
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
+        if self._spare.give_up():
             return True
         if self._guests:
             self._oldest(list(self._guests)).abort()
@@ -242,11 +238,6 @@ class Door:
     def _oldest(guests: list[Guest]) -> Guest:
         """Of those that wait for nothing, where there are any."""
         return next((guest for guest in guests if not guest.busy and not guest.lasting), guests[0])
-
-    def _reserve(self) -> None:
-        if self._spare is None:
-            with contextlib.suppress(OSError):
-                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _rest(self) -> None:
         """Leaves those that knock alone for a moment, instead of trying again and again."""
