@@ -7,12 +7,11 @@ import errno
 import http.client
 import json
 import os
-import resource
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from edgeinfer.web import pages, readiness, server
 from edgeinfer.web.request import Answer
 from edgeinfer.web.server import Server, parse_bind
 from tests.conftest import Cli
+from tests.starving import without_descriptors
 from tests.test_run import one_error_line
 from tests.test_zmq import Start, wait_for
 
@@ -354,18 +354,10 @@ def test_a_request_may_come_in_pieces(running: Server) -> None:
 def test_without_descriptors_it_answers_all_the_same_and_does_not_turn_in_circles(running: Server) -> None:
     """The one that is kept for that is enough for one peer at a time."""
     wait_for(lambda: running._spare.held, "the spare one")
-    limits, turns = resource.getrlimit(resource.RLIMIT_NOFILE), 0
+    turns = 0
     with ExitStack() as stack:
         peers = [stack.enter_context(socket.socket()) for _ in range(3)]
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        used = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 (names alone)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
-        held: list[int] = []
-        with suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        for one in held:
-            stack.callback(os.close, one)
+        stack.enter_context(without_descriptors())
         for peer in peers:
             peer.settimeout(20)
             peer.connect(("127.0.0.1", running.port))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import resource
 import socket
 import threading
 import time
@@ -20,6 +18,7 @@ from edgeinfer.web.request import Answer
 from edgeinfer.web.site import door
 from edgeinfer.web.site.door import Door, Guest, stays
 from edgeinfer.web.site.server import Site
+from tests.starving import without_descriptors
 from tests.web.serving import ask, serving, views
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -179,18 +178,10 @@ def test_a_request_may_come_in_pieces(site: Site) -> None:
 def test_without_descriptors_it_answers_all_the_same(site: Site) -> None:
     """The one that is kept for that is enough for one peer at a time."""
     assert answers(site)
-    limits, answered = resource.getrlimit(resource.RLIMIT_NOFILE), 0
+    answered = 0
     with ExitStack() as stack:
         peers = [stack.enter_context(socket.socket()) for _ in range(3)]
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        used = max(int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208 (names alone)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, limits[1]))
-        held: list[int] = []
-        with suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        for one in held:
-            stack.callback(os.close, one)
+        stack.enter_context(without_descriptors())
         for peer in peers:
             peer.settimeout(20)
             peer.connect(("127.0.0.1", site.port))
