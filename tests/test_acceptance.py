@@ -52,6 +52,7 @@ def test_without_a_refuted_one_it_succeeds(script: Any, tmp_path: Path) -> None:
     assert script.main([str(tmp_path)], trials(script, a="confirmed", b="not tested")) == 0
 
 
+@pytest.mark.slow
 def test_what_a_program_prints_is_kept_and_its_end_known(script: Any, tmp_path: Path) -> None:
     bench = script.Bench(tmp_path)
     code = "import sys; print('one', flush=True); print('two', file=sys.stderr); sys.exit(3)"

@@ -439,6 +439,7 @@ def test_whatever_is_sent_is_answered_and_lets_nobody_in(headers: dict[str, str]
     assert found.text
 
 
+@pytest.mark.slow
 def test_a_token_that_is_revoked_is_noticed_by_itself(tmp_path: Path) -> None:
     secret = tokens.add(tmp_path / "t", "viewer")[1]
     access = open_access(True, str(tmp_path / "t"), None)

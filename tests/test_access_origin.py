@@ -146,6 +146,7 @@ def test_another_host_or_port_is_another_origin(
     assert is_same_origin(f"{scheme}://{written(other, other_port)}", written(host, port), scheme) == same
 
 
+@pytest.mark.slow
 @given(
     HOSTS, PORTS, st.sampled_from(["/", "/x", "?x", "#x", " ", ".", ":", "@evil.example", ".evil.example", "\n", "%00"])
 )

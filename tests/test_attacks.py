@@ -40,6 +40,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 QUIET = ("--set", "publish=null")
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
     # With CI in its environment ONNX Runtime reports nothing anyway.
     environment = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}

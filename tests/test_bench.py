@@ -158,6 +158,7 @@ def test_too_few_frames_are_no_measurement(frames: int) -> None:
         assert min(stopwatch.per_frame()) >= 0
 
 
+@pytest.mark.slow
 def test_sleeping_costs_time_and_no_cpu_time() -> None:
     """By the clocks that are used where none is given."""
     stopwatch = Stopwatch()
@@ -264,6 +265,7 @@ def test_every_way_is_measured_in_every_round_beside_the_raw_network(
     assert {config.backend.name for config in recorded.configs} == {"onnxruntime"}
 
 
+@pytest.mark.slow
 def test_each_of_many_sources_gives_enough_frames_to_measure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recorded = Recorded(monkeypatch)
     (tmp_path / "my.mp4").touch()
@@ -531,6 +533,7 @@ def test_nobody_but_the_sampler_looks_at_the_children() -> None:
     assert min(stopwatch.per_frame()) >= 0
 
 
+@pytest.mark.slow
 def test_the_sampler_knows_its_own_time_and_looks_once_more_at_the_end() -> None:
     sampler, seen, several = Sampler(), list[tuple[bool, str]](), threading.Event()
 

@@ -72,6 +72,7 @@ def test_units_are_found_after_start_codes_of_both_lengths() -> None:
     assert split(b"\0\0\0\1ab\0\0\1cd\0\0\0\1e") == [b"ab", b"cd", b"e"]
 
 
+@pytest.mark.slow
 def test_a_client_plays_the_clip_over_and_over_and_another_is_not_disturbed(clip: Path) -> None:
     with cameras(clip) as url:
         opened = [av.open(url, options={"rtsp_transport": "tcp"}) for _ in range(2)]
@@ -102,6 +103,7 @@ def test_what_the_server_does_not_do_it_says(clip: Path) -> None:
         assert "OPTIONS, DESCRIBE" in asked(port, "OPTIONS * RTSP/1.0\r\nCSeq: 9\r\n\r\n"), "it goes on after all that"
 
 
+@pytest.mark.slow
 def test_a_video_that_no_camera_sends_is_refused_and_the_benchmark_goes_on_without(tmp_path: Path) -> None:
     path, told = tmp_path / "old.mp4", list[str]()
     write_camera_clip(path, "mpeg4", frames=3, size=SIZE)

@@ -63,6 +63,7 @@ def test_a_quiet_source_stalls_and_goes_on(desk: Desk) -> None:
     assert source.closed.is_set()
 
 
+@pytest.mark.slow
 def test_a_source_that_stays_quiet_is_opened_again_and_its_numbers_go_on(desk: Desk) -> None:
     first = Script(1, 2, 3, *[quiet(0.1)] * 1000)
     openings = Openings(first, Script())
@@ -81,6 +82,7 @@ def test_a_source_that_stays_quiet_is_opened_again_and_its_numbers_go_on(desk: D
     assert max(ids) < desk.books.captured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["gone", "closed", "network"])
 def test_a_source_that_fails_comes_back(desk: Desk, code: str) -> None:
     trouble = CameraError(code, "cam0: the camera is gone")
@@ -106,6 +108,7 @@ def test_what_lasts_is_a_failure_with_its_code_and_is_tried_again_rarely(
         assert openings.count == 1, "a camera locks an account after a few wrong passwords"
 
 
+@pytest.mark.slow
 def test_what_lasts_is_tried_again_in_the_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeinfer.flow.capture.backoff.LASTING_BASE_S", 0.2)
     openings = Openings(CameraError("unauthorized", "401", lasting=True), Script())
@@ -390,6 +393,7 @@ def test_no_error_of_a_plugin_shows_a_password(desk: Desk, caplog: pytest.LogCap
     assert "hunter2" not in caplog.text + str(desk.ledger.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_s", [3600, -3600])
 def test_setting_the_wall_clock_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch, step_s: int) -> None:
     wall = time.time_ns

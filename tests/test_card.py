@@ -172,6 +172,7 @@ def test_a_card_with_a_mistake_names_file_and_key(tmp_path: Path, changes: dict[
     assert re.match(place + re.escape(says), caught.value.message)
 
 
+@pytest.mark.slow
 def test_a_card_has_no_say_in_what_the_log_may_hold(tmp_path: Path) -> None:
     remember("rtsp://u:camera_pw7@h")
     path = write_card(tmp_path / "c.yaml", labels=["password: refused", *(f"token: zzzz{n:05}" for n in range(5000))])

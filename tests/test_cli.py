@@ -93,6 +93,7 @@ def test_a_command_line_that_makes_no_sense(ends: Any, args: list[str], code: in
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_help(ends: Any) -> None:
     code, out, err = ends(None, "--help")
     assert (code, err) == (0, "")

@@ -54,6 +54,7 @@ def reasons(where: Callable[[Module], bool]) -> set[str]:
     return found(uses("Reason", 0, "code", filter(where, modules())))
 
 
+@pytest.mark.slow
 def test_drop_reasons() -> None:
     """That no other is used is for mypy: `DropReason` is a Literal. That each is used can be seen in the calls."""
     calls = [call for module in modules() for call in module.calls("drop", "give_up", "partial")]
@@ -78,12 +79,14 @@ def test_reasons_of_sources() -> None:
     assert reasons(of_a_source) | errors | child == set(codes.SOURCE_REASONS)
 
 
+@pytest.mark.slow
 def test_news_of_the_daemon_and_reasons_of_health() -> None:
     tables = {*codes.NEWS, *codes.HEALTH, *codes.READINESS}
     assert reasons(of_the_daemon) == tables - stages()
     assert not codes.HEALTH.keys() & codes.READINESS.keys()
 
 
+@pytest.mark.slow
 def test_a_stage_that_dies_has_a_code() -> None:
     assert stages() == codes.HEALTH.keys() - reasons(of_the_daemon)
 
@@ -109,6 +112,7 @@ def test_crash_codes() -> None:
     assert found(uses("Crash", -1, "code", modules())) == set(codes.CRASHES)
 
 
+@pytest.mark.slow
 def test_exit_codes() -> None:
     errors = {n for module in modules() for n in numbers(module, assigned(module, "exit_code"))}
     commands = [module for module in modules() if module.name.startswith(("cli", "commands/"))]

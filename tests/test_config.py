@@ -442,6 +442,7 @@ def test_a_plugin_whose_library_is_broken_or_that_is_none(monkeypatch: pytest.Mo
         plugins.load("sources", "demo")
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -37,6 +37,7 @@ def test_memory_that_is_never_freed_counts_together() -> None:
     assert 64 < int(done.stdout) <= MEMORY >> 20
 
 
+@pytest.mark.slow
 def test_no_time_of_the_processor_beyond_the_budget() -> None:
     done = child("while True: pass", cpu_s=1)
     assert done.returncode in {-24, -9}  # SIGXCPU, SIGKILL

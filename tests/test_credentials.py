@@ -111,6 +111,7 @@ def test_no_error_of_a_command_shows_them(cli: Cli, config: Path, tmp_path: Path
             assert_clean(process.stdout + process.stderr, " ".join(args[:2]))
 
 
+@pytest.mark.slow
 def test_the_doctors_bundle_does_not_show_them(tmp_path: Path) -> None:
     environment = {**os.environ, "CAMERA_PASSWORD": PASSWORDS[0], "CAMERA": URLS[3], "PYTHONPATH": f"/x:{URLS[0]}"}
     command = [sys.executable, "-m", "edgeinfer", "doctor", "--bundle", str(tmp_path / "b.json"), "--json"]

@@ -58,6 +58,7 @@ def test_no_time_of_a_frame_is_without_a_name(run: Run) -> None:
         assert 0 <= timing.receive <= timing.queue  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_source_whose_driver_hangs_ends_the_run_only_when_no_other_is_left(model: str) -> None:
     run = Run({"model": {"path": model}, "sources": {"a": SMALL, "b": SMALL}})
     try:
@@ -188,6 +189,7 @@ def daemon_of(model: str) -> Iterator[Any]:
             daemon.stop(Patience(signals, hurry=True))
 
 
+@pytest.mark.slow
 def test_limits_end_each_source(daemon_of: Any) -> None:
     run = daemon_of(frames=7, sources={"a": SMALL, "b": SMALL})
     while run.daemon.turn():
@@ -196,6 +198,7 @@ def test_limits_end_each_source(daemon_of: Any) -> None:
     assert {name: len(run.recorder.detections(name)) for name in ("a", "b")} == {"a": 7, "b": 7}
 
 
+@pytest.mark.slow
 def test_a_reload_changes_limits_and_batching_at_once(run: Run) -> None:
     assert run.reload(batching={"mode": "throughput", "wait_ms": 1.0}).changes == ("batching: changed",)
     inference = run.daemon._inference

@@ -262,6 +262,7 @@ def scene(seed: int, count: int, classes: int) -> tuple[Float32, Float32]:
     return boxes, scores
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     seeds,

@@ -287,6 +287,7 @@ def test_a_text_is_written_byte_for_byte_or_not_at_all(made: Made, path: Path, t
     assert path.read_bytes() == (text if "gate" in text else TEXT).encode()
 
 
+@pytest.mark.slow
 def test_a_text_just_as_large_as_it_may_be(made: Made, path: Path) -> None:
     text = MORE + "#" * (MAX_CONFIG_BYTES - len(MORE))
     assert made.desk.reload(text).ok
@@ -400,6 +401,7 @@ def test_a_folder_that_can_not_be_written(
     assert (made.reloads, tree(path)) == (0, before)
 
 
+@pytest.mark.slow
 def test_a_full_disk_changes_nothing(small_disk: Path) -> None:  # noqa: F811 (the fixture)
     path = small_disk / "site.yaml"
     path.write_text(TEXT)
@@ -549,6 +551,7 @@ def test_a_source_moves_from_memory_into_a_file(made: Made, path: Path) -> None:
     assert made.sources == ["yard", "gate"]
 
 
+@pytest.mark.slow
 def test_a_source_may_be_changed_until_the_restart_over_its_file(made: Made, path: Path) -> None:
     made.desk.set_source("gate", SOURCE, "file")
     made.desk.set_source("gate", {**SOURCE, "max_fps": 9}, "restart")
@@ -561,6 +564,7 @@ def test_a_source_may_be_changed_until_the_restart_over_its_file(made: Made, pat
     assert (made.sources, files(path)) == (["yard"], ["site.yaml"])
 
 
+@pytest.mark.slow
 def test_where_the_reload_fails_sources_are_as_they_were(made: Made, path: Path) -> None:
     made.desk.set_source("kept", SOURCE, "file")
     made.desk.set_source("held", SOURCE, "restart")

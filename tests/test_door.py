@@ -150,6 +150,7 @@ def test_a_subscription_as_a_command_counts_too(sink: ZmqPublisher) -> None:
 # --- budgets ---
 
 
+@pytest.mark.slow
 def test_a_peer_whose_subscriptions_are_too_many_bytes_is_cut(sink: ZmqPublisher) -> None:
     modest, greedy = Peer(sink.endpoint), Peer(sink.endpoint)
     modest.subscribe([b"edgeinfer/1/status/"])
@@ -253,6 +254,7 @@ def test_a_connection_of_whose_beginning_nothing_is_known_is_cut(book: Book, mon
     assert book.gone == [1]
 
 
+@pytest.mark.slow
 def test_a_flood_of_commands_is_cut(sink: ZmqPublisher) -> None:
     """Pings, which ZeroMQ answers by itself."""
     peer, other = Peer(sink.endpoint), Peer(sink.endpoint)
@@ -518,6 +520,7 @@ def few_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_key_is_revoked_though_no_descriptor_is_left(tmp_path: Path) -> None:
     safe = Safe(tmp_path, "laptop", "desk")
     with (
@@ -624,6 +627,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Away]:
     disk.back.set()
 
 
+@pytest.mark.slow
 def test_a_list_whose_disk_hangs_holds_up_neither_the_publisher_nor_the_end(tmp_path: Path, away: Away) -> None:
     safe = Safe(tmp_path, "laptop", "desk")
     publisher = open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))
@@ -647,6 +651,7 @@ def test_a_list_whose_disk_hangs_holds_up_neither_the_publisher_nor_the_end(tmp_
         assert not away.back.is_set()
 
 
+@pytest.mark.slow
 def test_a_door_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     hangs, go = threading.Event(), threading.Event()
 
@@ -666,6 +671,7 @@ def test_a_door_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPa
     publisher._context.term()
 
 
+@pytest.mark.slow
 def test_a_publisher_does_not_wait_for_a_disk_that_hangs_when_a_client_subscribes(tmp_path: Path, away: Away) -> None:
     safe = Safe(tmp_path, "laptop")
     laptop = keys.read_public(str(tmp_path / "laptop.pub")).public
@@ -703,6 +709,7 @@ def test_a_list_whose_disk_hangs_counts_as_one_that_can_not_be_read(tmp_path: Pa
     assert laptop in allowed
 
 
+@pytest.mark.slow
 def test_a_flood_of_questions_to_a_list_whose_disk_hangs_is_bounded(tmp_path: Path, away: Away) -> None:
     safe = Safe(tmp_path, "laptop")
     with closing(open_publisher(Options(bind="tcp://127.0.0.1:*", curve=safe.curve))) as publisher:
@@ -748,6 +755,7 @@ def test_an_allowed_client_gets_in_after_a_flood_with_few_descriptors(tmp_path: 
 # --- the thread, the log, the descriptors ---
 
 
+@pytest.mark.slow
 def test_a_publisher_whose_door_has_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> None:
         raise ValueError("a bug")
@@ -759,6 +767,7 @@ def test_a_publisher_whose_door_has_ended_says_so(monkeypatch: pytest.MonkeyPatc
             publisher.service()
 
 
+@pytest.mark.slow
 def test_a_flood_of_connections_does_not_hold_up_the_end() -> None:
     """Events of the monitor may be waiting then, and ZeroMQ's thread for room among them."""
     stop = threading.Event()
@@ -841,6 +850,7 @@ def test_the_kernel_counts_what_a_connection_has_sent(ipc: str) -> None:
     assert wire.received_bytes(other.fileno()) == 0
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel answers, but it does not read."""
     monkeypatch.setattr(zmq_sink, "UNREAD_MS", 500)

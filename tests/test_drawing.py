@@ -46,6 +46,7 @@ def labels(detections: list[Detection], image: Image) -> list[drawing.Place]:
     return taken
 
 
+@pytest.mark.slow
 @given(st.lists(DETECTION, max_size=6), st.integers(1, 200), st.integers(1, 200), st.floats(0.01, 10))
 def test_any_box_can_be_drawn_and_no_label_lies_outside(
     detections: list[Detection], width: int, height: int, scale: float

@@ -68,6 +68,7 @@ def test_nothing_else_is_imported_before_signals_are_held() -> None:
     assert code[:3] == ["import sys", "from edgeinfer.watchdog import early", "early.hold(sys.argv[1:])"]
 
 
+@pytest.mark.slow
 def test_a_supervisors_child_does_not_end_by_a_hangup_before_it_can_answer(tmp_path: Path) -> None:
     """The child hangs up on itself at once: a program that has no answer yet would end."""
     body = "import os, signal; os.kill(os.getpid(), signal.SIGHUP)"
@@ -80,6 +81,7 @@ def test_a_supervisors_child_does_not_end_by_a_hangup_before_it_can_answer(tmp_p
             signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_ended_while_it_starts_a_child_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     popen = subprocess.Popen
 

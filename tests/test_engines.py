@@ -194,6 +194,7 @@ def test_tensorrt_by_name_waits_for_its_engine(script: Script) -> None:
     assert recorder.news()[0] == "engine-building"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["impossible", "failure"])
 def test_tensorrt_by_name_does_not_fall_back(script: Script, where: str) -> None:
     script.go.set()
@@ -229,6 +230,7 @@ def threads_of(backend: Backend | None) -> str:
     return backend.detail.rpartition(", ")[2]
 
 
+@pytest.mark.slow
 def test_beside_a_build_the_fallback_leaves_cores_to_it_and_gets_them_where_none_comes(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +251,7 @@ def test_beside_a_build_the_fallback_leaves_cores_to_it_and_gets_them_where_none
     assert threads_of(choose(model, settings, None).now) == "4 threads each"
 
 
+@pytest.mark.slow
 def test_a_reload_whose_engine_can_not_be_had_serves_on_all_cores(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_an_image_is_writable_whole_and_starts_where_its_block_does() -> None:
     assert image.ctypes.data % 4096 == 0, "a GPU can pin whole pages only"
 
 
+@pytest.mark.slow
 def test_memory_is_lent_again_once_the_last_view_is_gone() -> None:
     pool = FramePool(Store())
     image = pool.empty(4, 5)
@@ -124,6 +125,7 @@ def test_what_is_lent_to_another_process_counts_and_is_given_to_nobody_else() ->
     assert store.take(SIZE) is not block
 
 
+@pytest.mark.slow
 def test_a_block_nobody_uses_makes_room_for_another_size_and_whoever_pinned_it_is_told() -> None:
     pool, told = FramePool(Store(limit=SIZE)), list[str]()
     image = pool.empty(4, 5)
@@ -188,6 +190,7 @@ class FakeCuda:
         return True
 
 
+@pytest.mark.slow
 def test_memory_is_pinned_once_for_all_backends_and_let_go_before_it_is_freed() -> None:
     cuda: Any = FakeCuda()
     pool = FramePool(Store(limit=SIZE))

@@ -143,6 +143,7 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
     assert numbers(path) == [0, 2]
 
 
+@pytest.mark.slow
 def test_half_a_line_on_standard_output_is_taken_back(tmp_path: Path) -> None:
     code = (
         "import os\n"
@@ -352,6 +353,7 @@ def noise(number: int) -> Any:
     return picture
 
 
+@pytest.mark.slow
 def test_a_video_on_a_full_disk_loses_whole_seconds_and_goes_on_when_there_is_room(small_disk: Path) -> None:
     path = small_disk / "out.mp4"
     sink = recording(path)

@@ -663,6 +663,7 @@ def test_with_half_of_the_bindings_it_says_what_to_install(bare_python: Path) ->
     assert BOTH in Recipe("gst", []).remedy
 
 
+@pytest.mark.slow
 def test_a_python_that_does_not_answer_at_present_is_asked_again(
     bare_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -676,6 +677,7 @@ def test_a_python_that_does_not_answer_at_present_is_asked_again(
     assert find_python() == str(bare_python)
 
 
+@pytest.mark.slow
 def test_where_no_python_can_use_nvidias_decoder_pyav_does_and_one_warning_says_how_to_mend_it(
     bare_python: Path, monkeypatch: pytest.MonkeyPatch, rtsp_server: RtspServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -702,6 +704,7 @@ def test_where_plugins_around_nvidias_decoder_are_missing_pyav_does_it(
     assert BOTH not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_plugins_of_this_machine_are_where_they_are_looked_for(tmp_path: Path) -> None:
     need_gst("rtspsrc", "rtph264depay", "h264parse", "decodebin")
     assert rtsp.missing_packages() == []

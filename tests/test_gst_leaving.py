@@ -97,6 +97,7 @@ def test_a_camera_that_hangs_when_it_is_stopped_is_ended(camera: Camera) -> None
     assert camera.told == ["open"]
 
 
+@pytest.mark.slow
 def test_a_camera_that_was_not_stopped_in_order_is_told_of(
     camera: Camera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,6 +191,7 @@ def test_whose_turn_it_is_counts_for_one_sensor(text: str, name: str) -> None:
     assert bool(_gst_process.Recipe("gst", [([], text)]).alone) is bool(name)
 
 
+@pytest.mark.slow
 def test_who_keeps_a_camera_for_ever_is_not_waited_for_for_ever() -> None:
     name = f"edgeinfer-test-{os.getpid()}"
     first = _gst_child.alone(name, 0, lambda: None)
@@ -207,6 +209,7 @@ def test_a_process_that_hangs_when_its_daemon_was_killed_does_not_stay(camera: C
     wait_until(lambda: ended(pid), "it stays for ever")
 
 
+@pytest.mark.slow
 def test_the_kernel_ends_a_call_that_never_comes_back() -> None:
     code = (
         f"import runpy; child = runpy.run_path({_gst_child.__file__!r})\n"

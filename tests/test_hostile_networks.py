@@ -157,6 +157,7 @@ def tried(path: Path, cancel: threading.Event | None = None, **options: Any) -> 
     backend.try_out(load_model(str(path)), None, chosen, cancel or threading.Event())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [swelling, folding])
 def test_a_network_that_swells_is_refused_before_it_is_loaded(tmp_path: Path, make: Any, children: list[Any]) -> None:
     with pytest.raises(InputError, match=r"the network needs more than 0\.25 GiB of memory; use smaller batches"):
@@ -176,6 +177,7 @@ def test_the_usual_budget_is_three_gibibytes_and_four_times_its_files(
     assert _trial.usual_limits([file]).memory_bytes == 2 << 30
 
 
+@pytest.mark.slow
 def test_a_network_without_an_end_is_given_up(tmp_path: Path, children: list[Any]) -> None:
     with pytest.raises(InputError, match=r"the network gave no result within 1 s when it was tried"):
         tried(endless(tmp_path), trial_s=1)
@@ -192,6 +194,7 @@ def test_a_trial_that_nobody_waits_for_is_over_at_once(tmp_path: Path, children:
     assert children[0].returncode is not None
 
 
+@pytest.mark.slow
 def test_a_trial_never_outlives_the_daemon(tmp_path: Path) -> None:
     """The child holds its parent's pipe open as long as it lives."""
     path = endless(tmp_path)
@@ -210,6 +213,7 @@ def test_a_trial_never_outlives_the_daemon(tmp_path: Path) -> None:
     wait(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
 
 
+@pytest.mark.slow
 def test_a_network_that_ran_well_is_not_tried_again(tmp_path: Path, children: list[Any]) -> None:
     path = swelling(tmp_path, 1 / 1024)
     for _ in range(3):
@@ -221,6 +225,7 @@ def test_a_network_that_ran_well_is_not_tried_again(tmp_path: Path, children: li
     assert len(children) == 3, "another network too"
 
 
+@pytest.mark.slow
 def test_a_network_for_a_device_is_tried_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, children: list[Any]
 ) -> None:
@@ -328,6 +333,7 @@ def test_a_network_whose_files_change_while_it_is_loaded_is_not_used(tmp_path: P
         backend.open(model, 1, backend.Options(threads=1))
 
 
+@pytest.mark.slow
 def test_a_loop_that_only_some_pictures_start_ends_with_its_backend(tmp_path: Path) -> None:
     """Zeros run through; the picture of the rehearsal does not, and no thread is left behind."""
     path = endless(tmp_path, on="bright")
@@ -344,6 +350,7 @@ def test_a_loop_that_only_some_pictures_start_ends_with_its_backend(tmp_path: Pa
     assert not closing.is_alive()
 
 
+@pytest.mark.slow
 def test_a_look_into_a_network_is_confined_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heavy = write(tmp_path, "heavy", [onnx.helper.make_node("Identity", ["mean"], ["nothing"])], w=np.zeros(1 << 22))
     monkeypatch.setattr(backend, "usual_limits", lambda files: TrialLimits(16 << 20, 60))

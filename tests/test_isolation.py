@@ -139,6 +139,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_the_source_and_are_not_copied() -> None:
     source = open_isolated(DEMO, "cam", lambda _: 20)
     try:
@@ -173,10 +174,12 @@ def test_memory_goes_round_and_is_given_back() -> None:
     assert frames.store.held == before
 
 
+@pytest.mark.slow
 def test_a_picture_that_the_source_made_elsewhere_comes_too(odd: Callable[[str], IsolatedSource]) -> None:
     assert not read(odd("")).image.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("then", "code", "says"),
     [
@@ -197,16 +200,19 @@ def test_what_happens_there_is_an_error_here(
     assert error.lasting == (code == "codec")
 
 
+@pytest.mark.slow
 def test_what_is_no_error_of_ours_is_told_by_its_name(odd: Callable[[str], IsolatedSource]) -> None:
     with pytest.raises(EdgeinferError, match="SystemExit: 0"):
         odd("raise SystemExit(0)").read()
 
 
+@pytest.mark.slow
 def test_a_process_that_swells_gets_no_more(odd: Callable[..., IsolatedSource]) -> None:
     source = odd("self.kept = [*getattr(self, 'kept', []), np.ones(8 << 20, np.uint8)]", memory_bytes=64 << 20)
     assert read_until_failure(source).code == "memory"
 
 
+@pytest.mark.slow
 def test_a_process_has_few_descriptors_and_writes_no_file(odd: Callable[[str], IsolatedSource], tmp_path: Path) -> None:
     with pytest.raises(EdgeinferError, match="Too many open files"):
         odd(f"self.kept = [os.dup(0) for _ in range({MAX_CHILD_DESCRIPTORS})]").read()
@@ -216,6 +222,7 @@ def test_a_process_has_few_descriptors_and_writes_no_file(odd: Callable[[str], I
     assert not path.exists() or not path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "then",
     [
@@ -232,12 +239,14 @@ def test_memory_may_be_used_as_in_a_thread(odd: Callable[[str], IsolatedSource],
     assert {capture.image.shape for capture in kept} == {(4, 4, 3)}
 
 
+@pytest.mark.slow
 def test_an_error_of_any_length_comes(odd: Callable[[str], IsolatedSource]) -> None:
     error = failure(odd("raise CameraError('codec', 'é' * 700_000, 'x' * 700_000)"))
     assert error.code == "codec"
     assert error.message.startswith("é" * 100)
 
 
+@pytest.mark.slow
 def test_what_a_process_has_started_ends_with_it(odd: Callable[[str], IsolatedSource]) -> None:
     source = odd("import subprocess; self.other = subprocess.Popen(['sleep', '600'])")
     read(source)
@@ -246,6 +255,7 @@ def test_what_a_process_has_started_ends_with_it(odd: Callable[[str], IsolatedSo
     wait_until(lambda: gone(other.pid), "it holds the camera still")
 
 
+@pytest.mark.slow
 def test_a_fork_that_fails_is_no_harm_to_the_others() -> None:
     own = Nursery()
     first = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", lambda _: 20)
@@ -256,6 +266,7 @@ def test_a_fork_that_fails_is_no_harm_to_the_others() -> None:
     own.close()
 
 
+@pytest.mark.slow
 def test_a_template_that_is_slow_is_waited_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nurseries, "WAIT_S", 0.02)
     own = Nursery()
@@ -275,6 +286,7 @@ def test_a_template_that_is_slow_is_waited_for_in_turns(monkeypatch: pytest.Monk
     own.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_came_too_late_leaves_no_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Nursery()
     first = own.fork("demo")
@@ -294,6 +306,7 @@ def test_a_process_that_came_too_late_leaves_no_zombie(monkeypatch: pytest.Monke
     own.close()
 
 
+@pytest.mark.slow
 def test_a_template_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Nursery()
     first = own.fork("demo")
@@ -316,12 +329,14 @@ def test_a_template_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     own.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended(odd: Callable[..., IsolatedSource]) -> None:
     source = odd("time.sleep(600)", patience_s=0.2)
     assert failure(source).code == "hung"
     assert gone(source.pid)
 
 
+@pytest.mark.slow
 def test_one_that_hangs_when_it_is_to_leave_is_ended(odd: Callable[..., IsolatedSource]) -> None:
     source = odd("")
     read(source)
@@ -330,6 +345,7 @@ def test_one_that_hangs_when_it_is_to_leave_is_ended(odd: Callable[..., Isolated
     assert gone(source.pid)
 
 
+@pytest.mark.slow
 def test_a_video_without_an_end_begins_anew_where_its_process_is_killed(clip: Path) -> None:
     config = load_config(None, [("sources.c", {"uri": str(clip), "realtime": True, "loop": True})]).sources["c"]
     job, desk, pids = capture_job("c", config, Ledger(lambda: 0), Mailbox()), Desk(), list[int]()
@@ -348,6 +364,7 @@ def test_a_video_without_an_end_begins_anew_where_its_process_is_killed(clip: Pa
     assert desk.code("reconnecting") == "crashed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
 def test_a_process_that_dies_or_stops_is_replaced(number: int) -> None:
     desk, pids = Desk(), list[int]()
@@ -368,6 +385,7 @@ def test_a_process_that_dies_or_stops_is_replaced(number: int) -> None:
     assert ids == sorted(set(ids))
 
 
+@pytest.mark.slow
 def test_where_the_process_that_makes_them_dies_so_do_its_children_and_there_are_others() -> None:
     own = Nursery()
     first = IsolatedSource(own.fork("demo"), LIVE.to_plain(), "cam", lambda _: 20)
@@ -395,6 +413,7 @@ def test_where_no_process_can_be_made_it_is_tried_again(monkeypatch: pytest.Monk
         Nursery().fork("demo")
 
 
+@pytest.mark.slow
 def test_no_process_outlives_its_daemon() -> None:
     code = (
         "import time\nfrom edgeinfer.isolation.source import *\nfrom edgeinfer.sources import demo\n"
@@ -635,6 +654,7 @@ class Gives:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True])
 def test_surfaces_come_from_a_process_uncopied_or_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
@@ -662,6 +682,7 @@ def test_surfaces_come_from_a_process_uncopied_or_copied(
         nursery.close()
 
 
+@pytest.mark.slow
 def test_a_process_stopped_as_soon_as_it_is_made_does_not_outlive_the_one_that_makes_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

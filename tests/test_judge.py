@@ -75,6 +75,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     made.judge._marker.close()
 
 
+@pytest.mark.slow
 def test_no_heartbeat_for_a_stage_that_is_silent_whatever_the_others_do(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_no_heartbeat_for_a_stage_that_is_silent_whatever_the_others_do(
     assert "test_no_heartbeat" in crash.stacks
 
 
+@pytest.mark.slow
 def test_a_process_that_stood_still_blames_no_stage(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.until(lambda: bool(scene.recorder.detections()), "no detections")
     now = [time.monotonic()]
@@ -114,6 +116,7 @@ def test_a_process_that_stood_still_blames_no_stage(scene: Scene, monkeypatch: p
         scene.judge.tick()
 
 
+@pytest.mark.slow
 def test_beside_a_build_a_stage_may_be_as_slow_as_the_gpu_may(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.until(lambda: bool(scene.recorder.detections()), "no detections")
     now = [time.monotonic()]
@@ -218,6 +221,7 @@ def test_the_journal_gets_changes_and_nothing_twice(caplog: pytest.LogCaptureFix
     assert journal.fields("a") == {"EDGEINFER_SOURCE": "a"}
 
 
+@pytest.mark.slow
 def test_systemd_hears_when_a_reload_begins_and_ends(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ CARDS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(DRAWN, CARDS)
 def test_any_yuv_picture_is_read_as_the_formula_says(letterbox: ctypes.CDLL, drawn: Drawn, card: InputCard) -> None:

@@ -359,6 +359,7 @@ def test_a_client_on_the_list_gets_messages(serving: Serving) -> None:
         assert not subscriber.refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("client", "server", "says"),
     [
@@ -389,6 +390,7 @@ def test_a_client_with_keys_and_a_daemon_without(serving: Serving, tmp_path: Pat
         assert "uses no keys" in subscriber.refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_first", [False, True], ids=["the publisher notices", "a client's question notices"])
 def test_a_key_that_is_taken_back_ends_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_first: bool
@@ -432,6 +434,7 @@ def test_each_stranger_is_named_once_and_not_too_many(serving: Serving, caplog: 
     assert "refused clients: … and 5 more" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked_first", [False, True], ids=["the door notices", "a client's question notices"])
 def test_a_list_that_is_damaged_is_told_of_once(
     serving: Serving, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, asked_first: bool
@@ -455,6 +458,7 @@ def test_a_question_that_is_none_of_ours(serving: Serving) -> None:
     assert not any(serving.sink._door._may_enter(other) for other in (*others, replace(good, key="")))
 
 
+@pytest.mark.slow
 def test_a_key_that_is_allowed_later_gets_in_and_is_refused_no_more(serving: Serving) -> None:
     """ZeroMQ itself would never try again."""
     with serving.subscriber("stranger") as subscriber:

@@ -177,6 +177,7 @@ class Model:
             self.served.pop(source, None)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(STEPS, max_size=60))
 def test_everybody_gets_a_turn_and_every_frame_comes_out_once_in_order(steps: list[tuple[str, Any]]) -> None:

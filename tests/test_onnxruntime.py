@@ -136,6 +136,7 @@ def settings_of(model: Model, options: Options, monkeypatch: pytest.MonkeyPatch)
     return seen
 
 
+@pytest.mark.slow
 def test_alone_it_spins_as_is_its_default_and_in_the_pipeline_only_with_many_cores(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

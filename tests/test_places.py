@@ -172,6 +172,7 @@ deep = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(deep, st.text("ab.", max_size=9), st.booleans())
 def test_any_key_is_looked_for_in_any_text(data: Any, key: str, of_name: bool) -> None:
     """Names with dots, none, empty ones: what is found lies within the text, and nothing is raised."""

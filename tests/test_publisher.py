@@ -225,6 +225,7 @@ class OnDevice(HostSurface):
     on_device = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("pictures", [True, False])
 def test_what_waits_for_a_sink_takes_no_place_on_the_device(pictures: bool, live: bool) -> None:
@@ -370,6 +371,7 @@ def sinks_that_block() -> Iterator[type]:
                 yield getattr(importlib.import_module(name), node.name)
 
 
+@pytest.mark.slow
 def test_of_our_own_sinks_that_may_block_video_alone_keeps_pictures_waiting() -> None:
     found = set(sinks_that_block())
     assert found >= {SceneLines, Changes, JsonLines, AnnotatedVideo}
@@ -717,6 +719,7 @@ def test_a_change_that_came_with_the_end_is_still_made() -> None:
     assert sink.forgotten + added.forgotten == ["a"]
 
 
+@pytest.mark.slow
 def test_info_comes_first_and_again_with_every_change(tmp_path: Path) -> None:
     recorder = Recorder()
     publisher = publisher_of({"r": recorder})

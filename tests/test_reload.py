@@ -305,6 +305,7 @@ def assert_untouched(run: Run, source: str = "a") -> None:
             assert status.captured == status.inferred + status.dropped + status.in_flight
 
 
+@pytest.mark.slow
 def test_sources_come_and_go_and_change_and_the_others_do_not_notice(run: Run) -> None:
     for sources in (
         {"a": SMALL, "b": SMALL},
@@ -503,6 +504,7 @@ def test_a_decoder_that_fails_in_its_first_frames_is_rolled_back(
     assert [backend.closed for backend in backends] == [1]
 
 
+@pytest.mark.slow
 def test_after_its_trial_a_backends_error_is_fatal(run: Run) -> None:
     assert run.reload(backend={"name": "tests.scripted_backend", "fail_at": succession.TRIAL_FRAMES + 2000}).ok
     with pytest.raises(EdgeinferError, match="scripted failure") as caught:
@@ -558,6 +560,7 @@ def test_without_a_file_there_is_nothing_to_reload(model: str) -> None:
     run.stop()
 
 
+@pytest.mark.slow
 def test_frames_and_max_fps_change_without_opening_the_source_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.reload(sources={"a": {**SMALL, "max_fps": 5}}).changes == ("sources.a: max_fps changed",)
     run.until(lambda: run.recorder.detections("a")[-1].dropped, "a frame that was left out")
@@ -579,6 +582,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     assert run.reload(sinks={"jsonl": {"path": str(one)}}).changes == ("sinks.jsonl: added",)
@@ -598,6 +602,7 @@ def test_sinks_come_and_go_and_change(run: Run, tmp_path: Path) -> None:
     assert_untouched(run)
 
 
+@pytest.mark.slow
 def test_pictures_come_whole_only_while_somebody_looks_at_them(run: Run, tmp_path: Path) -> None:
     fitting_source.fits.clear()
     setattr(run.recorder, "pictures", False)  # noqa: B010 (others of its kind don't say)
@@ -685,6 +690,7 @@ def test_a_sink_that_had_failed_is_opened_again(run: Run, tmp_path: Path) -> Non
     assert not run.daemon.failures()
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_in_its_first_frames_leaves_the_fallback_serving(
     model: str, monkeypatch: pytest.MonkeyPatch, backends: list[Scripted]
 ) -> None:
@@ -769,6 +775,7 @@ def test_the_old_model_serves_while_the_new_ones_engine_is_built(run: Run, two: 
     assert {(m.backend, m.model[:3]) for m in found} == {("scripted", "one"), ("tensorrt-fp16", "two")}
 
 
+@pytest.mark.slow
 def test_a_new_models_engine_that_wants_memory_is_tried_again_beside_the_fallback(
     run: Run, two: str, builds: Builds
 ) -> None:
@@ -787,6 +794,7 @@ def test_a_new_models_engine_that_wants_memory_is_tried_again_beside_the_fallbac
     assert_untouched(run)
 
 
+@pytest.mark.slow
 def test_another_request_for_the_same_model_lets_the_build_go_on(
     run: Run, two: str, builds: Builds, begun: list[str]
 ) -> None:
@@ -869,6 +877,7 @@ def test_a_request_while_the_model_is_loaded_waits_for_it(model: str, monkeypatc
     run.stop()
 
 
+@pytest.mark.slow
 def test_a_source_that_does_not_let_go_holds_nobody_up(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -903,6 +912,7 @@ def test_a_source_that_does_not_let_go_holds_nobody_up(
     assert [m.seq for m in run.recorder.detections("s")] == list(range(len(run.recorder.detections("s"))))
 
 
+@pytest.mark.slow
 def test_without_frames_the_rest_of_a_reload_does_not_wait(
     run: Run, monkeypatch: pytest.MonkeyPatch, model: str, backends: list[Scripted]
 ) -> None:
@@ -923,6 +933,7 @@ def test_without_frames_the_rest_of_a_reload_does_not_wait(
     assert [m.seq for m in found] == list(range(len(found)))
 
 
+@pytest.mark.slow
 def test_after_a_late_roll_back_pictures_come_as_the_model_wants_them_that_serves(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backends: list[Scripted]
 ) -> None:
@@ -946,6 +957,7 @@ def test_after_a_late_roll_back_pictures_come_as_the_model_wants_them_that_serve
 # Networks of strangers.
 
 
+@pytest.mark.slow
 def test_a_network_without_an_end_fails_its_reload_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     stranger = endless(tmp_path)
     report = run.reload(backend={"name": "onnxruntime", "trial_s": 1}, model={"path": str(stranger)})
@@ -957,6 +969,7 @@ def test_a_network_without_an_end_fails_its_reload_and_leaves_nothing(run: Run, 
     assert_untouched(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["yes", "bright"])
 def test_a_newer_request_or_the_end_gives_up_a_network_without_an_end(run: Run, tmp_path: Path, on: str) -> None:
     """One that hangs in the child; and one that only the picture of the rehearsal starts, which hangs in us."""

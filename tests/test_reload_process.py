@@ -323,6 +323,7 @@ def test_where_nobody_answers(cli: Cli, ipc: str) -> None:
     assert cli("reload", "nonsense").returncode == 64
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_daemon_of_somebody_else(bystander: subprocess.Popen[bytes]) -> None:
     code = (

@@ -104,6 +104,7 @@ def test_the_pictures_are_those_that_were_sent(server: RtspServer) -> None:
     assert {capture.clock for capture in captures} == {"arrival"}
 
 
+@pytest.mark.slow
 def test_the_cameras_own_clock_is_used_where_it_is_told_and_asked_for(server: RtspServer) -> None:
     camera = rtsp.open(server.url(), rtsp.Options(clock="rtcp", decoder="av"))
     captures = next([capture] for _ in range(100) if (capture := read(camera)).clock == "rtcp")
@@ -114,6 +115,7 @@ def test_the_cameras_own_clock_is_used_where_it_is_told_and_asked_for(server: Rt
     assert steps == pytest.approx(np.maximum(1, np.round(steps)), abs=0.1), "RTP time stamps are exact"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "code", "lasting"),
     [
@@ -253,6 +255,7 @@ def test_hevc(clips: Path, server: RtspServer) -> None:
     camera.close()
 
 
+@pytest.mark.slow
 def test_too_many_pixels(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     error = failure(server.url())
@@ -270,6 +273,7 @@ def test_a_header_can_not_be_slipped_in() -> None:
         rtsp.open("rtsp://127.0.0.1/x\r\nEvil: 1", QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("playlist", [b"#EXTM3U\n#EXTINF:1,\nfile://{}\n", b"ffconcat version 1.0\nfile '{}'\n"])
 def test_a_server_can_not_make_us_read_a_file(tmp_path: Path, clips: Path, playlist: bytes) -> None:
     (tmp_path / "x.m3u8").write_bytes(playlist.replace(b"{}", str(clips / "clip.mp4").encode()))
@@ -316,6 +320,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_mjpeg_over_http(tmp_path: Path) -> None:
     with web_server(tmp_path) as port:
         camera = rtsp.open(f"http://127.0.0.1:{port}/mjpeg", QUICK)

@@ -237,6 +237,7 @@ def test_whatever_a_list_of_nvidias_holds_only_names_below_dev_come_of_it(text: 
         assert os.path.normpath(f"/{name}").startswith("/dev/") or set(name) <= set("dev/.")
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[a-z0-9/-]{1,20}", fullmatch=True)))
 def test_every_device_of_a_list_is_found(names: list[str]) -> None:
     text = "".join(f" dev ,  /dev/{name} \r\nsym, /dev/{name}x\n" for name in names)

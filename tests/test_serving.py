@@ -545,6 +545,7 @@ class Big:
     """What takes memory."""
 
 
+@pytest.mark.slow
 def test_a_failed_job_holds_on_to_nothing() -> None:
     """What was half made for want of memory would be kept until the next attempt, which then wants it again."""
     alive: list[weakref.ref[Big]] = []

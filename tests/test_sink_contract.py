@@ -282,6 +282,7 @@ def test_a_live_result_does_not_wait_for_room_and_is_counted_as_lost(
     assert sequence(slow) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_files_result_waits_for_room_and_whoever_waits_shows_that_he_lives(
     slow: Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,6 +390,7 @@ def test_what_a_retired_one_could_not_write_is_told(slow: Slow, caplog: pytest.L
     ]
 
 
+@pytest.mark.slow
 def test_a_sink_that_takes_nothing_for_ever_holds_nothing_for_ever(
     slow: Slow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -411,6 +413,7 @@ def test_a_sink_that_takes_nothing_for_ever_holds_nothing_for_ever(
     successor.close()
 
 
+@pytest.mark.slow
 def test_a_sink_that_was_stuck_is_waited_for_again_once_it_moves(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DEPTH", 2)
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
@@ -429,6 +432,7 @@ def test_a_sink_that_was_stuck_is_waited_for_again_once_it_moves(slow: Slow, mon
     assert sequence(slow) == [0, 1, 2, 4, 5, 6, 7, 8]
 
 
+@pytest.mark.slow
 def test_a_pipe_whose_reader_pauses_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
     os.mkfifo(folder / "out")

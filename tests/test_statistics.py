@@ -45,6 +45,7 @@ def test_every_stage_has_a_column_of_its_own() -> None:
     assert {stage: histogram.sum_ms for stage, histogram in statistics.stages().items()} == entered
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([*BUCKETS_MS, 0.0, 0.25, 3.0, 70.0, 9000.0]))),

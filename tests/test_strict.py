@@ -102,6 +102,7 @@ plain = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(plain)
 def test_whatever_is_taken_says_what_was_given(value: Any) -> None:
     """No silent change: what comes out holds each value that went in, of the same type."""

@@ -283,6 +283,7 @@ def follow(scene: Scene, what: str, value: Any) -> None:
         scene.offer()
 
 
+@pytest.mark.slow
 @given(commands=COMMANDS, first=FAULTS, drain=st.booleans())
 @settings(deadline=None, max_examples=300)
 def test_every_frame_once_every_slot_back_every_offer_answered(

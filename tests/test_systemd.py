@@ -170,6 +170,7 @@ def test_the_journal_is_recognised_by_what_standard_error_is() -> None:
 secret = st.text("abcdefgh0123456789!$%&*+-_=~/:@", min_size=6, max_size=30).map(lambda text: f"S{text}T")
 
 
+@pytest.mark.slow
 @given(secret=secret, host=st.sampled_from(["cam", "10.0.0.1", "[::1]"]), where=st.sampled_from(["", " ", "\n", "'"]))
 def test_no_credential_leaves_by_any_of_these_ways(secret: str, host: str, where: str) -> None:
     text = f"can't open {where}rtsp://user:{secret}@{host}/1?x=1{where} now"

@@ -103,6 +103,7 @@ def written(show: Callable[[], object]) -> str:
     return out.getvalue().decode()
 
 
+@pytest.mark.slow
 @given(hostile)
 @settings(deadline=None)
 def test_what_a_daemon_says_is_shown_and_not_obeyed(text: str) -> None:
@@ -121,6 +122,7 @@ def test_what_the_machine_says_is_shown_and_not_obeyed(text: str) -> None:
     assert_shown(drawn(_doctor_page._verdict(Diagnosis(backend=None, reason=text))), 1)
 
 
+@pytest.mark.slow
 @given(typed)
 @settings(deadline=None)
 def test_a_runs_own_lines(text: str) -> None:
@@ -155,6 +157,7 @@ def test_errors_and_log_lines(text: str) -> None:
     assert all(line.startswith("  ") for line in lines.split("\n")[1:]), "none of them looks like a record"
 
 
+@pytest.mark.slow
 @given(typed)
 def test_the_edge(text: str) -> None:
     assert_shown(written(lambda: _terminal.echo(text)), 1)
@@ -162,6 +165,7 @@ def test_the_edge(text: str) -> None:
     assert_shown(written(lambda: print(text)))  # whoever says it
 
 
+@pytest.mark.slow
 @given(st.recursive(hostile, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(hostile, inner, max_size=3)))
 def test_json_means_the_same(value: object) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):

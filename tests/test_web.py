@@ -288,6 +288,7 @@ def connect(running: Server, stack: ExitStack) -> socket.socket:
     return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
 
 
+@pytest.mark.slow
 def test_slow_peers_are_cut_and_hold_up_nobody(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that send a byte now and then, as long as they like, and those that send nothing."""
     monkeypatch.setattr(server, "DEADLINE_S", 0.5)
@@ -409,6 +410,7 @@ class Gone:
         raise OSError(self._number, os.strerror(self._number))
 
 
+@pytest.mark.slow
 def test_where_not_even_one_descriptor_is_left_it_rests(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 

@@ -554,6 +554,7 @@ def test_a_peer_with_too_many_subscriptions_is_cut_and_others_are_not(caplog: py
     sink.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "taken"), [(256, True), (257, True), (258, False), (512, False), (513, False), (1_000_000, False)]
 )
@@ -568,6 +569,7 @@ def test_a_subscription_that_is_too_long_ends_the_connection(size: int, taken: b
     sink.close()
 
 
+@pytest.mark.slow
 def test_subscriptions_wait_at_the_expense_of_who_sends_them(ipc: str) -> None:
     """While the publisher is busy elsewhere, the kernel's buffer fills up, and not libzmq's memory."""
     sink = open_publisher(Options(bind=ipc))
@@ -661,6 +663,7 @@ def test_a_descriptor_that_is_not_ours_any_more_is_left_alone() -> None:
     sink.close()
 
 
+@pytest.mark.slow
 def test_a_subscription_that_was_given_up_counts_no_more_though_another_has_it_too(
     ipc: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -683,6 +686,7 @@ def test_a_subscription_that_was_given_up_counts_no_more_though_another_has_it_t
     sink.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["tcp", "ipc"])
 def test_who_is_cut_is_cut_on_either_kind_of_socket(where: str, ipc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "MAX_SUBSCRIPTIONS", 2)

@@ -196,6 +196,7 @@ def test_build_uses_the_cache(run: Any, cache: Cache, on_orin: Toolkit) -> None:
     assert (shown["reused"], shown["manifest"]["key"]) == (True, engine.key)
 
 
+@pytest.mark.slow
 def test_what_can_not_be_tuned_is_told_before_anything_is_built(
     run: Any, cache: Cache, on_orin: Toolkit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -509,6 +510,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> Ended:
     return Ended(capsys, arguments)
 
 
+@pytest.mark.slow
 def test_models_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     model = load_model("nanodet-g")
     row = {"name": "nanodet-g", "id": model.id, "task": "detection", "input": "416 × 416", "classes": 80}
@@ -522,6 +524,7 @@ def test_models_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"id: {model.id}\n" in call(capsys, "models", "show", "nanodet-g").out
 
 
+@pytest.mark.slow
 def test_models_inspect_shows_what_goes_in_and_out(capsys: pytest.CaptureFixture[str]) -> None:
     lines = call(capsys, "models", "inspect", str(NANODET)).out.splitlines()
     assert lines == [
@@ -539,6 +542,7 @@ def spec(name: str, *shape: int) -> TensorSpec:
     return TensorSpec(name, shape, "tensor(float)")
 
 
+@pytest.mark.slow
 def test_a_drafted_card_is_a_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "my model!.onnx"
     file.write_bytes(NANODET.read_bytes())

@@ -210,6 +210,7 @@ def test_onnx_runtimes_own_format_is_refused(tmp_path: Path) -> None:
             check_external(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_weights_that_never_end(tmp_path: Path) -> None:
     with (tmp_path / "w.bin").open("wb") as file:
         file.truncate(MAX_EXTERNAL_BYTES + 1)  # takes no room on the disk

@@ -56,6 +56,7 @@ def build(cache: Cache, mode: str = "build") -> Path:
     return used.root
 
 
+@pytest.mark.slow
 def test_a_cache_that_works_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = scratch.open_cache(tmp_path / "cache")
     assert build(cache) == tmp_path / "cache"
@@ -63,6 +64,7 @@ def test_a_cache_that_works_is_used(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert not list(cache.tmp.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_start(small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Cache(small_disk / "cache")
     fill(small_disk)
@@ -103,6 +105,7 @@ def test_a_disk_that_has_no_room_for_the_plan(small_disk: Path, caplog: pytest.L
     assert "No space left" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_read_only_cache(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     Cache(small_disk / "cache")
     subprocess.run([MOUNT, "-o", "remount,ro", str(small_disk)], check=True)
@@ -110,6 +113,7 @@ def test_a_read_only_cache(small_disk: Path, caplog: pytest.LogCaptureFixture) -
     assert "Read-only file system" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_cache_that_others_can_write_is_not_touched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "cache"
     root.mkdir()

@@ -62,6 +62,7 @@ def test_markup_in_a_file_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "[red]Board[/nonsense]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     code = doctor("--json")
     report = json.loads(capsys.readouterr().out)

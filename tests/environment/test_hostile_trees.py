@@ -40,6 +40,7 @@ def test_binary_junk_in_every_file(tree: Path, seed: int) -> None:
     assert "/usr/local/cuda/version.json" in faults(env)
 
 
+@pytest.mark.slow
 def test_a_cut_or_changed_library_gives_no_version_or_the_true_one(tree: Path) -> None:
     library = tree / "usr/lib/aarch64-linux-gnu/libnvinfer.so.10.3.0"
     whole = library.read_bytes()

@@ -221,6 +221,7 @@ def test_a_package_that_fails_is_a_fault(tmp_path: Path, code: str, why: str) ->
     assert why in json.loads(output.stdout)["fault"]
 
 
+@pytest.mark.slow
 def test_a_package_that_hangs_is_ended(tmp_path: Path) -> None:
     assert child(tmp_path, "import time; time.sleep(600)", timeout=1.0) == live.Output("", None)
 

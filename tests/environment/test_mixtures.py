@@ -78,6 +78,7 @@ def said(reading: Reading[object], tree: Part) -> bool:
     return source == "dpkg" or any(name.startswith(path) for name in (*tree.files, *tree.links, "var/lib/dpkg/status"))
 
 
+@pytest.mark.slow
 @given(st.lists(parts, max_size=6))
 def test_random_mixtures(found: list[Part]) -> None:
     tree = merged(found)

@@ -72,6 +72,7 @@ def packed(unit: bytes, most: int = 1200) -> Iterator[bytes]:
         yield bytes([unit[0] & 0xE0 | 28, edge | unit[0] & 31]) + piece
 
 
+@pytest.mark.slow
 def test_what_is_not_damaged_gives_pictures() -> None:
     sps, pps, payloads = stream()
     with hostile_camera(lambda: payloads * 20, sdp(sps, pps)) as camera:
@@ -127,6 +128,7 @@ heads = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300) | heads.flatmap(damaged) | st.builds(bytes.__mul__, heads, st.integers(1, 40)))
 @fuzz(0.002, short=6)
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])

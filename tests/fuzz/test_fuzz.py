@@ -251,6 +251,7 @@ frames = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=400), st.lists(frames, max_size=5), st.booleans())
 @fuzz(0.005, short=8)
 def test_bytes_on_the_publishers_port(
@@ -283,6 +284,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ZmqPubli
     sink.close()
 
 
+@pytest.mark.slow
 @given(
     st.deferred(lambda: damaged(GREETING + bytes([4, len(HELLO)]) + HELLO))
     | st.lists(frames, max_size=4).map(lambda parts: GREETING + b"".join(parts))

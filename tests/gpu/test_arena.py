@@ -74,6 +74,7 @@ def test_a_lease_may_be_let_go_in_any_thread(gpu: Any) -> None:
     assert arena.let_go is not None
 
 
+@pytest.mark.slow
 def test_a_closed_arena_is_freed_with_its_last_picture(gpu: Any) -> None:
     arenas = Arenas()
     arena = arenas.make(gpu, 1000, 4)

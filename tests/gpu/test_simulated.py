@@ -479,6 +479,7 @@ def test_the_cpu_is_given_what_lies_in_its_memory(make: Make) -> None:
     assert not backend.takes(surface)
 
 
+@pytest.mark.slow
 def test_what_the_gpu_reads_is_kept_until_its_slot_is_given_back(make: Make) -> None:
     backend = make()
     image = FramePool(Store()).copy(picture(1))
@@ -774,6 +775,7 @@ def test_a_warning_of_another_model_of_gpu_is_told_once_and_harms_nothing(
     assert [record.levelno for record in caplog.records if "another model" in record.message] == [logging.INFO]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["cudaMalloc", "cudaHostAlloc"])
 def test_a_backend_that_was_half_made_for_want_of_memory_leaves_none_behind(
     make: Make, device: Simulation, call: str

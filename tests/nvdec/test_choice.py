@@ -239,6 +239,7 @@ def test_in_a_process_of_its_own_the_reason_is_told(
 # --- a camera's packets on their way between processes
 
 
+@pytest.mark.slow
 @given(
     st.binary(min_size=1, max_size=200_000),
     st.none() | st.integers(-(1 << 62), 1 << 62),

@@ -413,6 +413,7 @@ def test_live_sources_are_thinned_out_and_files_are_not(realtime: bool, expected
     assert books.captured - books.dropped.get("thermal", 0) == expected
 
 
+@pytest.mark.slow
 def test_a_throttled_machine_says_so_lowers_the_rate_and_recovers(tmp_path: Path, ipc: str) -> None:
     orin(tmp_path, throttled=1)
     config = load_config(None, [("sources.cam", "demo:"), ("publish.bind", ipc), ("sources.cam.fps", 200)])

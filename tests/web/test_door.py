@@ -49,6 +49,7 @@ def answers(site: Site) -> bool:
     return ask(site, "/healthz").status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"", b"GET /metrics HT", b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: y\r\n"])
 def test_three_hundred_slow_peers_keep_nobody_from_an_answer(site: Site, start: bytes) -> None:
     with ExitStack() as stack:
@@ -68,6 +69,7 @@ def test_the_oldest_of_the_idle_gives_way(site: Site, monkeypatch: pytest.Monkey
             assert peer.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.slow
 def test_slow_peers_are_cut(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that send a byte now and then, as long as they like, and those that send nothing."""
     monkeypatch.setattr(door, "DEADLINE_S", 0.5)
@@ -86,6 +88,7 @@ def test_slow_peers_are_cut(site: Site, monkeypatch: pytest.MonkeyPatch) -> None
                 assert peer.recv(10) == b""
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "DEADLINE_S", 0.3)
     with serving() as site, ExitStack() as stack:
@@ -101,6 +104,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         assert answers(site)
 
 
+@pytest.mark.slow
 def test_an_answer_may_take_longer_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "DEADLINE_S", 0.1)
 
@@ -175,6 +179,7 @@ def test_a_request_may_come_in_pieces(site: Site) -> None:
         assert peer.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.slow
 def test_without_descriptors_it_answers_all_the_same(site: Site) -> None:
     """The one that is kept for that is enough for one peer at a time."""
     assert answers(site)
@@ -192,6 +197,7 @@ def test_without_descriptors_it_answers_all_the_same(site: Site) -> None:
     assert answers(site)
 
 
+@pytest.mark.slow
 def test_where_not_even_one_descriptor_is_left_it_rests(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 

@@ -45,6 +45,7 @@ def answers(site: Site) -> bool:
         return peer.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"", HELLO, GET, b"\0" * 300])
 def test_handshakes_that_have_no_end_keep_nobody_from_an_answer(site: Site, start: bytes) -> None:
     with ExitStack() as stack:
@@ -55,6 +56,7 @@ def test_handshakes_that_have_no_end_keep_nobody_from_an_answer(site: Site, star
             assert answers(site)
 
 
+@pytest.mark.slow
 def test_a_handshake_that_has_no_end_is_cut(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "DEADLINE_S", 0.3)
     with ExitStack() as stack:
@@ -65,6 +67,7 @@ def test_a_handshake_that_has_no_end_is_cut(site: Site, monkeypatch: pytest.Monk
                 assert peer.recv(1) == b""
 
 
+@pytest.mark.slow
 def test_who_shook_hands_and_says_nothing_is_cut(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

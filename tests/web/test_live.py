@@ -60,6 +60,7 @@ def closed(viewer: Viewer) -> tuple[int, str]:
     return code, reason or ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["", "sources=a&width=320", "width=1920"])
 def test_boxes_belong_to_their_picture(shown: Shown, query: str) -> None:
     """The next picture's square is far from where this one's is: no mistake goes unseen."""
@@ -82,6 +83,7 @@ def test_statuses_of_all_come_first_and_then_what_changes(shown: Shown) -> None:
         assert (seen.kind, seen.source, seen.header["state"]) == ("status", "b", "stalled")
 
 
+@pytest.mark.slow
 def test_no_more_than_two_pictures_are_on_their_way_and_the_newest_wins(shown: Shown) -> None:
     with viewing(shown.site, "sources=a") as viewer:
         for number in range(CREDITS):
@@ -132,6 +134,7 @@ def test_without_viewers_nothing_is_made(shown: Shown) -> None:
     assert shown.views.gallery.newest("a") is None
 
 
+@pytest.mark.slow
 def test_a_viewer_may_look_elsewhere_and_pause(shown: Shown) -> None:
     with publishing(shown.views.gallery, "a", "b"), viewing(shown.site, "sources=a") as viewer:
         assert viewer.picture().source == "a"
@@ -147,6 +150,7 @@ def test_a_viewer_may_look_elsewhere_and_pause(shown: Shown) -> None:
         assert {viewer.picture().source for _ in range(10)} == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_all_sources_are_those_that_come_later_too(shown: Shown) -> None:
     gallery = shown.views.gallery
     with viewing(shown.site) as everything, viewing(shown.site, "sources=a") as only_a:
@@ -163,6 +167,7 @@ def test_all_sources_are_those_that_come_later_too(shown: Shown) -> None:
             assert {only_a.picture().source for _ in range(5)} == {"a"}
 
 
+@pytest.mark.slow
 def test_a_source_that_comes_again_is_seen_again(shown: Shown) -> None:
     """By whoever looked at it: its numbers begin anew."""
     with viewing(shown.site, "sources=a") as viewer:
@@ -177,6 +182,7 @@ def test_a_source_that_comes_again_is_seen_again(shown: Shown) -> None:
             until(lambda: viewer.picture().header["frame_id"] > 5, "it runs again")
 
 
+@pytest.mark.slow
 def test_of_a_source_that_stalls_no_old_picture_is_sent_again(shown: Shown) -> None:
     with viewing(shown.site, "sources=a") as viewer:
         until(lambda: shown.views.gallery._lookers, "somebody looks")
@@ -257,6 +263,7 @@ def test_who_never_stops_to_talk_is_sent_away(shown: Shown) -> None:
         assert closed(viewer) == (1008, "you say more than there is to say")
 
 
+@pytest.mark.slow
 def test_who_does_not_draw_is_sent_away(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer_module, "STOPPED_S", 0.2)
     monkeypatch.setattr(live, "LOOK_S", 0.05)

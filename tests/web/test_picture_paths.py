@@ -184,6 +184,7 @@ def number_of(tag: str) -> int:
     return int(tag.strip('"').rpartition("-")[2])
 
 
+@pytest.mark.slow
 def test_a_stream_shows_each_picture_in_its_turn(shown: Shown) -> None:
     with publishing(shown.views.gallery, "a"), streaming(shown.site, f"{STREAM}?fps=60") as stream:
         numbers = []
@@ -195,6 +196,7 @@ def test_a_stream_shows_each_picture_in_its_turn(shown: Shown) -> None:
     until(lambda: not shown.views.gallery.viewers, "nobody looks any more")
 
 
+@pytest.mark.slow
 def test_a_stream_gives_no_more_pictures_than_are_asked_for(shown: Shown) -> None:
     with publishing(shown.views.gallery, "a"), streaming(shown.site, f"{STREAM}?fps=10") as stream:
         stream.next()
@@ -209,6 +211,7 @@ def test_rates_that_are_none(shown: Shown, fps: str) -> None:
     assert ask(shown.site, f"{STREAM}?fps={fps}").status == 400
 
 
+@pytest.mark.slow
 def test_a_stream_ends_when_its_source_does(shown: Shown) -> None:
     for how in ("ended", "removed"):
         with publishing(shown.views.gallery, "a"), streaming(shown.site) as stream:
@@ -273,6 +276,7 @@ def test_one_stream_too_many_is_told_so(shown: Shown) -> None:
         assert stream.next()[0]
 
 
+@pytest.mark.slow
 def test_who_reads_nothing_of_a_stream_holds_up_nobody(shown: Shown) -> None:
     with publishing(shown.views.gallery, "a"), ExitStack() as stack:
         lazy = begin(shown.site, f"{STREAM}?fps=60&width=1920", stack).getresponse()

@@ -163,6 +163,7 @@ class Woken:
         self.times += 1
 
 
+@pytest.mark.slow
 def test_without_viewers_no_picture_is_kept() -> None:
     gallery = Gallery()
     assert isinstance(gallery, Selective)
@@ -177,6 +178,7 @@ def test_without_viewers_no_picture_is_kept() -> None:
     assert gallery.newest("a") is None
 
 
+@pytest.mark.slow
 def test_the_newest_of_what_is_looked_at_is_kept_and_older_ones_are_let_go() -> None:
     gallery, woken = Gallery(), Woken()
     watch = gallery.watch(woken)
@@ -203,6 +205,7 @@ def test_the_newest_of_what_is_looked_at_is_kept_and_older_ones_are_let_go() -> 
     assert gallery.viewers == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["look", "forget", "close", "stalled", "old"])
 def test_a_picture_is_let_go_when_its_time_is_over(how: str) -> None:
     gallery = Gallery()
@@ -277,6 +280,7 @@ def test_a_reason_that_changes_is_told() -> None:
         assert told.reason == reason
 
 
+@pytest.mark.slow
 def test_threads_that_come_and_go_harm_nobody() -> None:
     gallery, ended = Gallery(), threading.Event()
     errors: list[BaseException] = []
